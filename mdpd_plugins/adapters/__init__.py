@@ -1,0 +1,9 @@
+"""Adapters: one face for every backbone. The only package that touches a framework's internals."""
+
+from mdpd_plugins.adapters.base import Adapter
+from mdpd_plugins.adapters.capture import Capture
+from mdpd_plugins.adapters.factory import adapt, build_backbone, describe
+from mdpd_plugins.adapters.layout import Layout
+from mdpd_plugins.adapters.origin import is_random, origin_of
+
+__all__ = ["Adapter", "Capture", "Layout", "adapt", "build_backbone", "describe", "is_random", "origin_of"]

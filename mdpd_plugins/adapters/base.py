@@ -1,0 +1,325 @@
+"""The adapter: what makes one backbone look like every other.
+
+`Adapter` serves any classifier that takes one tensor or keyword inputs and returns logits. A zoo's adapter
+overrides only what that zoo does differently. An adapter is not an `nn.Module` and adds nothing to a state dict.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Iterable
+from contextlib import AbstractContextManager, contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from mdpd_plugins.adapters.capture import Capture, capture
+from mdpd_plugins.adapters.layout import first_tensor, from_tokens, with_first_tensor
+from mdpd_plugins.adapters.origin import origin_of
+from mdpd_plugins.adapters.recompute import patched_forward, recompute
+from mdpd_plugins.adapters.structure import find_blocks, norm_modules
+from mdpd_plugins.registry.errors import CapabilityError, ConfigError
+
+
+class Adapter:
+    """One live backbone with its output layer.
+
+    Args:
+        model: the zoo's own module. It is put in eval mode: no dropout in a teacher, frozen running statistics.
+        name: registered name, for messages and cards.
+        modality: "image" or "text".
+    """
+
+    def __init__(self, model: nn.Module, *, name: str = "", modality: str = "image"):
+        self.model = model
+        self.name = name or type(model).__name__
+        self.modality = modality
+        self._open_captures: list[Capture] = []
+        model.eval()  # the return value is not used: MMPretrain's backbones return None here
+
+    # --- forward -----------------------------------------------------------------------------------------
+
+    prefixes: tuple[str, ...] = ("",)
+    """State-dict prefixes of what belongs to the backbone and its head: one tower of two, otherwise everything."""
+
+    def parameters(self) -> dict[str, nn.Parameter]:
+        """Native state-dict key -> parameter of the backbone and its head."""
+        return {n: p for n, p in self.model.named_parameters() if n.startswith(self.prefixes)}
+
+    def forward(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+        """Logits (B, num_outputs).
+
+        Args:
+            inputs: {"image": (B, 3, H, W) normalised} or {"input_ids": (B, T), "attention_mask": (B, T)}.
+        """
+        first = next(iter(inputs.values()))
+        for seen in self._open_captures:
+            # Batch and image size tell tokens from positions.
+            seen.batch = first.shape[0]
+            seen.image_size = tuple(first.shape[-2:]) if "image" in inputs else None
+            seen.attention.clear()
+        return self._call(inputs)
+
+    def _call(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+        """What a zoo's adapter overrides: `inputs` to logits."""
+        return self.model(inputs["image"])
+
+    def example_inputs(self, batch: int = 2) -> dict[str, torch.Tensor]:
+        """Inputs of the model's own size, drawn from a fixed seed: for inspection and tests."""
+        generator = torch.Generator().manual_seed(0)
+        size = self.preprocessing()["size"]
+        image = torch.randn((batch, self.in_channels, *size), generator=generator)
+        return {"image": image.to(self.device)}
+
+    def preprocessing(self) -> dict[str, Any]:
+        """How data must be prepared: size, mean, std, interpolation for images; tokenizer, max_length for text."""
+        size = getattr(self.model, "image_size", 224)
+        size = (size, size) if isinstance(size, int) else tuple(size)
+        return {"size": size, "mean": (0.5,) * 3, "std": (0.5,) * 3, "interpolation": "bicubic"}
+
+    in_channels = 3
+
+    @property
+    def device(self) -> torch.device:
+        """Where the backbone's parameters are."""
+        return next(iter(self.parameters().values())).device
+
+    def attention_mask(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor | None:
+        """(B, T) bool, True for real tokens of padded text; None where every token is real."""
+        mask = inputs.get("attention_mask")
+        return None if mask is None else mask.bool()
+
+    # --- structure ---------------------------------------------------------------------------------------
+
+    @cached_property
+    def named_blocks(self) -> list[tuple[str, nn.Module]]:
+        """(state-dict path, block), in execution order."""
+        return [(name, block) for name, block in find_blocks(self.model) if name.startswith(self.prefixes)]
+
+    def blocks(self) -> list[nn.Module]:
+        """The repeated blocks in execution order."""
+        return [block for _, block in self.named_blocks]
+
+    def norm_parameters(self) -> dict[str, nn.Parameter]:
+        """Native state-dict key -> affine parameter of every normalisation layer."""
+        return {
+            f"{module_name}.{name}": parameter
+            for module_name, module in self._norm_modules()
+            for name, parameter in module.named_parameters(recurse=False)
+        }
+
+    def _norm_modules(self) -> list[tuple[str, nn.Module]]:
+        return [(n, m) for n, m in norm_modules(self.model) if f"{n}.".startswith(self.prefixes)]
+
+    @cached_property
+    def _probe(self) -> Capture:
+        inputs = self.example_inputs()
+        with torch.no_grad(), self.capture(keep_calls=True) as seen:
+            self.forward(inputs)
+        missing = [i for i in range(len(self.blocks())) if i not in seen.calls]
+        if missing:
+            raise CapabilityError(
+                f"blocks {missing} of {self.name} did not run in a forward: give it an adapter whose blocks() "
+                f"lists only those that do, in execution order"
+            )
+        return seen
+
+    @property
+    def dims(self) -> list[int]:
+        """Width D_i of what leaves each block."""
+        return [self._probe.hidden[i].shape[-1] for i in range(len(self.blocks()))]
+
+    @property
+    def stem_dim(self) -> int:
+        """Width D_0 of what enters the first block."""
+        assert self._probe.stem is not None
+        return self._probe.stem.shape[-1]
+
+    @property
+    def convolutional(self) -> bool:
+        """Whether blocks put out feature maps (B, C, H, W) rather than tokens."""
+        return self._probe.axes[0] == "BCHW"
+
+    @property
+    def num_prefix_tokens(self) -> int:
+        """Special tokens (class, distillation, register) before the grid of the last block."""
+        return self._probe.layouts[len(self.blocks()) - 1].prefix
+
+    def grid(self, layer: int) -> tuple[int, int] | None:
+        """(height, width) of the token grid that leaves block `layer` at the model's own input size."""
+        return self._probe.layouts[layer % len(self.blocks())].grid
+
+    def head_parameters(self) -> dict[str, nn.Parameter]:
+        """Native key -> parameter of the output layer: what lies between the last block and the logits, norms aside.
+
+        Found by differentiating the logits with the last block's output held constant, so it needs no names.
+        """
+        norms = {id(p) for p in self.norm_parameters().values()}
+        named = self.parameters()
+        flags = {n: p.requires_grad for n, p in named.items()}
+        last = len(self.blocks()) - 1
+        try:
+            for p in named.values():
+                p.requires_grad_(True)
+            with torch.enable_grad():
+                logits = self.forward_head(self.example_inputs(), self._probe, self._probe.hidden[last].detach())
+            grads = torch.autograd.grad(logits.sum(), list(named.values()), allow_unused=True)
+        finally:
+            for n, p in named.items():
+                p.requires_grad_(flags[n])
+        used = {n: p for (n, p), g in zip(named.items(), grads, strict=True) if g is not None}
+        return {n: p for n, p in used.items() if id(p) not in norms}
+
+    def describe(self) -> dict[str, Any]:
+        """What `mdpd show` prints. Every capability in it was exercised just now."""
+        try:
+            with torch.no_grad(), self.capture(attention=True) as seen:
+                self.forward(self.example_inputs())
+            heads = [seen.attention[i].shape[1] for i in range(len(self.blocks()))]
+            attention = f"{min(heads)}-{max(heads)} heads" if len(set(heads)) > 1 else f"{heads[0]} heads"
+        except CapabilityError:
+            attention = "none over all tokens"
+        norms, last = self.norm_parameters(), len(self.blocks()) - 1
+        return {
+            "name": self.name,
+            "class": type(self.model).__name__,
+            "blocks": len(self.blocks()),
+            "dims": sorted(set(self.dims)),
+            "tokens": self._probe.hidden[last].shape[1],
+            "prefix_tokens": self.num_prefix_tokens,
+            "grid": self.grid(last),
+            "norm_layers": len(self._norm_modules()),
+            "norm_parameters": sum(p.numel() for p in norms.values()),
+            "head_parameters": sum(p.numel() for p in self.head_parameters().values()),
+            "parameters": sum(p.numel() for p in self.parameters().values()),
+            "capabilities": {"attention": attention, "modality": self.modality, "weights": origin_of(self.model)},
+        }
+
+    # --- capture, recomputation, replay ------------------------------------------------------------------
+
+    def capture(
+        self, layers: Iterable[int] | None = None, *, attention: bool = False, keep_calls: bool = False
+    ) -> AbstractContextManager[Capture]:
+        """Record hidden states (and attention maps) of forwards made inside; see `capture.Capture`."""
+        return self._capture(layers, attention, keep_calls)
+
+    @contextmanager
+    def _capture(self, layers, attention, keep_calls):
+        with capture(self.blocks(), layers, attention=attention, keep_calls=keep_calls) as seen:
+            self._open_captures.append(seen)
+            try:
+                yield seen
+            finally:
+                self._open_captures.remove(seen)
+
+    def recompute(self) -> AbstractContextManager[None]:
+        """Inside, a forward stores block inputs only and backward recomputes block by block."""
+        return recompute(self.blocks())
+
+    def forward_features(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+        """(B, T, D): what leaves the last block, before the final norm."""
+        last = len(self.blocks()) - 1
+        with self.capture([last]) as seen:
+            self.forward(inputs)
+        return seen.hidden[last]
+
+    def forward_head(self, inputs: dict[str, torch.Tensor], seen: Capture, hidden: torch.Tensor) -> torch.Tensor:
+        """Logits from the last hidden state through the zoo's own final norm, pool and head.
+
+        The model's own forward runs with every block standing in for itself: each returns what it returned in
+        `seen`, the last one returns `hidden`. So no zoo's tail has to be written again.
+
+        Args:
+            inputs: the inputs `seen` was captured from.
+            seen: a capture made with `keep_calls=True`.
+            hidden: (B, T, D) of the last block.
+        """
+        last = len(self.blocks()) - 1
+        missing = [i for i in range(last + 1) if i not in seen.calls]
+        if missing:
+            raise ConfigError("forward_head needs a capture made with keep_calls=True over one whole forward")
+
+        def stand_in(index, _):
+            output = seen.calls[index][2]
+            if index == last:
+                native = from_tokens(hidden, seen.axes[last], first_tensor(output).shape)
+                output = with_first_tensor(output, native)
+            return lambda *args, **kwargs: output
+
+        with patched_forward(self.blocks(), stand_in):
+            return self.forward(inputs)
+
+    # --- the zoo's own head and format -------------------------------------------------------------------
+
+    def replace_head(self, num_outputs: int) -> None:
+        """Give the model a fresh output layer of `num_outputs`, of the zoo's own kind.
+
+        Raises:
+            CapabilityError: no linear output layer is known for this model.
+        """
+        owners = {key.rpartition(".")[0] for key in self.head_parameters()}
+        linear = [n for n, m in self.model.named_modules() if n in owners and isinstance(m, nn.Linear)]
+        if not linear:
+            raise CapabilityError(f"{self.name} has no linear output layer; build it with num_classes={num_outputs}")
+        old = self.model.get_submodule(linear[-1])
+        assert isinstance(old, nn.Linear)
+        new = nn.Linear(old.in_features, num_outputs, bias=old.bias is not None)
+        parent, _, attribute = linear[-1].rpartition(".")
+        setattr(self.model.get_submodule(parent), attribute, new.to(old.weight.device, old.weight.dtype))
+
+    def export(self, folder: str | Path) -> Path:
+        """Write the model in its zoo's native format. The folder appears whole or not at all."""
+        with fresh_folder(folder) as temporary:
+            self._write(temporary)
+        return Path(folder)
+
+    def _write(self, folder: Path) -> None:
+        from safetensors.torch import save_model
+
+        save_model(self.model, str(folder / "model.safetensors"))
+        (folder / "backbone.json").write_text(json.dumps({"name": self.name}, indent=2) + "\n")
+
+    def load_exported(self, folder: str | Path) -> nn.Module:
+        """The exported model, read back; for a model without a zoo format: its weights into a copy."""
+        import copy
+
+        from safetensors.torch import load_model
+
+        model = copy.deepcopy(self.model)
+        load_model(model, str(Path(folder) / "model.safetensors"))
+        return model
+
+
+@contextmanager
+def fresh_folder(folder: str | Path):
+    """A temporary folder beside `folder` that takes its place when the body succeeds, and vanishes otherwise."""
+    target = Path(folder)
+    if target.exists() and any(target.iterdir()):
+        old = target
+    else:
+        old = None
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    try:
+        yield temporary
+        temporary.chmod(0o755)
+        if old is not None:
+            aside = Path(tempfile.mkdtemp(prefix=f".{target.name}.old.", dir=target.parent))
+            target.rename(aside / "x")
+            temporary.rename(target)
+            shutil.rmtree(aside)
+        else:
+            if target.exists():
+                target.rmdir()
+            temporary.rename(target)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+
+
+__all__ = ["Adapter", "fresh_folder"]

@@ -1,0 +1,152 @@
+"""Hidden states and attention maps of one forward, without leaving a trace."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+from mdpd_plugins.adapters.attention import AttentionListener
+from mdpd_plugins.adapters.layout import Layout, arrangement, first_tensor, infer_layout, to_tokens
+from mdpd_plugins.registry.errors import CapabilityError, ConfigError
+
+
+@dataclass(eq=False)  # compared by identity: it holds tensors
+class Capture:
+    """What one forward left behind. Filled by the latest forward inside the context.
+
+    Attributes:
+        stem: (B, T, D_0), what enters the first block.
+        hidden: layer -> (B, T, D_i), what leaves block i. Part of the graph if the forward built one.
+        layouts: layer -> how those tokens lie.
+        attention: layer -> (B, heads, T, T), rows summing to 1. Only with `attention=True`.
+        calls: layer -> (args, kwargs, output) exactly as the zoo passed them, by reference.
+    """
+
+    stem: torch.Tensor | None = None
+    hidden: dict[int, torch.Tensor] = field(default_factory=dict)
+    layouts: dict[int, Layout] = field(default_factory=dict)
+    attention: dict[int, torch.Tensor] = field(default_factory=dict)
+    calls: dict[int, tuple[tuple, dict, Any]] = field(default_factory=dict)
+    axes: dict[int, str] = field(default_factory=dict)
+    batch: int = 0
+    image_size: tuple[int, int] | None = None
+    stem_layout: Layout | None = None
+
+
+def vector_lengths(block: nn.Module) -> set[int]:
+    """Lengths of the one-dimensional parameters of `block`: the widths its channels can have."""
+    return {p.numel() for p in block.parameters() if p.dim() == 1}
+
+
+def check_layers(layers: Iterable[int] | None, count: int) -> list[int]:
+    """`layers` as non-negative indices; None means all.
+
+    Raises:
+        ConfigError: an index outside -count .. count-1.
+    """
+    if layers is None:
+        return list(range(count))
+    chosen = []
+    for layer in layers:
+        if not -count <= layer < count:
+            raise ConfigError(
+                f"layer {layer} was asked for, but the backbone has {count} blocks: "
+                f"use 0 to {count - 1}, or -{count} to -1 counted from the end"
+            )
+        chosen.append(layer % count)
+    return sorted(set(chosen))
+
+
+@contextmanager
+def capture(
+    blocks: Sequence[nn.Module],
+    layers: Iterable[int] | None = None,
+    *,
+    attention: bool = False,
+    keep_calls: bool = False,
+) -> Iterator[Capture]:
+    """Record what the blocks put out while the context is open.
+
+    Args:
+        blocks: the adapter's blocks, in execution order.
+        layers: which to record; None for all.
+        attention: also record attention maps (costs their computation a second time).
+        keep_calls: also keep each block's arguments and output, for replay.
+
+    Raises:
+        ConfigError: a layer index out of range.
+        CapabilityError: attention was asked for and a recorded block computed none over all its tokens.
+    """
+    chosen = set(check_layers(layers, len(blocks)))
+    seen = Capture()
+    current: list[int] = []
+    handles = []
+
+    def before(index):
+        def hook(module, args, kwargs):
+            current.append(index)
+            if index == 0:
+                x = first_tensor(args if args else kwargs)
+                axes = arrangement(x, seen.batch or x.shape[0], vector_lengths(module))
+                seen.stem = to_tokens(x, axes)
+                grid = {"BCHW": tuple(x.shape[2:]), "BHWC": tuple(x.shape[1:3])}.get(axes)
+                tokens = seen.stem.shape[1]
+                seen.stem_layout = Layout(0, grid) if grid else infer_layout(tokens, seen.image_size)
+
+        return hook
+
+    def after(index):
+        def hook(module, args, kwargs, output):
+            current.pop()
+            if keep_calls:
+                seen.calls[index] = (args, kwargs, output)
+            if index not in chosen:
+                return
+            x = first_tensor(output)
+            axes = arrangement(x, seen.batch or x.shape[0], vector_lengths(module))
+            seen.axes[index] = axes
+            seen.hidden[index] = to_tokens(x, axes)
+            grid = {"BCHW": tuple(x.shape[2:]), "BHWC": tuple(x.shape[1:3])}.get(axes)
+            tokens = seen.hidden[index].shape[1]
+            seen.layouts[index] = Layout(0, grid) if grid else infer_layout(tokens, seen.image_size)
+
+        return hook
+
+    def found(weights):
+        index = current[-1]
+        # A block's first map is its self-attention; a decoder's second one looks at the encoder.
+        seen.attention.setdefault(index, weights)
+
+    listener = AttentionListener(found, lambda: bool(current) and current[-1] in chosen)
+    try:
+        for i, block in enumerate(blocks):
+            handles.append(block.register_forward_pre_hook(before(i), with_kwargs=True))
+            handles.append(block.register_forward_hook(after(i), with_kwargs=True))
+        with listener if attention else nullcontext():
+            yield seen
+    finally:
+        for handle in handles:
+            handle.remove()
+    if attention and seen.hidden:
+        _check_attention(seen, chosen)
+
+
+def _check_attention(seen: Capture, chosen: set[int]) -> None:
+    for layer in sorted(chosen):
+        tokens = seen.hidden[layer]
+        weights = seen.attention.get(layer)
+        if weights is None or weights.shape[0] != tokens.shape[0] or weights.shape[-1] != tokens.shape[1]:
+            got = "none" if weights is None else f"one of shape {tuple(weights.shape)}"
+            raise CapabilityError(
+                f"attention over all tokens was asked of block {layer}, whose output is {tuple(tokens.shape)}, "
+                f"but it computed {got}: this backbone has no global attention. Give the split of shallow and "
+                f"deep layers as lists or as a depth fraction instead of 'auto'."
+            )
+
+
+__all__ = ["Capture", "capture", "check_layers", "vector_lengths"]

@@ -1,0 +1,99 @@
+"""Checkpoint files, read without ever running code that lies in them."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Collection, Mapping
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from mdpd_plugins.registry.errors import CheckpointError
+
+
+def read_state_dict(path: str | Path) -> dict[str, torch.Tensor]:
+    """Tensors of a `.safetensors` or PyTorch checkpoint (bare, or under "state_dict"/"model").
+
+    Raises:
+        CheckpointError: the file is missing, unreadable, or holds pickled code.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise CheckpointError(
+            f"checkpoint {str(path)!r} does not exist. Give an existing file or folder, "
+            f"'auto' for the zoo's own weights, or None for random initialisation"
+        )
+    if path.suffix == ".safetensors":
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        try:
+            return load_file(str(path))
+        except SafetensorError as error:
+            raise CheckpointError(f"{str(path)!r} is not a readable safetensors file: {error}") from error
+    try:
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(
+            f"{str(path)!r} was refused: it holds pickled objects other than tensors and plain data, and loading "
+            f"those would run code from the file. Save it again as its state_dict alone, best as safetensors. "
+            f"({str(error).splitlines()[0]})"
+        ) from error
+    except (RuntimeError, EOFError, OSError) as error:
+        raise CheckpointError(f"{str(path)!r} is not a readable PyTorch checkpoint: {error}") from error
+    for key in ("state_dict", "model"):
+        if isinstance(loaded, Mapping) and isinstance(loaded.get(key), Mapping):
+            loaded = loaded[key]
+    if not isinstance(loaded, Mapping) or not all(isinstance(v, torch.Tensor) for v in loaded.values()):
+        raise CheckpointError(f"{str(path)!r} holds no state dict: a mapping of names to tensors was expected")
+    return dict(loaded)
+
+
+def load_weights(model: nn.Module, state: Mapping[str, torch.Tensor], head: Collection[str], source: str) -> list[str]:
+    """Load `state` into `model`; keys of the output layer may be absent or of another shape.
+
+    Args:
+        head: native keys of the output layer.
+        source: what to call the checkpoint in messages.
+
+    Returns:
+        The output layer's keys that were left as they are.
+
+    Raises:
+        CheckpointError: any other key is missing, unexpected or of another shape. The model is unchanged then.
+    """
+    own = model.state_dict()
+    head = set(head)
+    missing = [k for k in own if k not in state and k not in head]
+    unexpected = [k for k in state if k not in own and not _belongs(k, head)]
+    shapes = [k for k in own if k in state and own[k].shape != state[k].shape and k not in head]
+    check_keys(source, type(model).__name__, missing, unexpected, shapes)
+    fitting = {k: v for k, v in state.items() if k in own and own[k].shape == v.shape}
+    model.load_state_dict(fitting, strict=False)
+    return [k for k in own if k in head and k not in fitting]
+
+
+def _belongs(key: str, head: set[str]) -> bool:
+    # A checkpoint's own head may have more layers than ours (a hidden layer before the classifier).
+    tops = {h.split(".")[0] for h in head}
+    return key.split(".")[0] in tops and not any(key.startswith(t) for t in ("backbone", "visual", "transformer"))
+
+
+def check_keys(
+    source: str, model: str, missing: Collection[str], unexpected: Collection[str], shapes: Collection[str] = ()
+) -> None:
+    """Raise CheckpointError naming keys that differ, or return if none does."""
+    parts = [
+        f"{len(keys)} {what} ({', '.join(list(keys)[:4])}{', ...' if len(keys) > 4 else ''})"
+        for keys, what in ((missing, "missing"), (unexpected, "unexpected"), (shapes, "of another shape"))
+        if keys
+    ]
+    if parts:
+        raise CheckpointError(
+            f"{source} is a checkpoint of another architecture than {model}: keys {'; '.join(parts)}. "
+            f"Choose the backbone it was made for, or another checkpoint"
+        )
+
+
+__all__ = ["check_keys", "load_weights", "read_state_dict"]

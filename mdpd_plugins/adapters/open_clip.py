@@ -1,0 +1,272 @@
+"""OpenCLIP: one tower of a CLIP model with its output projection as the classification head.
+
+OpenCLIP's towers end in a projection to the joint space. A model whose `embed_dim` is the number of classes is
+a plain OpenCLIP model whose `encode_image` (or `encode_text`) returns logits, so that is what a classifier is
+here, and `create_model_and_transforms` loads it without this project. The other tower keeps its weights; its
+projection, which led to a joint space that is gone, is zero.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from mdpd_plugins.adapters.base import Adapter
+from mdpd_plugins.adapters.checkpoint import check_keys, read_state_dict
+from mdpd_plugins.adapters.origin import RANDOM, record_origin
+from mdpd_plugins.adapters.weights import reachable
+from mdpd_plugins.registry.errors import CheckpointError, ConfigError, MissingDependencyError, closest
+
+CONFIG_FILE, WEIGHTS_FILE = "open_clip_config.json", "open_clip_model.safetensors"
+IMAGE_PREFIXES = ("visual.",)
+# A plain CLIP model keeps its text tower's parts at the top; the others keep it as `text`.
+TEXT_PREFIXES = ("transformer.", "token_embedding.", "positional_embedding", "ln_final.", "text_projection", "text.")
+
+
+class OpenCLIPAdapter(Adapter):
+    """One tower of an OpenCLIP model.
+
+    Args:
+        model: `open_clip.CLIP`, `CustomTextCLIP` or `CoCa`, as `build` makes it.
+        modality: "image" for the visual tower, "text" for the text tower; by default what `build` was told.
+    """
+
+    def __init__(self, model: nn.Module, *, name: str = "", modality: str = ""):
+        self.settings: dict[str, Any] = getattr(model, "mdpd_settings", {})
+        super().__init__(model, name=name, modality=modality or self.settings.get("tower", "image"))
+        self.prefixes = IMAGE_PREFIXES if self.modality == "image" else TEXT_PREFIXES
+
+    def _call(self, inputs):
+        if self.modality == "image":
+            return self.model.encode_image(inputs["image"])
+        return self.model.encode_text(inputs["input_ids"])
+
+    def attention_mask(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor | None:
+        """(B, T): True up to the end-of-text token. Token id 0 is a real token, so ids cannot tell padding."""
+        return inputs["attention_mask"].bool() if "attention_mask" in inputs else None
+
+    def example_inputs(self, batch: int = 2) -> dict[str, torch.Tensor]:
+        """Inputs of the model's own size."""
+        if self.modality == "image":
+            return super().example_inputs(batch)
+        return {k: v.to(self.device) for k, v in self._tokenize(["a photo of a cat", "dog"][:batch], 0).items()}
+
+    def preprocessing(self) -> dict[str, Any]:
+        """OpenCLIP's preprocess configuration, or its tokenizer (fixed length, as its text tower wants)."""
+        if self.modality == "text":
+            return {"tokenizer": self._tokenize, "max_length": self._text_tower().context_length}
+        cfg = self.model.visual.preprocess_cfg
+        size = cfg["size"]
+        return {
+            "size": (size, size) if isinstance(size, int) else tuple(size),
+            "mean": tuple(cfg["mean"]),
+            "std": tuple(cfg["std"]),
+            "interpolation": cfg.get("interpolation", "bicubic"),
+        }
+
+    def _text_tower(self):
+        return getattr(self.model, "text", self.model)
+
+    def _tokenize(self, texts, max_length: int) -> dict[str, torch.Tensor]:
+        import open_clip
+
+        # A causal tower with learned positions takes its full context only; shorter texts are padded to it.
+        tower = self._text_tower()
+        tokenizer = open_clip.get_tokenizer(self.settings["config_name"], context_length=tower.context_length)
+        if any(isinstance(t, tuple) for t in texts):
+            raise ConfigError("OpenCLIP's text towers read one text; sentence pairs need a HuggingFace backbone")
+        ids = tokenizer(list(texts))
+        end = ids.argmax(-1, keepdim=True)  # end-of-text is the largest id of CLIP's vocabulary
+        return {"input_ids": ids, "attention_mask": torch.arange(ids.shape[1]) <= end}
+
+    def replace_head(self, num_outputs: int) -> None:
+        """A fresh projection to `num_outputs` in both towers, as OpenCLIP initialises it."""
+        fresh = _create(self.settings, num_outputs)
+        state = fresh.state_dict()
+        for key, value in self.model.state_dict().items():
+            if state[key].shape != value.shape:
+                module, _, attribute = key.rpartition(".")
+                owner = self.model.get_submodule(module)
+                setattr(owner, attribute, nn.Parameter(state[key].to(value.device)))
+        _zero_other_projection(self.model, self.modality)
+        self.settings["model_cfg"]["embed_dim"] = num_outputs
+
+    def _write(self, folder: Path) -> None:
+        from safetensors.torch import save_file
+
+        config = {
+            "model_cfg": self.settings["model_cfg"],
+            "preprocess_cfg": {k: v for k, v in self.model.visual.preprocess_cfg.items() if v is not None},
+        }
+        (folder / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n")
+        state = {k: v.detach().cpu().clone().contiguous() for k, v in self.model.state_dict().items()}
+        save_file(state, str(folder / WEIGHTS_FILE))
+
+    def load_exported(self, folder: str | Path) -> nn.Module:
+        """The exported model through `open_clip.create_model_and_transforms`."""
+        import open_clip
+
+        return open_clip.create_model_and_transforms(f"local-dir:{folder}")[0].eval()
+
+
+def build(
+    *,
+    name: str,
+    pretrained: str | None = "auto",
+    num_classes: int,
+    tower: str = "image",
+    image_size: int | None = None,
+    vision_cfg: dict[str, Any] | None = None,
+    text_cfg: dict[str, Any] | None = None,
+) -> nn.Module:
+    """An OpenCLIP model whose tower ends in `num_classes` outputs.
+
+    Args:
+        name: `open_clip/<config name>`.
+        pretrained: "auto" (the first published weights that fit the config; random if they cannot be had), a tag
+            of OpenCLIP's, a checkpoint file, or None.
+        num_classes: outputs of the tower's projection.
+        tower: "image" or "text": which one is the backbone.
+        image_size: input side in pixels; OpenCLIP resizes position embeddings on loading.
+        vision_cfg, text_cfg: overrides of the config's towers.
+
+    Raises:
+        ConfigError: an unknown tower or override.
+        CheckpointError: an explicit checkpoint that is missing, unsafe or of another architecture.
+    """
+    open_clip = _open_clip()
+    if tower not in ("image", "text"):
+        raise ConfigError(f"{name} has no tower {tower!r}: use 'image' or 'text'")
+    config_name = name.partition("/")[2]
+    config = copy.deepcopy(open_clip.get_model_config(config_name))
+    for part, changes in (("vision_cfg", vision_cfg), ("text_cfg", text_cfg)):
+        known = _fields(open_clip, part)
+        for key in changes or {}:
+            if key not in known:
+                raise ConfigError(f"{name} has no {part} option {key!r}: {closest(key, known)}")
+        config[part].update(changes or {})
+    if image_size is not None:
+        config["vision_cfg"]["image_size"] = image_size
+    settings = {"config_name": config_name, "model_cfg": config, "tower": tower}
+    state, origin = _find(open_clip, config_name, config, pretrained)
+    model = _create(settings, num_classes)
+    if state is not None:
+        _load(model, state, origin, tower)
+    _zero_other_projection(model, tower)
+    settings["model_cfg"] = {**config, "embed_dim": num_classes}
+    model.mdpd_settings = settings
+    record_origin(model, origin)
+    return model.eval()
+
+
+def _create(settings: dict[str, Any], embed_dim: int) -> nn.Module:
+    import open_clip
+    from open_clip.transform import PreprocessCfg
+
+    cfg = copy.deepcopy({**settings["model_cfg"], "embed_dim": embed_dim})
+    custom = cfg.pop("custom_text", False) or "hf_model_name" in cfg["text_cfg"]
+    kind = open_clip.CoCa if "multimodal_cfg" in cfg else open_clip.CustomTextCLIP if custom else open_clip.CLIP
+    if "hf_model_name" in cfg["text_cfg"]:
+        cfg["text_cfg"]["hf_model_pretrained"] = False
+    try:
+        model = kind(**cfg)
+    except (TypeError, AssertionError, ValueError) as error:
+        raise ConfigError(f"open_clip/{settings['config_name']} cannot be built with {cfg}: {error}") from error
+    preprocess = PreprocessCfg(size=model.visual.image_size)
+    open_clip.set_model_preprocess_cfg(model, preprocess.__dict__.copy())
+    return model
+
+
+def _load(model: nn.Module, state: dict[str, torch.Tensor], origin: str, tower: str) -> None:
+    from open_clip.model import resize_pos_embed, resize_text_pos_embed
+
+    resize_pos_embed(state, model)
+    resize_text_pos_embed(state, model)
+    own = model.state_dict()
+    projections = _projections(model)
+    differing = [k for k in own if k in state and own[k].shape != state[k].shape and k not in projections]
+    missing = [k for k in own if k not in state and k not in projections]
+    unexpected = [k for k in state if k not in own and not k.endswith(("position_ids", "attn_mask"))]
+    check_keys(origin, type(model).__name__, missing, unexpected, differing)
+    model.load_state_dict({k: v for k, v in state.items() if k in own and own[k].shape == v.shape}, strict=False)
+
+
+def _projections(model: nn.Module) -> set[str]:
+    """Keys whose shape is the joint space's width: the last matrix of either tower."""
+    names = ("visual.proj", "visual.head.proj", "visual.head.mlp", "visual.attnpool.c_proj", "text_projection")
+    names += ("text.text_projection", "text.proj")
+    return {k for k in model.state_dict() if k.startswith(names)}
+
+
+def _zero_other_projection(model: nn.Module, tower: str) -> None:
+    own = IMAGE_PREFIXES if tower == "image" else TEXT_PREFIXES
+    projections = _projections(model)
+    with torch.no_grad():
+        for key, parameter in model.named_parameters():
+            if key in projections and not key.startswith(own):
+                parameter.zero_()
+
+
+def _find(open_clip, config_name: str, config: dict, pretrained: str | None):
+    """(state dict or None, phrase of origin)."""
+    if pretrained is None:
+        return None, f"{RANDOM} (asked for)"
+    tags = open_clip.list_pretrained_tags_by_model(config_name)
+    if pretrained != "auto" and pretrained not in tags:
+        path = Path(pretrained)
+        if path.is_dir():
+            path = path / WEIGHTS_FILE
+        if not path.is_file():
+            raise CheckpointError(
+                f"checkpoint {pretrained!r} does not exist: it is neither a file nor one of the published weights "
+                f"of {config_name} ({', '.join(tags) or 'none'})"
+            )
+        return read_state_dict(path), f"file {pretrained}"
+    quick = bool(config.get("quick_gelu", False))
+    fitting = [t for t in tags if bool(open_clip.get_pretrained_cfg(config_name, t).get("quick_gelu")) == quick]
+    tag = (fitting or [""])[0] if pretrained == "auto" else pretrained
+    if not tag:
+        return None, f"{RANDOM}: OpenCLIP publishes no weights that fit {config_name}"
+    where = open_clip.get_pretrained_cfg(config_name, tag)
+    try:
+        if not _available(where):
+            raise OSError("not reachable")
+        path = open_clip.download_pretrained(where)
+    except (OSError, RuntimeError, ValueError) as error:
+        if pretrained != "auto":
+            raise CheckpointError(f"weights {tag!r} of {config_name} cannot be had: {error}") from error
+        return None, f"{RANDOM}: weights {tag!r} of {config_name} are neither in the local cache nor reachable"
+    return read_state_dict(path), f"OpenCLIP, {config_name} {tag}"
+
+
+def _available(where: dict[str, Any]) -> bool:
+    from huggingface_hub import constants, try_to_load_from_cache
+
+    repo = (where.get("hf_hub") or "").strip("/")
+    if repo:
+        files = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
+        if any(isinstance(try_to_load_from_cache(repo, f), str) for f in files):
+            return True
+        return reachable(f"{constants.ENDPOINT}/{repo}/resolve/main/open_clip_config.json")
+    return bool(where.get("url")) and reachable(where["url"])
+
+
+def _fields(open_clip, part: str) -> list[str]:
+    kind = open_clip.CLIPVisionCfg if part == "vision_cfg" else open_clip.CLIPTextCfg
+    return list(kind.__dataclass_fields__)
+
+
+def _open_clip():
+    try:
+        import open_clip
+    except ImportError as error:
+        raise MissingDependencyError("this backbone needs OpenCLIP: pip install 'mdpd-plugins[open_clip]'") from error
+    return open_clip
+
+
+__all__ = ["OpenCLIPAdapter", "build"]

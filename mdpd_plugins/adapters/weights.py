@@ -1,0 +1,73 @@
+"""Getting weights: the local cache first, then the network with a short time-out."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import urllib.error
+import urllib.request
+from importlib import metadata
+from pathlib import Path
+
+TIMEOUT_S = 10.0  # our choice: long enough for a slow first answer, short enough to notice there is no network
+
+
+def reachable(url: str, timeout: float = TIMEOUT_S) -> bool:
+    """Whether anything answers at `url`. Any HTTP status counts; proxies of the environment are honoured."""
+    if os.environ.get("HF_HUB_OFFLINE", "").lower() in {"1", "true", "yes", "on"}:
+        return False
+    request = urllib.request.Request(url, method="HEAD")
+    try:
+        with urllib.request.urlopen(request, timeout=timeout):
+            return True
+    except urllib.error.HTTPError as error:
+        # A proxy that refuses (403, 407) is not the host answering.
+        return error.code not in (403, 407)
+    except (OSError, ValueError):
+        return False
+
+
+def download(url: str, folder: Path, timeout: float = TIMEOUT_S) -> Path:
+    """`url` as a file in `folder`, fetched only if it is not there yet; it appears whole or not at all.
+
+    Raises:
+        OSError: it cannot be fetched.
+    """
+    target = folder / url.rsplit("/", 1)[-1]
+    if target.is_file():
+        return target
+    if not reachable(url, timeout):
+        raise OSError(f"{url} cannot be reached")
+    folder.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(prefix=f".{target.name}.", dir=folder)
+    try:
+        with os.fdopen(handle, "wb") as file, urllib.request.urlopen(url, timeout=timeout) as answer:
+            while chunk := answer.read(1 << 20):
+                file.write(chunk)
+        os.replace(temporary, target)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+    return target
+
+
+def packaged_path(distribution: str, ending: str) -> Path | None:
+    """A file of an installed distribution, found without importing it; None if it is not installed.
+
+    Args:
+        distribution: its name on the package index.
+        ending: how the file's path ends, such as "model/config.json".
+    """
+    try:
+        files = metadata.files(distribution) or []
+    except metadata.PackageNotFoundError:
+        return None
+    for file in files:
+        if file.as_posix().endswith(ending):
+            path = Path(str(file.locate()))
+            if path.is_file():
+                return path
+    return None
+
+
+__all__ = ["TIMEOUT_S", "download", "packaged_path", "reachable"]
