@@ -76,11 +76,24 @@ class Adapter:
         image = torch.randn((batch, self.in_channels, *size), generator=generator)
         return {"image": image.to(self.device)}
 
+    input_size: tuple[int, int] | None = None
+    """(height, width) that images are prepared at; None for the backbone's own."""
+
     def preprocessing(self) -> dict[str, Any]:
         """How data must be prepared: size, mean, std, interpolation for images; tokenizer, max_length for text."""
+        found = self._preprocessing()
+        if self.input_size is not None and "size" in found:
+            found["size"] = self.input_size
+        return found
+
+    def _preprocessing(self) -> dict[str, Any]:
+        """What a zoo's adapter overrides."""
         size = getattr(self.model, "image_size", 224)
         size = (size, size) if isinstance(size, int) else tuple(size)
         return {"size": size, "mean": (0.5,) * 3, "std": (0.5,) * 3, "interpolation": "bicubic"}
+
+    def set_labels(self, classes: tuple[str, ...]) -> None:
+        """Write class names where the zoo keeps them; a library without such a place keeps none."""
 
     in_channels = 3
 
@@ -154,12 +167,11 @@ class Adapter:
         """(height, width) of the token grid that leaves block `layer` at the model's own input size."""
         return self._probe.layouts[layer % len(self.blocks())].grid
 
-    def head_parameters(self) -> dict[str, nn.Parameter]:
-        """Native key -> parameter of the output layer: what lies between the last block and the logits, norms aside.
+    def tail_parameters(self) -> dict[str, nn.Parameter]:
+        """Native key -> parameter of what lies between the last block and the logits: final norms, pool and head.
 
-        Found by differentiating the logits with the last block's output held constant, so it needs no names.
+        Found by differentiating the logits with every block's output held constant, so it needs no names.
         """
-        norms = {id(p) for p in self.norm_parameters().values()}
         named = self.parameters()
         flags = {n: p.requires_grad for n, p in named.items()}
         last = len(self.blocks()) - 1
@@ -172,15 +184,27 @@ class Adapter:
         finally:
             for n, p in named.items():
                 p.requires_grad_(flags[n])
-        used = {n: p for (n, p), g in zip(named.items(), grads, strict=True) if g is not None}
-        return {n: p for n, p in used.items() if id(p) not in norms}
+        return {n: p for (n, p), g in zip(named.items(), grads, strict=True) if g is not None}
+
+    def head_parameters(self) -> dict[str, nn.Parameter]:
+        """Native key -> parameter of the output layer: the tail without its norms (BERT's pooler belongs to it)."""
+        norms = {id(p) for p in self.norm_parameters().values()}
+        return {n: p for n, p in self.tail_parameters().items() if id(p) not in norms}
+
+    def attention_heads(self) -> list[int]:
+        """Heads of each block's attention over all tokens, by capturing its maps once.
+
+        Raises:
+            CapabilityError: the backbone has no global attention.
+        """
+        with torch.no_grad(), self.capture(attention=True) as seen:
+            self.forward(self.example_inputs())
+        return [seen.attention[i].shape[1] for i in range(len(self.blocks()))]
 
     def describe(self) -> dict[str, Any]:
         """What `mdpd show` prints. Every capability in it was exercised just now."""
         try:
-            with torch.no_grad(), self.capture(attention=True) as seen:
-                self.forward(self.example_inputs())
-            heads = [seen.attention[i].shape[1] for i in range(len(self.blocks()))]
+            heads = self.attention_heads()
             attention = f"{min(heads)}-{max(heads)} heads" if len(set(heads)) > 1 else f"{heads[0]} heads"
         except CapabilityError:
             attention = "none over all tokens"
@@ -275,10 +299,11 @@ class Adapter:
     def export(self, folder: str | Path) -> Path:
         """Write the model in its zoo's native format. The folder appears whole or not at all."""
         with fresh_folder(folder) as temporary:
-            self._write(temporary)
+            self.write(temporary)
         return Path(folder)
 
-    def _write(self, folder: Path) -> None:
+    def write(self, folder: Path) -> None:
+        """Write the model's files into an existing folder. What a zoo's adapter overrides."""
         from safetensors.torch import save_model
 
         save_model(self.model, str(folder / "model.safetensors"))

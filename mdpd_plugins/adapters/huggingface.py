@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from mdpd_plugins.adapters.base import Adapter
@@ -66,7 +69,6 @@ class HuggingFaceAdapter(Adapter):
         super().__init__(model, name=name, modality=modality or ("text" if main_input == "input_ids" else "image"))
         self.config: Any = model.config
         self.source: str = self.config.name_or_path
-        self._processing: dict[str, Any] | None = None
 
     @property
     def in_channels(self) -> int:  # type: ignore[override]
@@ -94,13 +96,17 @@ class HuggingFaceAdapter(Adapter):
         ids = ids.masked_fill(mask == 0, getattr(self.config, "pad_token_id", None) or 0)
         return {"input_ids": ids.to(self.device), "attention_mask": mask.to(self.device)}
 
-    def preprocessing(self) -> dict[str, Any]:
+    def _preprocessing(self) -> dict[str, Any]:
         """The checkpoint's own tokenizer or image processor settings; the family's defaults without a source."""
-        if self._processing is None:
-            self._processing = self._text() if self.modality == "text" else self._image()
-        return self._processing
+        return self._text() if self.modality == "text" else self._image()
 
-    def _text(self) -> dict[str, Any]:
+    @cached_property
+    def tokenizer(self) -> Any:
+        """The tokenizer that came with the weights.
+
+        Raises:
+            ConfigError: the model was built without any.
+        """
         from transformers import AutoTokenizer
 
         if not self.source:
@@ -108,8 +114,10 @@ class HuggingFaceAdapter(Adapter):
                 f"{self.name} has no tokenizer: it was built without pretrained files. Give pretrained= a folder "
                 f"that holds one, or tokenizer= in the backbone's options"
             )
-        tokenizer = AutoTokenizer.from_pretrained(self.source, local_files_only=os.path.isdir(self.source))
-        self.tokenizer = tokenizer
+        return AutoTokenizer.from_pretrained(self.source, local_files_only=os.path.isdir(self.source))
+
+    def _text(self) -> dict[str, Any]:
+        tokenizer = self.tokenizer
 
         def tokenize(texts, max_length):
             pairs = [t if isinstance(t, tuple) else (t, None) for t in texts]
@@ -150,11 +158,11 @@ class HuggingFaceAdapter(Adapter):
             self.config.id2label = dict(enumerate(classes))
             self.config.label2id = {c: i for i, c in enumerate(classes)}
 
-    def _write(self, folder: Path) -> None:
+    def write(self, folder: Path) -> None:
+        """The zoo's native files."""
         self.model.save_pretrained(folder, safe_serialization=True)
         if self.modality == "text":
             if self.source:
-                self.preprocessing()
                 self.tokenizer.save_pretrained(folder)
             return
         p = self.preprocessing()
@@ -186,7 +194,13 @@ def _interpolates(model: nn.Module) -> bool:
 
 
 def build(
-    *, name: str, pretrained: str | None = "auto", num_classes: int, tokenizer: str = "", **options: Any
+    *,
+    name: str,
+    pretrained: str | None = "auto",
+    num_classes: int,
+    tokenizer: str = "",
+    image_size: int | None = None,
+    **options: Any,
 ) -> nn.Module:
     """A transformers classifier with `num_classes` outputs.
 
@@ -194,6 +208,7 @@ def build(
         name: registered name, `huggingface/<model>`.
         pretrained: "auto" (package, cache, then hub; random if none can be had), a folder or hub id, or None.
         num_classes: outputs of the head.
+        image_size: input side in pixels; learned position embeddings are resized after loading.
         tokenizer: folder or hub id of a tokenizer, for text models built without weights.
         options: fields of the model's configuration, such as `num_hidden_layers`.
 
@@ -223,7 +238,11 @@ def build(
         )
     config.num_labels = num_classes
     auto = getattr(transformers, arch.auto_class)
+    if image_size is not None and not source:
+        config.image_size = image_size
     model = _load(auto, config, source, name) if source else auto.from_config(config)
+    if image_size is not None and source and _interpolates(model):
+        model = _resized(auto, model, image_size)
     record_origin(model, origin)
     # transformers' own field for where a model's files are; the adapter finds the tokenizer there.
     model.config.name_or_path = source or tokenizer or _tokenizer_of(arch)
@@ -251,6 +270,24 @@ def _load(auto, config, source: str, name: str) -> nn.Module:
     unexpected = [k for k in report["unexpected_keys"] if ".layer" in k or "encoder" in k]
     check_keys(f"{source!r}", type(model).__name__, in_body, unexpected, shapes)
     return model
+
+
+def _resized(auto, model: nn.Module, image_size: int) -> nn.Module:
+    # ViT's positions are learned for one size. The plain model must take the new one without a flag.
+    config = copy.deepcopy(model.config)
+    config.image_size = image_size
+    resized = auto.from_config(config)
+    state = model.state_dict()
+    for key, value in resized.state_dict().items():
+        if state[key].shape != value.shape:
+            patch = config.patch_size
+            old, new = model.config.image_size // patch, image_size // patch
+            prefix = state[key].shape[1] - old * old
+            grid = state[key][:, prefix:].transpose(1, 2).unflatten(2, (old, old))
+            grid = F.interpolate(grid, size=(new, new), mode="bicubic", align_corners=False)
+            state[key] = torch.cat([state[key][:, :prefix], grid.flatten(2).transpose(1, 2)], 1)
+    resized.load_state_dict(state)
+    return resized
 
 
 @contextmanager

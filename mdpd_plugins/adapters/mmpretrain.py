@@ -32,7 +32,7 @@ class MMPretrainAdapter(Adapter):
     def _call(self, inputs):
         return self.model(inputs["image"], mode="tensor")
 
-    def preprocessing(self) -> dict[str, Any]:
+    def _preprocessing(self) -> dict[str, Any]:
         """Size of the backbone, mean and standard deviation of the classifier's own data preprocessor."""
         size = getattr(self.model.backbone, "img_size", None) or self._config_size() or 224
         size = (size, size) if isinstance(size, int) else tuple(size)
@@ -63,7 +63,8 @@ class MMPretrainAdapter(Adapter):
         """Write class names where MMPretrain's inferencers read them."""
         self.model._dataset_meta = {"classes": list(classes)}
 
-    def _write(self, folder: Path) -> None:
+    def write(self, folder: Path) -> None:
+        """The zoo's native files."""
         if self.config is None:
             raise ConfigError(
                 "this MMPretrain model has no config to export: build it with mmpretrain.get_model, or by its "

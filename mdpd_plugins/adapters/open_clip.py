@@ -56,7 +56,7 @@ class OpenCLIPAdapter(Adapter):
             return super().example_inputs(batch)
         return {k: v.to(self.device) for k, v in self._tokenize(["a photo of a cat", "dog"][:batch], 0).items()}
 
-    def preprocessing(self) -> dict[str, Any]:
+    def _preprocessing(self) -> dict[str, Any]:
         """OpenCLIP's preprocess configuration, or its tokenizer (fixed length, as its text tower wants)."""
         if self.modality == "text":
             return {"tokenizer": self._tokenize, "max_length": self._text_tower().context_length}
@@ -96,7 +96,8 @@ class OpenCLIPAdapter(Adapter):
         _zero_other_projection(self.model, self.modality)
         self.settings["model_cfg"]["embed_dim"] = num_outputs
 
-    def _write(self, folder: Path) -> None:
+    def write(self, folder: Path) -> None:
+        """The zoo's native files."""
         from safetensors.torch import save_file
 
         config = {

@@ -1,0 +1,73 @@
+"""List the backbones that the installed plugins register. Imports no framework."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+
+from mdpd_plugins.registry import MODALITIES, Registered, load_catalogue
+
+COLUMNS = ("name", "zoo", "family", "modality", "provided_by")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--zoo", metavar="Z", help="only this zoo's")
+    parser.add_argument("--modality", metavar="M", help=f"only this modality's: {', '.join(MODALITIES)}")
+    parser.add_argument("--json", action="store_true", help="print JSON, one object a backbone")
+
+
+def run(args: argparse.Namespace) -> int:
+    catalogue = load_catalogue()
+    rows = [_row(registered) for registered in catalogue.select(args.zoo, args.modality)]
+    if args.json:
+        print(json.dumps(rows, indent=2))
+    elif sys.stdout.isatty():
+        _print_table(rows)
+    else:
+        _print_columns(rows)
+    if not args.json:
+        print(f"{len(rows)} backbone{'' if len(rows) == 1 else 's'}", file=sys.stderr)
+        for entry in catalogue.unavailable:
+            print(f"no {entry.zoo}: {entry.reason}; run: {entry.fix}", file=sys.stderr)
+    if catalogue.skipped:
+        names = ", ".join(dict.fromkeys(failure.plugin for failure in catalogue.skipped))
+        count = len({(failure.plugin, failure.distribution) for failure in catalogue.skipped})
+        print(
+            f"warning: {count} plugin{'s' if count > 1 else ''} skipped ({names}); `mdpd doctor` shows why",
+            file=sys.stderr,
+        )
+    return 0
+
+
+def _row(registered: Registered) -> dict[str, str]:
+    return {
+        "name": registered.name,
+        "zoo": registered.zoo,
+        "family": registered.spec.family,
+        "modality": registered.spec.modality,
+        "provided_by": registered.origin,
+    }
+
+
+def _print_columns(rows: list[dict[str, str]]) -> None:
+    """Aligned columns without colour or wrapping, for pipes and files."""
+    widths = [max((len(row[column]) for row in rows), default=0) for column in COLUMNS]
+    for row in rows:
+        cells = (row[column].ljust(width) for column, width in zip(COLUMNS, widths, strict=True))
+        print("  ".join(cells).rstrip())
+
+
+def _print_table(rows: list[dict[str, str]]) -> None:
+    # Loading rich takes as long as everything else here together; a pipe does not need it.
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for column in COLUMNS:
+        # The name is what people copy: other columns give way to it in a narrow terminal.
+        keep = {"min_width": max(len(row["name"]) for row in rows)} if column == "name" and rows else {}
+        table.add_column(column.replace("_", " "), no_wrap=True, overflow="ellipsis", **keep)
+    for row in rows:
+        table.add_row(*(row[column] for column in COLUMNS))
+    Console().print(table, markup=False)

@@ -1,0 +1,71 @@
+"""Entry point of the command `mdpd`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+
+from mdpd_plugins.cli import doctor, export, list_backbones, show, train
+from mdpd_plugins.registry import MDPDError
+
+COMMANDS = {
+    "list-backbones": list_backbones,
+    "show": show,
+    "doctor": doctor,
+    "train": train,
+    "export": export,
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return the exit status.
+
+    0: done; 1: `doctor` found a problem; 2: an error that its message explains; 130: interrupted.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        if arguments[:1] == ["train"]:
+            # Its options belong to the trainer, which also runs without this command: passed on unread.
+            return train.run(arguments[1:])
+        args = _parser().parse_args(arguments)
+        return COMMANDS[args.command].run(args)
+    except MDPDError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # The reader went away (`mdpd list-backbones | head`). Python flushes stdout once more at exit, so
+        # give it somewhere to go.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+class _Version(argparse.Action):
+    """`--version`, which reads the installed metadata only when it is asked for."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        from mdpd_plugins import __version__
+
+        print(f"mdpd-plugins {__version__}")
+        parser.exit()
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="mdpd", description="Masked Dual Path Distillation for the backbones of any model zoo."
+    )
+    parser.add_argument("--version", action=_Version, nargs=0, help="show the version and exit")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name, module in COMMANDS.items():
+        summary = (module.__doc__ or "").strip().splitlines()[0]
+        command = commands.add_parser(name, help=summary, description=summary)
+        module.add_arguments(command)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

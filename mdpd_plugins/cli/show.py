@@ -1,0 +1,56 @@
+"""Build one backbone without pretrained weights and show its structure."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping
+from typing import Any
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name", metavar="NAME", help="a backbone, as `mdpd list-backbones` names it")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    from mdpd_plugins.registry import load_catalogue
+
+    # A name that does not exist is found out here, before a framework is imported.
+    registered = load_catalogue().get(args.name)
+    from mdpd_plugins import adapters
+
+    description = {**adapters.describe(registered.name), "provided_by": registered.origin}
+    if args.json:
+        print(json.dumps(description, indent=2, default=str))
+    else:
+        for line in _lines(description):
+            print(line)
+    return 0
+
+
+def _lines(description: Mapping[str, Any]) -> list[str]:
+    """One line a value; the entries of longer lists and of mappings on indented lines of their own."""
+    lines = []
+    for key, value in description.items():
+        label = key.replace("_", " ")
+        if isinstance(value, Mapping):
+            lines += [f"{label}:", *(f"  {inner}: {_text(content)}" for inner, content in value.items())]
+        elif isinstance(value, (list, tuple)) and not all(isinstance(v, (int, float)) for v in value):
+            lines += [f"{label} ({len(value)}):", *(f"  {_text(entry)}" for entry in value)]
+        else:
+            lines.append(f"{label}: {_text(value)}")
+    return lines
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, (list, tuple)):
+        same = len(value) > 3 and all(entry == value[0] for entry in value)
+        return f"{value[0]} (x {len(value)})" if same else ", ".join(map(_text, value))
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {_text(content)}" for key, content in value.items())
+    return str(value)

@@ -1,0 +1,27 @@
+"""Labelled data: sources, data sets, collate functions, and the order of batches.
+
+    source = load_source({"type": "packaged", "name": "bbc-topics"}, "train")
+    dataset = LabelledDataset(source, make_transform(source), seed=0, train=True)
+    collate = make_collate(adapter.preprocessing(), source.modality)
+
+Importing this registers `EpochBatchSampler` with mmengine.
+"""
+
+from mdpd_plugins.data.collate import make_collate
+from mdpd_plugins.data.dataset import LabelledDataset
+from mdpd_plugins.data.load import load_source
+from mdpd_plugins.data.packaged import packaged_names
+from mdpd_plugins.data.sampler import EpochBatchSampler
+from mdpd_plugins.data.source import Source
+from mdpd_plugins.data.transforms import AUGMENTS, make_transform
+
+__all__ = [
+    "AUGMENTS",
+    "EpochBatchSampler",
+    "LabelledDataset",
+    "Source",
+    "load_source",
+    "make_collate",
+    "make_transform",
+    "packaged_names",
+]

@@ -1,0 +1,99 @@
+"""Source type `image_folder`: one sub-folder per class."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from mdpd_plugins.data.images import SUFFIXES, check_images, read_image
+from mdpd_plugins.data.labels import encode_pools
+from mdpd_plugins.data.source import Source
+from mdpd_plugins.registry import DataError
+
+_FOLDERS = {
+    "train": ("train", "training"),
+    "val": ("val", "valid", "validation"),
+    "test": ("test", "testing"),
+}
+
+
+def open_image_folder(
+    *, root: str, classes: Iterable[str] | None = None, verify: bool = True, description: str | None = None
+) -> dict[str, Source]:
+    """Open `root/<class>/**/<image>`, or `root/train/<class>/...` with optional `val` and `test` beside it.
+
+    Args:
+        root: the folder.
+        classes: class names in index order; by default the sub-folders in alphabetical order.
+        verify: read every image's header now; turn off for millions of files on a slow disk.
+        description: what the data is, its licence and origin, for the model card.
+
+    Returns:
+        Pool name ("train", "val", "test") -> source.
+
+    Raises:
+        DataError: a folder that is missing or holds no classes, an empty class folder, a class folder outside
+            `classes`, or a file that is no image; each named.
+    """
+    base = Path(root).expanduser()
+    if not base.is_dir():
+        raise DataError(f"image folder {root} does not exist; correct data root=")
+    homes = _pool_folders(base)
+    files: dict[str, list[Path]] = {}
+    names: dict[str, list[str]] = {}
+    for pool, home in homes.items():
+        files[pool], names[pool] = [], []
+        for folder in _class_folders(home):
+            images = _images(folder)
+            files[pool] += images
+            names[pool] += [folder.name] * len(images)
+    if verify:
+        for paths in files.values():
+            check_images(paths)
+    labels, known = encode_pools(
+        names, kind="single", classes=classes, where=lambda pool, i: f"folder {files[pool][i].parent}"
+    )
+    if classes is not None:
+        empty = sorted(set(known) - set(names["train"]))
+        if empty:
+            raise DataError(
+                f"class {empty[0]!r} has no folder under {homes['train']}; add it or drop the class"
+            )
+    about = description or f"Images of the folder {base.resolve().name!r}, one sub-folder per class."
+    return {
+        pool: Source(files[pool], labels[pool], known, "image", about, read=read_image, augment="crop+flip")
+        for pool in homes
+    }
+
+
+def _pool_folders(base: Path) -> dict[str, Path]:
+    found = {
+        pool: base / name
+        for pool, names in _FOLDERS.items()
+        for name in names[::-1]
+        if (base / name).is_dir()
+    }
+    # A class may well be called "test"; only a train folder that holds folders makes these names splits.
+    if "train" in found and any(p.is_dir() for p in found["train"].iterdir()):
+        return found
+    return {"train": base}
+
+
+def _class_folders(home: Path) -> list[Path]:
+    folders = sorted(p for p in home.iterdir() if p.is_dir() and not p.name.startswith("."))
+    if not folders:
+        raise DataError(
+            f"{home} holds no class folders; put each class's images into a sub-folder of its name"
+        )
+    return folders
+
+
+def _images(folder: Path) -> list[Path]:
+    paths = sorted(
+        p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and not p.name.startswith(".")
+    )
+    if not paths:
+        raise DataError(
+            f"class folder {folder} holds no image ({', '.join(sorted(SUFFIXES))}); add images or remove it"
+        )
+    return paths

@@ -1,0 +1,139 @@
+"""Raw labels (names, numbers, lists) to class indices, with errors that say which row is wrong."""
+
+from __future__ import annotations
+
+import math
+import numbers
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, cast, get_args
+
+from mdpd_plugins.data.source import Label, LabelKind
+from mdpd_plugins.registry import ConfigError, DataError, closest
+
+Where = Callable[[str, int], str]
+"""(pool, index) -> words that lead the reader to the example, such as "reviews.csv, line 12"."""
+
+
+def check_label_kind(kind: str) -> LabelKind:
+    """`kind` itself, or a `ConfigError` that lists the kinds there are."""
+    if kind not in get_args(LabelKind):
+        raise ConfigError(f"label_kind={kind!r} is not a kind of label: {closest(kind, get_args(LabelKind))}")
+    return cast(LabelKind, kind)
+
+
+def encode_pools(
+    raw: Mapping[str, Sequence[Any]],
+    *,
+    kind: LabelKind,
+    classes: Iterable[str] | None,
+    where: Where,
+    separator: str | None = None,
+) -> tuple[dict[str, list[Label]], tuple[str, ...]]:
+    """Encode the raw labels of every pool (a part of a data set: "train", perhaps "val" and "test").
+
+    Without `classes`, the classes are what the training pool holds, in alphabetical order (in numerical order
+    where every one is an integer). A label of another pool that training never saw is then an error.
+
+    Args:
+        raw: pool name -> raw labels; "train" is among them.
+        kind: "single" (a name or an index), "multi" (a list of them, or a string cut at `separator`),
+            "float".
+        classes: class names in index order, or None to find them.
+        where: names an example in error messages.
+        separator: what stands between the labels of one multi-label string.
+
+    Returns:
+        The encoded labels per pool and the class names (empty for "float").
+
+    Raises:
+        ConfigError: `classes` holds one name twice, or fewer than two classes come out.
+        DataError: an empty label, a number that is not finite, or a label outside the classes.
+    """
+    if kind == "float":
+        found = {pool: [_number(v, where(pool, i)) for i, v in enumerate(vs)] for pool, vs in raw.items()}
+        return cast("dict[str, list[Label]]", found), ()
+    names = {
+        pool: [_names(value, kind, separator, where(pool, i)) for i, value in enumerate(values)]
+        for pool, values in raw.items()
+    }
+    known = _known_classes(names["train"], classes)
+    index = {name: i for i, name in enumerate(known)}
+    # An integer may stand for the class of that index, but not where class names are integers themselves:
+    # there it would silently mean something else.
+    by_index = not any(_is_integer(name) for name in known)
+    encoded: dict[str, list[Label]] = {}
+    for pool, rows in names.items():
+        encoded[pool] = []
+        for i, row in enumerate(rows):
+            found_ids = [_class_index(name, index, by_index, where(pool, i)) for name in row]
+            encoded[pool].append(found_ids[0] if kind == "single" else sorted(set(found_ids)))
+    return encoded, known
+
+
+def _known_classes(rows: Sequence[Sequence[str]], classes: Iterable[str] | None) -> tuple[str, ...]:
+    if classes is not None:
+        known = tuple(_name(c) for c in classes)
+        twice = sorted({c for c in known if known.count(c) > 1})
+        if twice:
+            raise ConfigError(f"classes names {', '.join(map(repr, twice))} more than once; keep one of each")
+    else:
+        seen = {name for row in rows for name in row}
+        known = tuple(sorted(seen, key=int) if all(map(_is_integer, seen)) else sorted(seen))
+    if len(known) < 2:
+        raise ConfigError(
+            f"classification needs at least two classes, but there is {', '.join(known) or 'none'}; "
+            "check the label column, or set label_kind='float' if the labels are numbers to predict"
+        )
+    return known
+
+
+def _class_index(name: str, index: Mapping[str, int], by_index: bool, where: str) -> int:
+    if name in index:
+        return index[name]
+    if by_index and name.isdecimal() and int(name) < len(index):
+        return int(name)
+    raise DataError(
+        f"{where}: label {name!r} is not one of the {len(index)} classes ({closest(name, index)}). "
+        "Correct the label, or give the complete list as classes=[...]"
+    )
+
+
+def _names(value: Any, kind: LabelKind, separator: str | None, where: str) -> list[str]:
+    is_list = not isinstance(value, str) and hasattr(value, "__iter__")
+    if kind == "single":
+        if is_list:
+            raise DataError(f"{where}: the label is a list ({value!r}); set label_kind='multi'")
+        name = _name(value)
+        if not name:
+            raise DataError(f"{where}: the label is empty; fill it in or remove the row")
+        return [name]
+    parts: list[Any]
+    if is_list:
+        parts = list(value)
+    elif isinstance(value, str):
+        parts = value.split(separator) if separator else [value]
+    else:
+        parts = [] if value is None else [value]
+    return [name for name in map(_name, parts) if name]
+
+
+def _name(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, numbers.Real) and not isinstance(value, bool) and float(value).is_integer():
+        return str(int(float(value)))  # 1.0 and numpy's 1 mean class "1"
+    return str(value).strip()
+
+
+def _number(value: Any, where: str) -> float:
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise DataError(f"{where}: label {value!r} is not a finite number, as label_kind='float' needs")
+    return number
+
+
+def _is_integer(name: str) -> bool:
+    return name.removeprefix("-").isdecimal()

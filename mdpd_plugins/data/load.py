@@ -1,0 +1,71 @@
+"""`load_source`: a data configuration and a split -> a source."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import fields
+from importlib import import_module
+from typing import Any
+
+from mdpd_plugins.data.source import Source
+from mdpd_plugins.data.splits import Sizes, select_split
+from mdpd_plugins.registry import ConfigError, closest
+
+# Opened lazily, so that a source type costs its imports only when it is used.
+_OPENERS = {
+    "packaged": ("mdpd_plugins.data.packaged", "open_packaged"),
+    "image_folder": ("mdpd_plugins.data.image_folder", "open_image_folder"),
+    "table": ("mdpd_plugins.data.table", "open_table"),
+    "huggingface": ("mdpd_plugins.data.hub", "open_huggingface"),
+    "mmpretrain": ("mdpd_plugins.data.mmpretrain_source", "open_mmpretrain"),
+}
+_COMMON = tuple(field.name for field in fields(Sizes))
+
+
+def load_source(cfg: Mapping[str, Any], split: str) -> Source:
+    """Open the data that `cfg` describes and take one split of it.
+
+    Args:
+        cfg: `type` (packaged, image_folder, table, huggingface or mmpretrain), the keys of that type (the
+            arguments of its `open_...` function), and optionally `train_size`, `val_size`, `test_size`
+            (a count or a share) and `split_seed`.
+        split: "train", "val" or "test". Splits of one configuration are disjoint, and the same every time.
+
+    Raises:
+        ConfigError: an unknown type, key, split or size.
+        DataError: data that is missing, empty, or does not fit the configuration.
+        MissingDependencyError: a package that the data needs is not installed.
+    """
+    options = dict(cfg)
+    kind = options.pop("type", None)
+    if kind is None:
+        raise ConfigError(f"the data configuration has no type; choose one of {', '.join(sorted(_OPENERS))}")
+    if kind not in _OPENERS:
+        raise ConfigError(f"data type {kind!r} does not exist: {closest(str(kind), _OPENERS)}")
+    module, function = _OPENERS[kind]
+    opener = getattr(import_module(module), function)
+    sizes = Sizes(**{key: options.pop(key) for key in _COMMON if key in options})
+    # The packaged data sets have options of their own, which open_packaged checks itself.
+    check_keys(opener, options, f"data type {kind!r}", also=_COMMON)
+    return select_split(opener(**options), split, sizes)
+
+
+def check_keys(function: Any, options: Mapping[str, Any], what: str, also: tuple[str, ...] = ()) -> None:
+    """Compare a configuration with the keyword arguments of the function that will take it.
+
+    Raises:
+        ConfigError: names a key that `function` does not take, or one that it needs and does not get.
+    """
+    parameters = inspect.signature(function).parameters.values()
+    if any(p.kind is p.VAR_KEYWORD for p in parameters):
+        known = set(options)
+    else:
+        known = {p.name for p in parameters}
+    for key in options:
+        if key not in known:
+            raise ConfigError(f"{what} has no key {key!r}: {closest(key, sorted({*known, *also}))}")
+    for parameter in parameters:
+        required = parameter.default is parameter.empty and parameter.kind is parameter.KEYWORD_ONLY
+        if required and parameter.name not in options:
+            raise ConfigError(f"{what} needs the key {parameter.name!r}; add it to the data configuration")

@@ -1,0 +1,107 @@
+"""What a labelled data set looks like to everything else: a sequence of (input, label) with its classes.
+
+Every source type (image folder, table, hub, MMPretrain, packaged) produces this one class; only the way its
+`inputs` are found and read differs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal, Protocol, TypeAlias, overload
+
+from mdpd_plugins.registry import DataError
+
+LabelKind: TypeAlias = Literal["single", "multi", "float"]
+Label: TypeAlias = int | list[int] | float
+Example: TypeAlias = tuple[Any, Label]
+
+
+class Indexable(Protocol):
+    """What inputs must be able to do: lists, arrays and lazy columns all can."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Any: ...
+
+
+def as_is(value: Any) -> Any:
+    """Reader of inputs that are already what the model side expects (texts and text pairs)."""
+    return value
+
+
+@dataclass(frozen=True, eq=False)
+class Source(Sequence[Example]):
+    """Labelled examples, read one at a time.
+
+    `source[i]` is `(input, label)`. The input is a `PIL.Image` in RGB, a `str`, or a `(str, str)` pair. The
+    label is a class index (`label_kind="single"`), a list of class indices (`"multi"`), or a float
+    (`"float"`, regression; `classes` is then empty).
+
+    Attributes:
+        inputs: raw inputs, indexable; may be lazy (paths, columns of a table on disk).
+        labels: one label per input, all in memory.
+        classes: class names in index order.
+        modality: "image" or "text".
+        description: what the data is, its licence and where it came from; goes into the model card.
+        label_kind: "single", "multi" or "float".
+        read: turns a raw input into the input of an example. A module-level function, so that a source can be
+            sent to loader processes.
+        augment: the augmentation that is safe here when nobody asked for one (see `transforms.AUGMENTS`).
+    """
+
+    inputs: Indexable
+    labels: Sequence[Label]
+    classes: tuple[str, ...]
+    modality: Literal["image", "text"]
+    description: str
+    label_kind: LabelKind = "single"
+    read: Callable[[Any], Any] = as_is
+    augment: str = "none"
+
+    def __post_init__(self) -> None:
+        if len(self.inputs) != len(self.labels):
+            raise DataError(f"{len(self.inputs)} inputs but {len(self.labels)} labels in: {self.description}")
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @overload
+    def __getitem__(self, index: int) -> Example: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Example]: ...
+
+    def __getitem__(self, index: int | slice) -> Example | Sequence[Example]:
+        if isinstance(index, slice):
+            return self.subset(range(*index.indices(len(self))))
+        return self.read(self.inputs[index]), self.labels[index]
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Source:
+        # Nothing in here changes, and mmengine deep-copies the loader's configuration with the data set in
+        # it.
+        return self
+
+    def subset(self, indices: Sequence[int]) -> Source:
+        """The examples at `indices`, in that order, as a source of the same classes."""
+        labels = [self.labels[i] for i in indices]
+        return replace(self, inputs=_Selection(self.inputs, indices), labels=labels)
+
+
+class _Selection(Sequence[Any]):
+    """A view on some items of a sequence; keeps lazy columns lazy."""
+
+    def __init__(self, items: Indexable, indices: Sequence[int]) -> None:
+        if isinstance(items, _Selection):  # views of views would get slower with every subset
+            indices = [items._indices[i] for i in indices]
+            items = items._items
+        self._items: Indexable = items
+        self._indices: Sequence[int] = indices
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return _Selection(self._items, self._indices[index])
+        return self._items[self._indices[index]]

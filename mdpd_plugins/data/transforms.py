@@ -1,0 +1,78 @@
+"""Augmentation of training images. Sizing and normalising are not here: the collate function does them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import numpy as np
+from PIL import Image
+
+from mdpd_plugins.data.source import Source
+from mdpd_plugins.registry import ConfigError, closest
+
+Transform: TypeAlias = Callable[[Any, np.random.Generator], Any]
+"""(input, generator) -> input of the same kind. Every random choice comes from the generator."""
+
+AUGMENTS = ("auto", "none", "crop", "crop+flip")
+
+
+def make_transform(source: Source, augment: str = "auto") -> Transform | None:
+    """The augmentation of a data set's training examples.
+
+    Args:
+        source: the training data.
+        augment: "none"; "crop" (a random part of 60 to 100 % of the area, its sides' ratio changed by up to
+            4/3); "crop+flip" (and half of the pictures mirrored); "auto" takes what the source says is safe
+            (nothing for digits and texts, else "crop+flip").
+
+    Returns:
+        A transform, or None where there is nothing to do.
+
+    Raises:
+        ConfigError: an unknown name, or image augmentation for texts.
+    """
+    if augment not in AUGMENTS:
+        raise ConfigError(f"augment={augment!r} does not exist: {closest(augment, AUGMENTS)}")
+    chosen = source.augment if augment == "auto" else augment
+    if chosen == "none":
+        return None
+    if source.modality != "image":
+        raise ConfigError(f"augment={augment!r} is for images, and this data holds texts; set augment='none'")
+    return RandomCrop(flip=chosen == "crop+flip")
+
+
+class RandomCrop:
+    """Cut a random part out of a picture, and perhaps mirror it.
+
+    The part keeps the picture's own resolution; together with the resizing that follows in the collate
+    function this is the usual random resized crop, resampled once.
+
+    Args:
+        flip: mirror half of the pictures.
+        scale: smallest and largest share of the area.
+        ratio: smallest and largest change of the ratio of the sides.
+    """
+
+    def __init__(
+        self,
+        flip: bool = False,
+        scale: tuple[float, float] = (0.6, 1.0),
+        ratio: tuple[float, float] = (3 / 4, 4 / 3),
+    ) -> None:
+        self.flip = flip
+        self.scale = scale
+        self.ratio = ratio
+
+    def __call__(self, image: Image.Image, generator: np.random.Generator) -> Image.Image:
+        width, height = image.size
+        area = generator.uniform(*self.scale)
+        aspect = math.exp(generator.uniform(math.log(self.ratio[0]), math.log(self.ratio[1])))
+        crop_w = min(width, max(1, round(width * math.sqrt(area * aspect))))
+        crop_h = min(height, max(1, round(height * math.sqrt(area / aspect))))
+        left = int(generator.integers(0, width - crop_w + 1))
+        top = int(generator.integers(0, height - crop_h + 1))
+        mirrored = generator.random() < 0.5  # drawn also without flip: crops do not depend on that option
+        image = image.crop((left, top, left + crop_w, top + crop_h))
+        return image.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if self.flip and mirrored else image

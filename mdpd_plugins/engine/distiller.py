@@ -1,0 +1,275 @@
+"""One training step of Masked Dual Path Distillation, the same for every backbone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from mmengine.model import BaseModel
+from torch import nn
+
+from mdpd_plugins.adapters import Adapter, Capture, Layout
+from mdpd_plugins.adapters.capture import capture
+from mdpd_plugins.engine.feature_distillation import FeatureDistillation
+from mdpd_plugins.engine.norm_gradients import forward_context, local_losses, run_last_block, trainable_parameters
+from mdpd_plugins.engine.settings import Settings
+from mdpd_plugins.engine.side import SideNetwork, SideOutput
+from mdpd_plugins.engine.split import agreement, change_point, resolve_layers
+from mdpd_plugins.engine.task import Task
+from mdpd_plugins.registry.errors import MDPDError
+
+UNDECIDED = -1
+
+
+class NonFiniteLossError(MDPDError, FloatingPointError):
+    """A loss term became NaN or infinite. Nothing of that step was applied."""
+
+
+class Distiller(BaseModel):
+    """A frozen backbone, a side network beside it, and the losses between them.
+
+    Args:
+        adapter: the backbone with its output layer.
+        task: loss and distillation of the task.
+        settings: switches.
+        max_steps: steps of the whole run; the warm-up is a share of them.
+        seed: masks are drawn from (seed, step) alone, so a resumed run draws the same ones.
+        amp: run forwards under bfloat16 autocast; parameters and losses stay float32.
+
+    The state dict holds the backbone under `backbone.`, and what is thrown away at fading besides.
+    """
+
+    def __init__(
+        self, adapter: Adapter, task: Task, settings: Settings, *, max_steps: int, seed: int = 0, amp: bool = False
+    ):
+        super().__init__()
+        self.adapter, self.task, self.settings = adapter, task, settings
+        self.max_steps, self.seed, self.amp = max_steps, seed, amp
+        self.backbone = adapter.model
+        self.register_buffer("step", torch.zeros((), dtype=torch.int64))
+        # Layers below the split are shallow; measured once if the split is automatic, and kept over a resume.
+        self.register_buffer("split", torch.full((), UNDECIDED, dtype=torch.int64))
+        count = len(adapter.blocks())
+        self.register_buffer("agreements", torch.zeros(count, dtype=torch.float64))
+        if settings.automatic:
+            imitate, generate = list(range(count)), list(range(count)) if settings.hierarchy else []
+            adapter.attention_heads()  # a capability error now rather than after the warm-up
+        else:
+            imitate = resolve_layers(settings.shallow, count, from_end=False)  # type: ignore[arg-type]
+            generate = resolve_layers(settings.deep, count, from_end=True)  # type: ignore[arg-type]
+            if not settings.hierarchy:
+                imitate, generate = sorted({*imitate, *generate}), []
+        self.imitate, self.generate = imitate, generate
+        self.side: SideNetwork | None = None
+        self.features: FeatureDistillation | None = None
+        if settings.side:
+            self.side = SideNetwork(
+                adapter.stem_dim,
+                adapter.dims,
+                task.num_outputs,
+                reduction=settings.reduction,
+                head_dim=settings.side_head_dim,
+                convolutional=adapter.convolutional,
+            )
+            if settings.feature_distillation:
+                self.features = FeatureDistillation(
+                    self.side.width,
+                    adapter.dims,
+                    imitate,
+                    generate,
+                    bottleneck=settings.bottleneck,
+                    mask_ratio=settings.mask_ratio,
+                    grids=[adapter.grid(i) is not None for i in range(count)],
+                )
+        self.original_keys = set(self.backbone.state_dict())
+        self.original_flags = {n: p.requires_grad for n, p in self.backbone.named_parameters()}
+        self.trainable = trainable_parameters(adapter, settings, {*imitate, *generate})
+        ids = {id(p) for p in self.trainable.values()}
+        for p in self.backbone.parameters():
+            p.requires_grad_(id(p) in ids)
+        self.train()
+
+    # --- what mmengine calls -----------------------------------------------------------------------------
+
+    def train(self, mode: bool = True) -> Distiller:
+        """Training mode of the side network; the backbone stays in eval mode, module by module."""
+        super().train(mode)
+        for module in self.backbone.modules():
+            module.training = False
+        return self
+
+    def init_weights(self) -> None:
+        """Nothing: mmengine would initialise a pretrained MMPretrain backbone anew here."""
+
+    def forward(self, inputs: dict[str, torch.Tensor], labels: torch.Tensor, mode: str = "predict") -> list[dict]:
+        """Predictions of both paths for mmengine's evaluator: one dict of logits and label a sample."""
+        with torch.no_grad(), self._autocast(), self.adapter.capture() as seen:
+            backbone = self.adapter.forward(inputs)
+            side = self._side(seen, inputs).logits if self.side is not None else None
+        rows = []
+        for i, label in enumerate(labels):
+            row = {"backbone": backbone[i].float(), "label": label}
+            if side is not None:
+                row["side"] = side[i].float()
+            rows.append(row)
+        return rows
+
+    def train_step(self, data: dict[str, Any], optim_wrapper) -> dict[str, torch.Tensor]:
+        """One side phase and, when it is its turn, one backbone phase, from one shared backbone forward.
+
+        Args:
+            data: {"inputs": canonical inputs, "labels": tensor}.
+            optim_wrapper: mmengine's OptimWrapperDict with "side" and/or "backbone".
+
+        Returns:
+            Loss terms for the log.
+
+        Raises:
+            NonFiniteLossError: a term is not finite; no parameter has been changed by that phase.
+        """
+        data = self.data_preprocessor(data, True)
+        inputs, labels = data["inputs"], data["labels"]
+        logs: dict[str, torch.Tensor] = {}
+        with_backbone = self.backbone_phase()
+        through = with_backbone and self.settings.norm_gradient != "local"
+        logits, seen = self._backbone_forward(inputs, gradients=through)
+        teacher: SideOutput | None = None
+        if self.side is not None:
+            teacher = self._side_phase(inputs, labels, seen, optim_wrapper["side"], logs)
+        if with_backbone:
+            self._backbone_phase(inputs, labels, logits, seen, teacher, optim_wrapper["backbone"], logs)
+        self.step += 1
+        logs["loss"] = sum(logs.values(), torch.zeros((), device=labels.device))
+        return logs
+
+    # --- phases ------------------------------------------------------------------------------------------
+
+    def backbone_phase(self) -> bool:
+        """Whether the step about to run updates the backbone."""
+        return bool(self.trainable) and (int(self.step) + 1) % self.settings.backbone_every == 0
+
+    def _backbone_forward(self, inputs, *, gradients: bool) -> tuple[torch.Tensor, Capture]:
+        keep_calls = not gradients and self.backbone_phase()
+        context = forward_context(self.adapter, self.settings)
+        with torch.set_grad_enabled(gradients), self._autocast(), context:
+            with self.adapter.capture(attention=self._measuring(), keep_calls=keep_calls) as seen:
+                logits = self.adapter.forward(inputs)
+        return logits, seen
+
+    def _side_phase(self, inputs, labels, seen: Capture, wrapper, logs) -> SideOutput:
+        out = self._side(seen, inputs)
+        terms = {"side/task": self.task.loss(out.logits.float(), labels)}
+        if self.settings.distils_features:
+            terms.update(self._feature_terms(out, seen, inputs))
+        self._check(terms)
+        logs.update({k: v.detach() for k, v in terms.items()})
+        wrapper.update_params(sum(terms.values()))
+        return SideOutput([s.detach() for s in out.states], out.logits.detach())
+
+    def _backbone_phase(self, inputs, labels, logits, seen, teacher: SideOutput | None, wrapper, logs) -> None:
+        if self.settings.norm_gradient == "local" and self.settings.backbone_update == "norm":
+            logits = self._local_phase(inputs, seen, teacher, wrapper, logs)
+        terms = {"backbone/task": self.task.loss(logits.float(), labels)}
+        if teacher is not None and self.settings.distils_logits and not self.warming_up():
+            kd = self.task.distillation(logits.float(), teacher.logits.float(), labels, self.settings)
+            terms["backbone/distillation"] = self.settings.logits_weight * kd
+        self._check(terms)
+        logs.update({k: v.detach() for k, v in terms.items()})
+        wrapper.update_params(sum(terms.values()))
+
+    def _local_phase(self, inputs, seen, teacher, wrapper, logs) -> torch.Tensor:
+        """Accumulate block-local gradients; return logits whose graph holds the last block and the tail."""
+        valid = self.adapter.attention_mask(inputs)
+        if teacher is not None and self.features is not None:
+            with torch.no_grad():
+                targets = {i: self.features.align(i, teacher.states[i]) for i in {*self.imitate, *self.generate}}
+            for layer, loss in local_losses(self.adapter, seen, targets, valid):
+                self._check({f"backbone/local_{layer}": loss})
+                logs[f"backbone/local_{layer}"] = loss.detach()
+                wrapper.backward(wrapper.scale_loss(loss))
+        hidden = run_last_block(self.adapter, seen)
+        with torch.enable_grad(), self._autocast():
+            return self.adapter.forward_head(inputs, seen, hidden)
+
+    def _side(self, seen: Capture, inputs) -> SideOutput:
+        assert self.side is not None and seen.stem is not None and seen.stem_layout is not None
+        hidden, layouts = self._read(seen)
+        with self._autocast():
+            return self.side(seen.stem.detach(), hidden, layouts, self.adapter.attention_mask(inputs))
+
+    def _read(self, seen: Capture) -> tuple[list[torch.Tensor], list[Layout]]:
+        count = len(seen.hidden)
+        assert seen.stem_layout is not None
+        hidden = [seen.hidden[i].detach() for i in range(count)]
+        return hidden, [seen.stem_layout, *(seen.layouts[i] for i in range(count))]
+
+    def _feature_terms(self, out: SideOutput, seen: Capture, inputs) -> dict[str, torch.Tensor]:
+        assert self.features is not None
+        valid = self.adapter.attention_mask(inputs)
+        imitate, generate = self.split_layers()
+        draws = torch.Generator().manual_seed(self.seed * 1_000_003 + int(self.step))
+        terms = {}
+        for i in imitate:
+            loss = self.features.imitation(i, out.states[i], seen.hidden[i], seen.layouts[i], valid)
+            terms[f"side/imitation_{i}"] = self.settings.imitation_weight * loss
+        for i in generate:
+            loss = self.features.generation(i, out.states[i], seen.hidden[i], seen.layouts[i], valid, draws)
+            terms[f"side/generation_{i}"] = self.settings.generation_weight * loss
+        if self._measuring():
+            self._measure(seen, inputs, valid)
+        return terms
+
+    # --- the automatic split -----------------------------------------------------------------------------
+
+    def split_layers(self) -> tuple[list[int], list[int]]:
+        """(layers imitated, layers generated) at this step. Before a split is measured, all are imitated."""
+        if not self.settings.automatic:
+            return self.imitate, self.generate
+        split = int(self.split)
+        if split == UNDECIDED or not self.settings.hierarchy:
+            return self.imitate, []
+        return [i for i in self.imitate if i < split], [i for i in self.generate if i >= split]
+
+    def _measuring(self) -> bool:
+        automatic = self.settings.automatic and self.settings.distils_features
+        return automatic and int(self.split) == UNDECIDED and int(self.step) >= self._warmup_steps()
+
+    @torch.no_grad()
+    def _measure(self, seen: Capture, inputs, valid) -> None:
+        assert self.side is not None
+        hidden, layouts = self._read(seen)
+        with capture(list(self.side.blocks), attention=True) as student, self._autocast():
+            self.side(seen.stem.detach(), hidden, layouts, valid)  # type: ignore[union-attr]
+        for i in range(len(hidden)):
+            self.agreements[i] += agreement(seen.attention[i], student.attention[i], valid)
+        if int(self.step) + 1 >= self._warmup_steps() + self.settings.auto_batches:
+            self.split.fill_(change_point(self.agreements.tolist()))
+
+    # --- small things ------------------------------------------------------------------------------------
+
+    def _warmup_steps(self) -> int:
+        return round(self.settings.warmup * self.max_steps)
+
+    def warming_up(self) -> bool:
+        """Whether logits distillation has not begun yet."""
+        return int(self.step) < self._warmup_steps()
+
+    def _autocast(self):
+        device = next(self.backbone.parameters()).device.type
+        return torch.autocast(device, dtype=torch.bfloat16, enabled=self.amp)
+
+    def _check(self, terms: dict[str, torch.Tensor]) -> None:
+        for name, value in terms.items():
+            if not torch.isfinite(value):
+                raise NonFiniteLossError(
+                    f"step {int(self.step) + 1}: the loss term {name} is {float(value)}. Training stops here; the "
+                    f"last checkpoint is untouched. Lower the learning rate of that path, or look at the batch"
+                )
+
+    def side_parameters(self) -> list[nn.Parameter]:
+        """Parameters of the side phase: side network, alignments and generators."""
+        parts = [m for m in (self.side, self.features) if m is not None]
+        return [p for m in parts for p in m.parameters()]
+
+
+__all__ = ["Distiller", "NonFiniteLossError"]

@@ -1,0 +1,98 @@
+"""Throwing the side network away, and proof that nothing else went with it."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+from mdpd_plugins.engine.distiller import Distiller
+from mdpd_plugins.registry.errors import MDPDError
+
+
+@dataclass(frozen=True)
+class FadingReport:
+    """What fading found.
+
+    Attributes:
+        outputs_equal: the plain model's outputs equal the trained backbone path's, bit for bit.
+        keys_equal: its state-dict keys are those of the model that training began with.
+        parameters: of the plain model. side_parameters: thrown away.
+        latency_ratio: seconds of backbone with side network over seconds of the backbone alone, median of pairs.
+    """
+
+    outputs_equal: bool
+    keys_equal: bool
+    parameters: int
+    side_parameters: int
+    latency_ratio: float
+    trained: dict[str, int] = field(default_factory=dict)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data for a summary."""
+        return asdict(self)
+
+
+def fade(distiller: Distiller, inputs: dict[str, torch.Tensor], *, repeats: int = 5) -> tuple[nn.Module, FadingReport]:
+    """The zoo's plain model, with what the side network taught it, and a report.
+
+    The distiller's side network is gone afterwards; the model's `requires_grad` flags are what they were.
+
+    Args:
+        inputs: canonical inputs to compare outputs and time both paths on.
+        repeats: timed pairs.
+
+    Raises:
+        MDPDError: outputs or keys differ (a bug: the export would not be what was trained).
+    """
+    adapter = distiller.adapter
+    with torch.no_grad():
+        before = adapter.forward(inputs)
+        ratio = _latency_ratio(distiller, inputs, repeats) if distiller.side is not None else 1.0
+    side = sum(p.numel() for p in distiller.side_parameters())
+    keys = set(adapter.model.state_dict())
+    distiller.side = None
+    distiller.features = None
+    for name, parameter in adapter.model.named_parameters():
+        parameter.requires_grad_(distiller.original_flags[name])
+        parameter.grad = None
+    with torch.no_grad():
+        after = adapter.forward(inputs)
+    report = FadingReport(
+        outputs_equal=bool(torch.equal(before, after)),
+        keys_equal=keys == distiller.original_keys,
+        parameters=sum(p.numel() for p in adapter.parameters().values()),
+        side_parameters=side,
+        latency_ratio=ratio,
+        trained={k: p.numel() for k, p in distiller.trainable.items()},
+    )
+    if not (report.outputs_equal and report.keys_equal):
+        raise MDPDError(f"fading changed the backbone: {report}. Please report this with your configuration")
+    return adapter.model, report
+
+
+def _latency_ratio(distiller: Distiller, inputs, repeats: int) -> float:
+    labels = torch.zeros(len(next(iter(inputs.values()))), device=distiller.adapter.device)
+    ratios = []
+    for i in range(repeats + 1):
+        alone = _seconds(lambda: distiller.adapter.forward(inputs))
+        both = _seconds(lambda: distiller(inputs, labels))
+        if i:  # the first pair warms caches up
+            ratios.append(both / alone)
+    return sorted(ratios)[len(ratios) // 2]
+
+
+def _seconds(call) -> float:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    start = time.perf_counter()
+    call()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
+__all__ = ["FadingReport", "fade"]

@@ -1,0 +1,88 @@
+"""Hierarchical feature distillation, backbone -> side: imitation of shallow layers, generation of deep ones."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from mdpd_plugins.adapters import Layout
+from mdpd_plugins.engine.alignment import Alignment, MaskedGenerator
+from mdpd_plugins.engine.side import token_mask
+
+
+def normalised_distance(predicted: torch.Tensor, target: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """mean || N(predicted) - N(target) ||^2 over the tokens of mask and over channels; N is a LayerNorm without affine.
+
+    Args:
+        predicted, target: (B, T, D); the target is detached here. mask: (B, T) bool. An empty mask gives zero.
+    """
+    width = predicted.shape[-1:]
+    difference = F.layer_norm(predicted.float(), width) - F.layer_norm(target.detach().float(), width)
+    squared = difference.square().mean(-1).masked_fill(~mask, 0.0)
+    return squared.sum() / mask.sum().clamp(min=1)
+
+
+class FeatureDistillation(nn.Module):
+    """The feature loss terms of one batch.
+
+    Args:
+        side_width: D_S. dims: D_i of the backbone's blocks. imitate, generate: layers that get an alignment for
+            imitation, and a masked generator besides. bottleneck: d. mask_ratio: lambda.
+        grids: per layer, whether its tokens lie on a grid.
+    """
+
+    def __init__(
+        self,
+        side_width: int,
+        dims: Sequence[int],
+        imitate: Sequence[int],
+        generate: Sequence[int],
+        *,
+        bottleneck: int = 32,
+        mask_ratio: float = 0.5,
+        grids: Sequence[bool],
+    ):
+        super().__init__()
+        self.mask_ratio = mask_ratio
+        self.alignments = nn.ModuleDict(
+            {str(i): Alignment(side_width, dims[i], bottleneck) for i in sorted({*imitate, *generate})}
+        )
+        self.generators = nn.ModuleDict({str(i): MaskedGenerator(bottleneck, grids[i]) for i in sorted(set(generate))})
+
+    def align(self, layer: int, state: torch.Tensor) -> torch.Tensor:
+        """P_i(s_i): (B, T, D_S) -> (B, T, D_i)."""
+        return self.alignments[str(layer)](state)
+
+    def imitation(
+        self, layer: int, state: torch.Tensor, hidden: torch.Tensor, layout: Layout, valid: torch.Tensor | None
+    ) -> torch.Tensor:
+        """mean || N(P_i(s_i)) - N(h_i) ||^2 over tokens that count."""
+        return normalised_distance(self.align(layer, state), hidden, token_mask(hidden, layout, valid))
+
+    def generation(
+        self,
+        layer: int,
+        state: torch.Tensor,
+        hidden: torch.Tensor,
+        layout: Layout,
+        valid: torch.Tensor | None,
+        generator: torch.Generator | None = None,
+    ) -> torch.Tensor:
+        """The same distance on masked tokens only, predicted from what is left in the bottleneck.
+
+        Args:
+            generator: where the mask is drawn from (on the CPU, so that every device masks alike).
+        """
+        counted = token_mask(hidden, layout, valid)
+        drawn = torch.rand(counted.shape, generator=generator).to(counted.device) < self.mask_ratio
+        masked = drawn & counted
+        alignment = self.alignments[str(layer)]
+        assert isinstance(alignment, Alignment)
+        filled = self.generators[str(layer)](alignment.down(state), masked, counted, layout)
+        return normalised_distance(alignment.up(filled), hidden, masked)
+
+
+__all__ = ["FeatureDistillation", "normalised_distance"]

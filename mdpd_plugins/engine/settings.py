@@ -1,0 +1,131 @@
+"""Every switch of the method, with its default and where that comes from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+from mdpd_plugins.registry.errors import ConfigError, closest
+
+NORM_GRADIENTS = ("exact", "last_k", "local", "head")
+UPDATES = ("norm", "head", "all", "none")
+
+# Baselines and ablations are the same engine with switches turned: no second path to compare against.
+METHODS: dict[str, dict[str, Any]] = {
+    "mdpd": {},
+    "mdpd_no_feature": {"feature_distillation": False},
+    "mdpd_no_logits": {"logits_distillation": False},
+    "mdpd_no_hierarchy": {"hierarchy": False},
+    "mdpd_head": {"norm_gradient": "head"},
+    "ladder": {
+        "backbone_update": "none",
+        "feature_distillation": False,
+        "logits_distillation": False,
+    },
+    "norm": {"side": False, "backbone_every": 1},
+    "linear": {"side": False, "backbone_every": 1, "backbone_update": "head"},
+    "full": {"side": False, "backbone_every": 1, "backbone_update": "all"},
+}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The method's settings. docs/method.md has the formulas they appear in.
+
+    Attributes:
+        method: a row of METHODS, applied first; anything given besides wins over it.
+        side: train a side network beside the backbone.
+        reduction: D_S = D / reduction (LST: 8).
+        side_head_dim: attention head width of the side blocks.
+        bottleneck: d of the low-rank alignment.
+        mask_ratio: lambda, share of tokens masked in generation (MGD: 0.5).
+        shallow, deep: layers to imitate and to generate: indices, a share of the depth, or both "auto".
+        auto_batches: batches that the automatic split is measured on.
+        feature_distillation, logits_distillation: the two directions, each can be switched off.
+        hierarchy: False imitates at every chosen layer and generates at none.
+        imitation_weight, generation_weight: w_f of each kind.
+        logits_weight: w_l. nkd_gamma, nkd_tau, kl_temperature: of the logits losses.
+        backbone_every: side steps for one backbone step.
+        warmup: share of all steps before logits distillation begins.
+        norm_gradient: how gradients reach norm parameters: exact, last_k, local or head.
+        last_k: blocks whose norms are trained when norm_gradient is last_k.
+        backbone_update: norm (and head), head, all, or none.
+    """
+
+    method: str = "mdpd"
+    side: bool = True
+    reduction: int = 8
+    side_head_dim: int = 32
+    bottleneck: int = 32
+    mask_ratio: float = 0.5
+    shallow: Sequence[int] | float | str = (0, 1)
+    deep: Sequence[int] | float | str = (-1,)
+    auto_batches: int = 4
+    feature_distillation: bool = True
+    logits_distillation: bool = True
+    hierarchy: bool = True
+    imitation_weight: float = 1.0
+    generation_weight: float = 0.5
+    logits_weight: float = 1.0
+    nkd_gamma: float = 1.0
+    nkd_tau: float = 1.0
+    kl_temperature: float = 2.0
+    backbone_every: int = 4
+    warmup: float = 0.1
+    norm_gradient: str = "exact"
+    last_k: int = 2
+    backbone_update: str = "norm"
+
+    @classmethod
+    def from_dict(cls, given: dict[str, Any]) -> Settings:
+        """Settings from a config's `distill` section.
+
+        Raises:
+            ConfigError: an unknown key, method or value.
+        """
+        known = [f.name for f in fields(cls)]
+        for key in given:
+            if key not in known:
+                raise ConfigError(f"distill.{key} is not a setting: {closest(key, known)}")
+        method = given.get("method", "mdpd")
+        if method not in METHODS:
+            raise ConfigError(f"distill.method={method!r} is not known: {closest(str(method), METHODS)}")
+        settings = replace(cls(), **{**METHODS[method], **given})
+        settings.check()
+        return settings
+
+    def check(self) -> None:
+        """Raise ConfigError on a value that cannot work."""
+        for key, allowed in (("norm_gradient", NORM_GRADIENTS), ("backbone_update", UPDATES)):
+            value = getattr(self, key)
+            if value not in allowed:
+                raise ConfigError(f"distill.{key}={value!r}: use one of {', '.join(allowed)}")
+        for key in ("mask_ratio", "warmup"):
+            if not 0 <= getattr(self, key) <= 1:
+                raise ConfigError(f"distill.{key}={getattr(self, key)}: a share between 0 and 1 is meant")
+        for key in ("reduction", "bottleneck", "backbone_every", "last_k", "auto_batches", "side_head_dim"):
+            if getattr(self, key) < 1:
+                raise ConfigError(f"distill.{key}={getattr(self, key)}: at least 1 is meant")
+        if ("auto" in (self.shallow, self.deep)) and self.shallow != self.deep:
+            raise ConfigError('distill.shallow and distill.deep are measured together: set both to "auto"')
+        if not self.side and self.backbone_update == "none":
+            raise ConfigError("distill.side=False with backbone_update='none' trains nothing")
+
+    @property
+    def automatic(self) -> bool:
+        """Whether the split of shallow and deep layers is measured from attention maps."""
+        return self.shallow == "auto"
+
+    @property
+    def distils_logits(self) -> bool:
+        """Whether the side network teaches the backbone."""
+        return self.side and self.logits_distillation and self.backbone_update != "none"
+
+    @property
+    def distils_features(self) -> bool:
+        """Whether the backbone teaches the side network."""
+        return self.side and self.feature_distillation
+
+
+__all__ = ["METHODS", "NORM_GRADIENTS", "UPDATES", "Settings"]

@@ -1,0 +1,180 @@
+"""The side network: a light ladder that reads the frozen backbone's hidden states (LST, arXiv:2206.06522, sec. 3)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from mdpd_plugins.adapters import Layout
+from mdpd_plugins.registry.errors import ConfigError
+
+GATE_TEMPERATURE = 0.1  # LST, sec. 3: mu = sigmoid(alpha / 0.1)
+
+
+@dataclass
+class SideOutput:
+    """What the side network computed: states[i] (B, T_i, D_S) beside block i, and its logits (B, outputs)."""
+
+    states: list[torch.Tensor]
+    logits: torch.Tensor
+
+
+class AttentionSideBlock(nn.Module):
+    """A pre-norm transformer block of the side width (ViT, arXiv:2010.11929, eq. 2 and 3).
+
+    Args:
+        width: D_S. head_dim: width of one head; a width it does not divide gets one head. mlp_ratio: hidden share.
+    """
+
+    def __init__(self, width: int, head_dim: int, mlp_ratio: float):
+        super().__init__()
+        self.heads = width // head_dim if width % head_dim == 0 else 1
+        self.norm1 = nn.LayerNorm(width)
+        self.qkv = nn.Linear(width, 3 * width)
+        self.proj = nn.Linear(width, width)
+        self.norm2 = nn.LayerNorm(width)
+        hidden = max(1, int(width * mlp_ratio))
+        self.mlp = nn.Sequential(nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, width))
+
+    def forward(self, x: torch.Tensor, layout: Layout, valid: torch.Tensor | None) -> torch.Tensor:
+        """x (B, T, D_S) -> the same; valid (B, T) bool says which tokens may be attended to."""
+        b, t, d = x.shape
+        q, k, v = self.qkv(self.norm1(x)).view(b, t, 3, self.heads, d // self.heads).permute(2, 0, 3, 1, 4)
+        mask = None if valid is None else valid[:, None, None, :]
+        x = x + self.proj(F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2).reshape(b, t, d))
+        return x + self.mlp(self.norm2(x))
+
+
+class ConvSideBlock(nn.Module):
+    """A depthwise 3x3 convolution and a channel MLP, for backbones that put out feature maps (ConvNeXt's order).
+
+    Our choice: a convolutional side block keeps the cost linear in the pixels, where attention would not.
+    """
+
+    def __init__(self, width: int, head_dim: int, mlp_ratio: float):
+        super().__init__()
+        self.mix = nn.Conv2d(width, width, 3, padding=1, groups=width)
+        self.norm = nn.LayerNorm(width)
+        hidden = max(1, int(width * mlp_ratio))
+        self.mlp = nn.Sequential(nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, width))
+
+    def forward(self, x: torch.Tensor, layout: Layout, valid: torch.Tensor | None) -> torch.Tensor:
+        """x (B, H*W, D_S) -> the same."""
+        assert layout.grid is not None
+        h, w = layout.grid
+        mixed = self.mix(x.transpose(1, 2).unflatten(2, (h, w))).flatten(2).transpose(1, 2)
+        return x + self.mlp(self.norm(mixed))
+
+
+class SideNetwork(nn.Module):
+    """s_0 = W_0 h_stem; s_i = Block_i(mu_i s_{i-1} + (1 - mu_i) W_i h_i), mu_i = sigmoid(a_i / 0.1), a_i = 0 at start.
+
+    Args:
+        stem_dim: width of what enters the first backbone block.
+        dims: D_i, width of what leaves each block; one side block each.
+        num_outputs: size of the side head.
+        reduction: D_S = (last D_i) / reduction.
+        head_dim: attention head width of the side blocks.
+        mlp_ratio: 4, as in the blocks it stands beside (our choice).
+        convolutional: convolutional side blocks.
+
+    Raises:
+        ConfigError: `reduction` does not divide the width, or leaves none.
+    """
+
+    def __init__(
+        self,
+        stem_dim: int,
+        dims: Sequence[int],
+        num_outputs: int,
+        *,
+        reduction: int = 8,
+        head_dim: int = 32,
+        mlp_ratio: float = 4.0,
+        convolutional: bool = False,
+    ):
+        super().__init__()
+        width = side_width(dims[-1], reduction)
+        self.width = width
+        self.stem = nn.Linear(stem_dim, width)
+        self.downs = nn.ModuleList(nn.Linear(d, width) for d in dims)
+        self.gates = nn.Parameter(torch.zeros(len(dims)))
+        kind = ConvSideBlock if convolutional else AttentionSideBlock
+        self.blocks = nn.ModuleList(kind(width, head_dim, mlp_ratio) for _ in dims)
+        self.norm = nn.LayerNorm(width)
+        self.head = nn.Linear(width, num_outputs)
+
+    def forward(
+        self,
+        stem: torch.Tensor,
+        hidden: Sequence[torch.Tensor],
+        layouts: Sequence[Layout],
+        valid: torch.Tensor | None = None,
+    ) -> SideOutput:
+        """Run the ladder.
+
+        Args:
+            stem: (B, T_0, D_0). hidden: (B, T_i, D_i) of every block, detached. layouts: one for the stem, then one
+                for each block. valid: (B, T) bool of padded text.
+        """
+        s, before = self.stem(stem), layouts[0]
+        states = []
+        mu = torch.sigmoid(self.gates / GATE_TEMPERATURE)
+        for i, (down, block) in enumerate(zip(self.downs, self.blocks, strict=True)):
+            layout = layouts[i + 1]
+            s = _resample(s, before, layout, hidden[i].shape[1])
+            s = block(mu[i] * s + (1 - mu[i]) * down(hidden[i]), layout, valid)
+            states.append(s)
+            before = layout
+        pooled = masked_mean(self.norm(s), token_mask(s, before, valid))
+        return SideOutput(states, self.head(pooled))
+
+
+def side_width(width: int, reduction: int) -> int:
+    """D_S for a backbone of `width`.
+
+    Raises:
+        ConfigError: naming the reductions that work.
+    """
+    if reduction < 1 or width % reduction or width // reduction < 4:
+        fits = [r for r in range(1, width // 4 + 1) if width % r == 0]
+        raise ConfigError(
+            f"reduction={reduction} does not fit a backbone of width {width}: it must divide the width and leave "
+            f"at least 4 channels; choose one of {fits}"
+        )
+    return width // reduction
+
+
+def token_mask(x: torch.Tensor, layout: Layout, valid: torch.Tensor | None) -> torch.Tensor:
+    """(B, T) bool: the tokens of x (B, T, D) that count, without prefix tokens and padding."""
+    mask = x.new_ones(x.shape[:2], dtype=torch.bool) if valid is None else valid.clone()
+    mask[:, : layout.prefix] = False
+    return mask
+
+
+def masked_mean(x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Mean of x (B, T, D) over the tokens of mask (B, T) -> (B, D). Content outside the mask has no influence."""
+    kept = x.masked_fill(~mask.unsqueeze(-1), 0.0)
+    return kept.sum(1) / mask.sum(1, keepdim=True).clamp(min=1).to(x.dtype)
+
+
+def _resample(s: torch.Tensor, before: Layout, after: Layout, tokens: int) -> torch.Tensor:
+    # Between the stages of a hierarchical backbone the grid shrinks: average the side's tokens with it.
+    if s.shape[1] == tokens:
+        return s
+    if before.grid is None or after.grid is None:
+        return F.interpolate(s.transpose(1, 2), size=tokens, mode="nearest").transpose(1, 2)
+    grid = s[:, before.prefix :].transpose(1, 2).unflatten(2, before.grid)
+    grid = F.adaptive_avg_pool2d(grid, after.grid).flatten(2).transpose(1, 2)
+    prefix = s[:, : before.prefix]
+    if after.prefix > before.prefix:
+        missing = after.prefix - before.prefix
+        prefix = torch.cat([prefix, grid.mean(1, keepdim=True).expand(-1, missing, -1)], 1)
+    return torch.cat([prefix[:, : after.prefix], grid], 1)
+
+
+__all__ = ["AttentionSideBlock", "ConvSideBlock", "SideNetwork", "SideOutput", "masked_mean", "side_width", "token_mask"]

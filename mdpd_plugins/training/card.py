@@ -1,0 +1,91 @@
+"""The model card and the summary: what was trained, on what, from which weights, and how well it did."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from mdpd_plugins.adapters.origin import RANDOM
+
+
+def random_notice(origin: str) -> str:
+    """A loud line if training began from random weights, otherwise nothing."""
+    if not origin.startswith(RANDOM):
+        return ""
+    return (
+        f"RANDOM WEIGHTS: the backbone was not pretrained ({origin}). Its accuracy says nothing about the method; "
+        f"give a checkpoint with backbone.pretrained, or make the hub reachable."
+    )
+
+
+def write_json(path: Path, data: dict[str, Any]) -> None:
+    """`data` as a JSON file that appears whole or not at all."""
+    temporary = path.with_name(f".{path.name}.part")
+    temporary.write_text(json.dumps(data, indent=2) + "\n")
+    os.replace(temporary, path)
+
+
+def write_card(folder: Path, summary: dict[str, Any]) -> None:
+    """README.md of an exported model."""
+    notice = random_notice(summary["weights"])
+    metrics = "\n".join(f"| {key} | {value:.4f} |" for key, value in summary["metrics"].items())
+    trained = summary["parameters"]
+    text = f"""# {summary["backbone"]}, fine-tuned with Masked Dual Path Distillation
+
+{"**" + notice + "**" + chr(10) + chr(10) if notice else ""}A plain {summary["zoo"]} model: {summary["load_with"]} loads it without any other package.
+
+- Method: {summary["method"]} ({summary["steps"]} steps). Trained in the backbone: {trained["backbone_trained"]:,} of \
+{trained["backbone"]:,} parameters; a side network of {trained["side"]:,} parameters was trained beside it and thrown away.
+- Data: {summary["data"]}
+- Classes: {", ".join(summary["classes"][:50]) or "none (a number)"}
+- Weights it started from: {summary["weights"]}
+- Settings: seed {summary["seed"]}; everything else is in `config.py` of the work directory.
+
+| metric (validation) | value |
+| --- | --- |
+{metrics}
+"""
+    (folder / "README.md").write_text(text)
+
+
+def print_summary(summary: dict[str, Any]) -> None:
+    """The table at the end of a run."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=f"{summary['method']} on {summary['backbone']}", show_header=False, title_justify="left")
+    table.add_column(style="bold")
+    table.add_column(overflow="fold")
+    for key, value in summary["metrics"].items():
+        path, _, metric = key.partition("/")
+        table.add_row(f"{metric}, {path} path", f"{value:.4f}")
+    counts = summary["parameters"]
+    table.add_row(
+        "trained parameters",
+        f"{counts['backbone_trained']:,} in the backbone (of {counts['backbone']:,}), {counts['side']:,} in the side network",
+    )
+    memory = summary["memory"]
+    if memory:
+        line = f"{memory['total'] / 2**20:.1f} MiB above the frozen weights"
+        if "cuda_peak" in memory:
+            line += f"; {memory['cuda_peak'] / 2**20:.1f} MiB allocated on the GPU at most"
+        table.add_row("training state", line)
+    fading = summary["fading"]
+    table.add_row(
+        "fading",
+        f"outputs unchanged bit for bit; backbone with side network takes {fading['latency_ratio']:.2f} times the "
+        f"plain backbone's time",
+    )
+    table.add_row("weights from", summary["weights"])
+    table.add_row("exported to", summary["export"])
+    table.add_row("loads with", summary["load_with"])
+    console = Console()
+    console.print(table)
+    notice = random_notice(summary["weights"])
+    if notice:
+        console.print(notice, style="bold red")
+
+
+__all__ = ["print_summary", "random_notice", "write_card", "write_json"]

@@ -1,0 +1,104 @@
+"""Run configurations: mmengine config files, checked key by key against the defaults below."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+
+from mdpd_plugins.registry.errors import ConfigError, closest
+
+# Every key a config may have, with its default. None of these is repeated in zoo_configs.
+DEFAULTS: dict[str, Any] = {
+    "backbone": {"name": None, "pretrained": "auto", "options": {}},
+    "task": {"kind": None},  # None: what the data's labels are (single, multi, float)
+    "data": {
+        "source": {},
+        "batch_size": 16,
+        "eval_batch_size": 64,
+        "num_workers": 0,
+        "input_size": None,  # pixels; None: the backbone's own
+        "max_length": 128,  # tokens
+        "augment": "auto",  # none, crop, crop+flip, or what the data says is safe
+    },
+    "data_root": None,  # an image folder instead of data.source
+    "distill": {},
+    "optim": {
+        "side_lr": 1e-3,
+        "side_weight_decay": 0.05,
+        "norm_lr": 1e-3,
+        "head_lr": 1e-3,
+        "head_weight_decay": 0.05,
+        "clip_grad": None,  # largest gradient norm, per path
+        "accumulate": 1,  # batches per optimiser step
+    },
+    "train": {
+        "max_epochs": 3,
+        "max_steps": None,  # wins over max_epochs
+        "val_every": None,  # steps; None: once an epoch
+        "checkpoint_every": None,  # steps; None: once an epoch
+        "log_every": 10,
+        "seed": 0,
+        "amp": False,
+    },
+    "work_dir": None,
+    "export_dir": None,  # None: WORK_DIR/export
+    "visualizer": None,  # mmengine visualiser config, such as TensorBoard's
+    "custom_hooks": [],  # mmengine hook configs
+}
+# The complete configuration of a run, as it lies in its work directory.
+RUN_CONFIG = "config.py"
+# Sections whose keys are checked by whoever reads them.
+OPEN_SECTIONS = ("options", "source", "distill", "visualizer")
+
+
+def load_config(path: str | Path, options: Mapping[str, Any] | None = None) -> Config:
+    """A complete configuration from a file and `--cfg-options`.
+
+    Raises:
+        ConfigError: the file does not exist or cannot be read, or a key that no part of the project reads.
+    """
+    path = Path(path)
+    if not path.is_file():
+        folder = path.parent if path.parent.is_dir() else Path(".")
+        known = [str(p) for p in folder.glob("*.py")]
+        raise ConfigError(f"config file {str(path)!r} does not exist: {closest(str(path), known)}")
+    try:
+        config = Config.fromfile(str(path))
+    except Exception as error:  # a config file is Python: anything can be raised inside it
+        raise ConfigError(f"config file {str(path)!r} cannot be read: {type(error).__name__}: {error}") from error
+    if options:
+        config.merge_from_dict(dict(options))
+    complete = Config(_merge(DEFAULTS, config.to_dict(), ""))
+    # The name under which mmengine's Runner will write it to the work directory.
+    object.__setattr__(complete, "_filename", RUN_CONFIG)
+    if complete.data_root:
+        complete.data.source = {"type": "image_folder", "root": complete.data_root}
+    if not complete.backbone.name:
+        raise ConfigError(f"{path} names no backbone: set backbone = dict(name='<zoo>/<model>')")
+    if not complete.data.source:
+        raise ConfigError(f"{path} names no data: set data.source, or data_root to an image folder")
+    if not complete.work_dir:
+        complete.work_dir = str(Path("work_dirs") / path.stem)
+    return complete
+
+
+def _merge(defaults: Mapping[str, Any], given: Mapping[str, Any], where: str) -> dict[str, Any]:
+    merged = copy.deepcopy(dict(defaults))
+    for key, value in given.items():
+        if key not in defaults:
+            raise ConfigError(f"config key {where}{key} is not known: {closest(key, defaults)}")
+        default = defaults[key]
+        if isinstance(default, dict) and key not in OPEN_SECTIONS:
+            if not isinstance(value, Mapping):
+                raise ConfigError(f"config key {where}{key} is a section, but {value!r} was given")
+            merged[key] = _merge(default, value, f"{where}{key}.")
+        else:
+            merged[key] = copy.deepcopy(value)
+    return merged
+
+
+__all__ = ["DEFAULTS", "RUN_CONFIG", "load_config"]

@@ -1,0 +1,143 @@
+"""From a configuration to everything a run needs, built once and in one place."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from mmengine.config import Config
+from mmengine.optim import OptimWrapperDict
+from mmengine.runner import set_random_seed
+from torch.utils.data import DataLoader
+
+from mdpd_plugins.adapters import Adapter, build_backbone
+from mdpd_plugins.data import EpochBatchSampler, LabelledDataset, Source, load_source, make_collate, make_transform
+from mdpd_plugins.engine import Distiller, Settings
+from mdpd_plugins.registry.errors import ConfigError
+from mdpd_plugins.tasks import PathMetric, Prediction
+from mdpd_plugins.training.runner import AveragedOptimWrapper
+
+
+@dataclass
+class Experiment:
+    """What a run consists of."""
+
+    config: Config
+    adapter: Adapter
+    task: Prediction
+    distiller: Distiller
+    optim: OptimWrapperDict
+    train_loader: DataLoader
+    val_loader: DataLoader
+    metric: PathMetric
+    source: Source
+    max_steps: int
+    steps_per_epoch: int
+
+
+def build_experiment(config: Config) -> Experiment:
+    """Build data, backbone, side network and optimisers from a complete configuration.
+
+    Raises:
+        ConfigError, DataError, CheckpointError, UnknownBackboneError, MissingDependencyError: what the
+        configuration asks for cannot be had; nothing has been written.
+    """
+    set_random_seed(config.train.seed)
+    settings = Settings.from_dict(config.distill.to_dict() if hasattr(config.distill, "to_dict") else config.distill)
+    train, val = (load_source(config.data.source, split) for split in ("train", "val"))
+    task = Prediction(config.task.kind or train.label_kind, train.classes)
+    if task.kind != train.label_kind:
+        raise ConfigError(
+            f"task.kind={task.kind!r}, but the data has {train.label_kind!r} labels: remove task.kind, or set "
+            f"data.source.label_kind where the source has it"
+        )
+    options = dict(config.backbone.options)
+    if config.data.input_size is not None:
+        options.setdefault("image_size", config.data.input_size)
+    adapter = build_backbone(
+        config.backbone.name, pretrained=config.backbone.pretrained, num_classes=task.num_outputs, **options
+    )
+    if adapter.modality != train.modality:
+        raise ConfigError(
+            f"{config.backbone.name} reads {adapter.modality}s, but the data is {train.modality}: choose a "
+            f"backbone of that modality (mdpd list-backbones --modality {train.modality}), or other data"
+        )
+    adapter.set_labels(task.classes)
+    preprocessing = prepared(adapter, config)
+    loaders = _loaders(config, train, val, preprocessing, adapter.modality)
+    steps_per_epoch = len(loaders[0].batch_sampler)  # type: ignore[arg-type]
+    max_steps = config.train.max_steps or math.ceil(config.train.max_epochs * steps_per_epoch)
+    distiller = Distiller(
+        adapter, task, settings, max_steps=max_steps, seed=config.train.seed, amp=config.train.amp
+    )
+    return Experiment(
+        config=config,
+        adapter=adapter,
+        task=task,
+        distiller=distiller,
+        optim=build_optim(distiller, config),
+        train_loader=loaders[0],
+        val_loader=loaders[1],
+        metric=PathMetric(task),
+        source=train,
+        max_steps=max_steps,
+        steps_per_epoch=steps_per_epoch,
+    )
+
+
+def prepared(adapter: Adapter, config: Config) -> dict[str, Any]:
+    """The backbone's preprocessing with the configuration's sizes."""
+    if adapter.modality == "text":
+        preprocessing = dict(adapter.preprocessing())
+        preprocessing["max_length"] = min(config.data.max_length, preprocessing["max_length"])
+        return preprocessing
+    if config.data.input_size is not None:
+        adapter.input_size = (config.data.input_size,) * 2
+    return dict(adapter.preprocessing())
+
+
+def _loaders(config: Config, train: Source, val: Source, preprocessing, modality: str) -> tuple[DataLoader, DataLoader]:
+    from mmengine.dataset import DefaultSampler
+
+    collate = make_collate(preprocessing, modality)
+    seed, workers = config.train.seed, config.data.num_workers
+    dataset = LabelledDataset(train, make_transform(train, config.data.augment), seed=seed, train=True)
+    sampler = DefaultSampler(dataset, shuffle=True, seed=seed)
+    batches = EpochBatchSampler(sampler, config.data.batch_size, seed=seed)
+    common: dict[str, Any] = {"collate_fn": collate, "num_workers": workers, "persistent_workers": workers > 0}
+    evaluation = LabelledDataset(val, None, seed=seed, train=False)
+    return (
+        DataLoader(dataset, batch_sampler=batches, **common),
+        DataLoader(
+            evaluation,
+            batch_size=config.data.eval_batch_size,
+            sampler=DefaultSampler(evaluation, shuffle=False),
+            **common,
+        ),
+    )
+
+
+def build_optim(distiller: Distiller, config: Config) -> OptimWrapperDict:
+    """AdamW for each path. Norm parameters decay nothing: they are scales and shifts around one and zero."""
+    optim, wrappers = config.optim, {}
+    clip = {"max_norm": optim.clip_grad} if optim.clip_grad else None
+    common = {"clip_grad": clip, "accumulative_counts": optim.accumulate}
+    side = distiller.side_parameters()
+    if side:
+        optimizer = torch.optim.AdamW(side, lr=optim.side_lr, weight_decay=optim.side_weight_decay)
+        wrappers["side"] = AveragedOptimWrapper(optimizer, **common)
+    if distiller.trainable:
+        norms = {id(p) for p in distiller.adapter.norm_parameters().values()}
+        scales = [p for p in distiller.trainable.values() if id(p) in norms]
+        rest = [p for p in distiller.trainable.values() if id(p) not in norms]
+        groups = [
+            {"params": scales, "lr": optim.norm_lr, "weight_decay": 0.0},
+            {"params": rest, "lr": optim.head_lr, "weight_decay": optim.head_weight_decay},
+        ]
+        wrappers["backbone"] = AveragedOptimWrapper(torch.optim.AdamW([g for g in groups if g["params"]]), **common)
+    return OptimWrapperDict(**wrappers)
+
+
+__all__ = ["Experiment", "build_experiment", "build_optim", "prepared"]

@@ -1,0 +1,59 @@
+"""What one step of training holds, in bytes."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+
+from mdpd_plugins.engine import TensorMeter
+from mdpd_plugins.training.experiment import Experiment
+
+
+@dataclass(frozen=True)
+class StepMemory:
+    """Bytes above the frozen weights.
+
+    Attributes:
+        side_parameters: the side network's own weights.
+        optimiser: state of both optimisers.
+        transient: peak of everything a step creates: saved tensors, recomputed blocks, gradients.
+        total: their sum, the training state.
+    """
+
+    side_parameters: int
+    optimiser: int
+    transient: int
+
+    @property
+    def total(self) -> int:
+        """Training state in bytes."""
+        return self.side_parameters + self.optimiser + self.transient
+
+    def as_dict(self) -> dict[str, int]:
+        """Plain data."""
+        return {**asdict(self), "total": self.total}
+
+
+def measure_step(experiment: Experiment, data: dict[str, Any]) -> StepMemory:
+    """Run one training step in which both phases take their turn, and count what it holds.
+
+    It is a real step: it changes weights and optimiser state. Call it on an experiment that is not trained on.
+    """
+    distiller = experiment.distiller
+    every = distiller.settings.backbone_every
+    for _ in range(2):  # the first creates optimiser state, the second is measured
+        distiller.step.fill_(max(every - 1, every * (experiment.max_steps // every) - 1))
+        state = [t for w in experiment.optim.values() for s in w.optimizer.state.values() for t in s.values()]
+        before = [t for t in state if isinstance(t, torch.Tensor)]
+        with TensorMeter([*distiller.parameters(), *distiller.buffers(), *before]) as meter:
+            distiller.train_step(data, experiment.optim)
+    return StepMemory(
+        side_parameters=sum(p.nbytes for p in distiller.side_parameters()),
+        optimiser=sum(t.nbytes for t in before),
+        transient=meter.peak,
+    )
+
+
+__all__ = ["StepMemory", "measure_step"]

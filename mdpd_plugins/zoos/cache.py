@@ -1,0 +1,50 @@
+"""A cache of small JSON values in the user's cache folder. It may fail at any time and costs only speed."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+
+def cache_folder() -> Path:
+    """``$XDG_CACHE_HOME/mdpd``, by default ``~/.cache/mdpd``."""
+    # The specification says that a relative path there is to be ignored.
+    root = os.environ.get("XDG_CACHE_HOME", "")
+    return (Path(root) if os.path.isabs(root) else Path(os.path.expanduser("~/.cache"))) / "mdpd"
+
+
+def cached(name: str, key: dict[str, Any], make: Callable[[], Any], valid: Callable[[Any], bool]) -> Any:
+    """The value kept under `name` if it was made for the same `key` and is `valid`, else a new one.
+
+    key, and what `make` returns, must be JSON values. An unreadable, damaged or unwritable cache is passed
+    over in silence; the file is replaced in one step, so that no reader ever sees half of it.
+    """
+    path = cache_folder() / f"{name}.json"
+    try:
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        if stored["key"] == key and valid(stored["value"]):
+            return stored["value"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        pass
+    value = make()
+    with contextlib.suppress(OSError):
+        _write(path, {"key": key, "value": value})
+    return value
+
+
+def _write(path: Path, content: Any) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.stem, suffix=".tmp")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            json.dump(content, file, separators=(",", ":"))
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise

@@ -1,0 +1,245 @@
+"""The catalogue: every backbone that the installed plugins register."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+from .errors import (
+    ConfigError,
+    DuplicateBackboneError,
+    MissingDependencyError,
+    PluginError,
+    UnknownBackboneError,
+    closest,
+)
+from .loader import (
+    PLUGIN_ERRORS,
+    Candidate,
+    Loader,
+    PluginFailure,
+    PluginInfo,
+    describe_error,
+    find_candidates,
+    foreign_code,
+    raise_if_strict,
+)
+from .registration import Register, UnavailableZoo
+from .report import EnvironmentReport
+from .spec import MODALITIES, BackboneSpec, Registered
+
+
+class Catalogue:
+    """What is registered, by whom, and what was set aside. Made by `load_catalogue`."""
+
+    def __init__(self) -> None:
+        self._loader = Loader()
+        self._backbones: dict[str, Registered] = {}
+        self._unavailable: dict[str, UnavailableZoo] = {}
+        self._plugins: list[PluginInfo] = []
+        self._load()
+
+    # ---- queries
+
+    @property
+    def skipped(self) -> list[PluginFailure]:
+        """The plugins that were set aside, in the order in which they failed."""
+        return list(self._loader.failures)
+
+    @property
+    def plugins(self) -> list[PluginInfo]:
+        """The plugins that work, in the order in which they were loaded."""
+        return list(self._plugins)
+
+    @property
+    def unavailable(self) -> list[UnavailableZoo]:
+        """The zoos that a plugin knows and cannot offer here, with the way to get them."""
+        return list(self._unavailable.values())
+
+    @property
+    def zoos(self) -> list[str]:
+        """The zoos that have at least one backbone, sorted."""
+        return sorted({registered.zoo for registered in self._backbones.values()})
+
+    def __len__(self) -> int:
+        return len(self._backbones)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._backbones
+
+    def get(self, name: str) -> Registered:
+        """The backbone of that name.
+
+        Raises UnknownBackboneError with the closest names, or MissingDependencyError with the command to
+        run when the name belongs to a zoo whose framework is not installed.
+        """
+        found = self._backbones.get(name)
+        if found is not None:
+            return found
+        zoo = str(name).partition("/")[0]
+        self._check_available(zoo, f"backbone {name!r}")
+        raise UnknownBackboneError(
+            f"no backbone is called {name!r}: {self._nearest(str(name))} "
+            f"(`mdpd list-backbones` shows all {len(self)}){self._skipped_hint()}"
+        )
+
+    def select(self, zoo: str | None = None, modality: str | None = None) -> list[Registered]:
+        """The backbones of one zoo, of one modality, or both; all of them by default. Sorted by name.
+
+        Raises UnknownBackboneError for a zoo that nobody registers, MissingDependencyError for one whose
+        framework is not installed, ConfigError for a modality that does not exist.
+        """
+        if modality is not None and modality not in MODALITIES:
+            raise ConfigError(f"there is no modality {modality!r}; {closest(modality, MODALITIES)}")
+        if zoo is not None and zoo not in self.zoos:
+            self._check_available(zoo, f"zoo {zoo!r}")
+            known = [*self.zoos, *self._unavailable]
+            raise UnknownBackboneError(
+                f"no plugin registers a zoo called {zoo!r}: {closest(zoo, known)}{self._skipped_hint()}"
+            )
+        chosen = (
+            registered
+            for registered in self._backbones.values()
+            if (zoo is None or registered.zoo == zoo)
+            and (modality is None or registered.spec.modality == modality)
+        )
+        return sorted(chosen, key=lambda registered: registered.name)
+
+    def adapt(self, model: Any) -> Any:
+        """The first adapter that a plugin's `adapt_backbone` gives for a live model, or None.
+
+        A plugin that raises is set aside with a warning, and the next one is asked.
+        """
+
+        def ask(candidate: Candidate, hook: Callable[..., Any]) -> Any:
+            try:
+                with foreign_code():
+                    return hook(model)
+            except PLUGIN_ERRORS as error:
+                self._hook_failed(candidate, "adapt_backbone", error)
+                return None
+
+        return self._loader.call("adapt_backbone", ask, last_first=True)
+
+    def check_environment(self, report: EnvironmentReport) -> None:
+        """Let every plugin add to the report. A plugin that raises becomes an entry of `skipped`."""
+
+        def ask(candidate: Candidate, hook: Callable[..., Any]) -> None:
+            report.plugin = candidate.plugin
+            try:
+                with foreign_code():
+                    hook(report)
+            except PLUGIN_ERRORS as error:
+                self._hook_failed(candidate, "check_environment", error)
+            finally:
+                report.plugin = ""
+
+        self._loader.call("check_environment", ask, last_first=False)
+
+    # ---- loading
+
+    def _load(self) -> None:
+        candidates, failures = find_candidates()
+        self._loader.failures.extend(failures)
+        for failure in failures:
+            raise_if_strict(failure, PluginError(failure.reason))
+        for candidate in candidates:
+            start = time.perf_counter()
+            if self._loader.load(candidate):
+                self._register(candidate, start)
+
+    def _register(self, candidate: Candidate, start: float) -> None:
+        register = Register(candidate.plugin)
+
+        def run(owner: Candidate, hook: Callable[..., Any]) -> None:
+            if owner is candidate:
+                with foreign_code():
+                    hook(register)
+
+        try:
+            self._loader.call("register_backbones", run, last_first=False)
+            specs, unavailable = register.close()
+            self._check_duplicates(candidate, specs)
+        except PLUGIN_ERRORS as error:
+            register.close()
+            reason = f"it raised in register_backbones: {describe_error(error)}"
+            if isinstance(error, DuplicateBackboneError):
+                reason = str(error)
+            self._loader.set_aside(candidate, reason, error)
+            return
+        # Only now, with every spec known to be good: a plugin registers all of its backbones or none.
+        for spec in specs:
+            self._backbones[spec.name] = Registered(
+                spec, candidate.plugin, candidate.distribution, candidate.version
+            )
+        for entry in unavailable:
+            self._unavailable.setdefault(entry.zoo, entry)
+        self._plugins.append(
+            PluginInfo(
+                candidate.plugin,
+                candidate.distribution,
+                candidate.version,
+                candidate.entry_point.value,
+                len(specs),
+                time.perf_counter() - start,
+            )
+        )
+
+    def _check_duplicates(self, candidate: Candidate, specs: list[BackboneSpec]) -> None:
+        for spec in specs:
+            other = self._backbones.get(spec.name)
+            if other is not None:
+                raise DuplicateBackboneError(
+                    f"backbone {spec.name!r} is registered by plugin {other.provided_by!r} of "
+                    f"{other.distribution or 'an unnamed distribution'} and again by plugin "
+                    f"{candidate.plugin!r} of {candidate.distribution or 'an unnamed distribution'}; "
+                    "rename one of them or uninstall one of the two packages"
+                )
+
+    # ---- messages
+
+    def _hook_failed(self, candidate: Candidate, hook: str, error: BaseException) -> None:
+        """Keep a failure of a later hook. The plugin's backbones stay: they were registered correctly."""
+        failure = candidate.failure(f"it raised in {hook}: {describe_error(error)}", error)
+        known = {(f.plugin, f.distribution, f.reason) for f in self._loader.failures}
+        if (failure.plugin, failure.distribution, failure.reason) not in known:
+            self._loader.failures.append(failure)
+            warnings.warn(f"{failure}; it is passed over", RuntimeWarning, stacklevel=4)
+        raise_if_strict(failure, error)
+
+    def _check_available(self, zoo: str, asked: str) -> None:
+        entry = self._unavailable.get(zoo)
+        if entry is not None and zoo not in self.zoos:
+            raise MissingDependencyError(f"{asked} cannot be had: {entry.reason}; run: {entry.fix}")
+
+    def _nearest(self, name: str) -> str:
+        folded = name.casefold()
+        same = [n for n in self._backbones if folded in (n.casefold(), n.partition("/")[2].casefold())]
+        if same:
+            return "did you mean " + " or ".join(repr(n) for n in sorted(same)) + "?"
+        return closest(name, self._backbones)
+
+    def _skipped_hint(self) -> str:
+        if not self._plugins and not self._loader.failures:
+            return ". No plugin is installed, not even the built-in ones: run `pip install -e .` or reinstall"
+        if not self._loader.failures:
+            return ""
+        names = ", ".join(sorted({f.plugin for f in self._loader.failures}))
+        return f". Skipped because they failed: {names}; `mdpd doctor` shows why"
+
+
+_catalogue: Catalogue | None = None
+
+
+def load_catalogue(*, reload: bool = False) -> Catalogue:
+    """The catalogue of this process, made on first use and kept. reload=True reads the plugins again.
+
+    Raises nothing for a broken plugin (see `Catalogue.skipped`) unless MDPD_STRICT_PLUGINS=1, which makes
+    the first failure a PluginError, or the plugin's own MDPDError.
+    """
+    global _catalogue
+    if _catalogue is None or reload:
+        _catalogue = Catalogue()
+    return _catalogue

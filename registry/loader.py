@@ -1,0 +1,249 @@
+"""Finds the plugins among the installed distributions and loads them one by one.
+
+pluggy's own loader stops at the first entry point that fails. Here each plugin is loaded, validated and
+called by itself, so that one broken package costs its own backbones and nothing else.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import os
+import re
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pluggy
+
+from .errors import DuplicateBackboneError, PluginError, closest
+from .hooks import ENTRY_POINT_GROUP, HOOK_NAMES, PROJECT_NAME, PluginHooks
+
+OWN_DISTRIBUTION = "mdpd-plugins"
+
+
+_ENTRY_POINT_VALUE = re.compile(r"\s*[\w.]+\s*(:\s*[\w.]+\s*)?(\[.*\])?\s*")
+
+
+@dataclass(frozen=True)
+class PluginFailure:
+    """A plugin that was set aside: which one, the reason in one line, and the whole traceback."""
+
+    plugin: str
+    distribution: str
+    reason: str
+    traceback: str
+    version: str = ""
+
+    def __str__(self) -> str:
+        package = f"{self.distribution} {self.version}".strip() or "an unnamed distribution"
+        return f"plugin {self.plugin!r} of {package}: {self.reason}"
+
+
+@dataclass(frozen=True)
+class PluginInfo:
+    """A plugin that works. module: what its entry point names; seconds: what loading it took."""
+
+    plugin: str
+    distribution: str
+    version: str
+    module: str
+    backbones: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One entry point of the group, not yet loaded."""
+
+    plugin: str
+    distribution: str
+    version: str
+    entry_point: importlib.metadata.EntryPoint
+
+    @property
+    def key(self) -> str:
+        """Unique among candidates: two distributions may both call their plugin 'vision'."""
+        return f"{self.distribution}:{self.plugin}"
+
+    def failure(self, reason: str, error: BaseException | None = None) -> PluginFailure:
+        trace = "".join(traceback.format_exception(error)) if error is not None else ""
+        return PluginFailure(self.plugin, self.distribution, reason, trace, self.version)
+
+
+def strict() -> bool:
+    """Whether MDPD_STRICT_PLUGINS asks for failures to be fatal."""
+    return os.environ.get("MDPD_STRICT_PLUGINS", "").strip().lower() in {"1", "true", "yes", "on"}
+
+
+def describe_error(error: BaseException) -> str:
+    """The exception's class and the first line of its message."""
+    first = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {first[0]}" if first else type(error).__name__
+
+
+@contextlib.contextmanager
+def foreign_code() -> Iterator[None]:
+    """Run a plugin's code: what it prints goes to stderr, where it cannot spoil `--json` output."""
+    with contextlib.redirect_stdout(sys.stderr):
+        yield
+
+
+# What a plugin may raise. SystemExit is one of them: sys.exit() at import must not end the program.
+PLUGIN_ERRORS = (Exception, SystemExit)
+
+
+def find_candidates() -> tuple[list[Candidate], list[PluginFailure]]:
+    """Every entry point of the group, the project's own first and the others by distribution name.
+
+    The order is fixed so that a duplicate name is always charged to the same plugin, and never to a
+    built-in one. Metadata that cannot be read is a failure of that distribution only.
+    """
+    found: dict[str, list[Candidate]] = {}
+    failures: list[PluginFailure] = []
+    first_version: dict[str, str] = {}
+    for distribution in importlib.metadata.distributions():
+        try:
+            text = distribution.read_text("entry_points.txt") or ""
+        except (OSError, UnicodeDecodeError):
+            continue
+        if ENTRY_POINT_GROUP not in text:
+            continue
+        name, version = "", ""
+        try:
+            name, version = str(distribution.metadata["Name"] or ""), str(distribution.version or "")
+            entry_points = [e for e in distribution.entry_points if e.group == ENTRY_POINT_GROUP]
+        except PLUGIN_ERRORS as error:
+            reason = f"its metadata cannot be read: {describe_error(error)}"
+            trace = "".join(traceback.format_exception(error))
+            failures.append(PluginFailure("?", name, reason, trace, version))
+            continue
+        canonical = re.sub(r"[-_.]+", "-", name).lower()
+        candidates = [Candidate(e.name, name, version, e) for e in entry_points]
+        if canonical not in found:
+            found[canonical], first_version[canonical] = candidates, version
+        elif version != first_version[canonical]:
+            # The import system takes whatever comes first on sys.path, so the second never runs.
+            failures.extend(
+                c.failure(
+                    f"version {first_version[canonical]} of {name} is installed too and comes first on "
+                    f"sys.path; remove one with `pip uninstall {name}`"
+                )
+                for c in candidates
+            )
+    ordered = sorted(found, key=lambda canonical: (canonical != OWN_DISTRIBUTION, canonical))
+    return [c for canonical in ordered for c in sorted(found[canonical], key=lambda c: c.plugin)], failures
+
+
+class Loader:
+    """Loads candidates into a pluggy manager and calls their hooks one plugin at a time."""
+
+    def __init__(self) -> None:
+        self.manager = pluggy.PluginManager(PROJECT_NAME)
+        self.manager.add_hookspecs(PluginHooks)
+        self.candidates: dict[str, Candidate] = {}
+        self.failures: list[PluginFailure] = []
+
+    def load(self, candidate: Candidate) -> bool:
+        """Import and validate one plugin. False, and a failure kept, when it cannot be used."""
+        value = candidate.entry_point.value
+        try:
+            if not _ENTRY_POINT_VALUE.fullmatch(value):
+                raise PluginError(f"its entry point {value!r} is neither 'module' nor 'module:attribute'")
+            with foreign_code():
+                plugin = candidate.entry_point.load()
+        except PluginError as error:
+            self.set_aside(candidate, str(error), error)
+            return False
+        except PLUGIN_ERRORS as error:
+            reason = f"it cannot be imported: {describe_error(error)}"
+            if isinstance(error, ModuleNotFoundError) and error.name:
+                own_module = value.partition(":")[0].strip()
+                if not (own_module == error.name or own_module.startswith(error.name + ".")):
+                    reason = f"it needs the package {error.name!r}, which is not installed"
+            self.set_aside(candidate, reason, error)
+            return False
+        try:
+            # inspect.signature, called by pluggy, may run the plugin's own descriptors.
+            with foreign_code():
+                if plugin is None or self.manager.register(plugin, name=candidate.key) is None:
+                    raise PluginError(f"its entry point {candidate.entry_point.value!r} names {plugin!r}")
+                self._check_hooks(plugin, candidate)
+        except PLUGIN_ERRORS as error:
+            reason = str(error) if isinstance(error, PluginError) else _signature_reason(error)
+            self.set_aside(candidate, reason, error)
+            return False
+        self.candidates[candidate.key] = candidate
+        return True
+
+    def _check_hooks(self, plugin: Any, candidate: Candidate) -> None:
+        implementations = [
+            (caller, impl)
+            for caller in self.manager.get_hookcallers(plugin) or []
+            for impl in caller.get_hookimpls()
+            if impl.plugin is plugin
+        ]
+        if not implementations:
+            raise PluginError(
+                f"{candidate.entry_point.value!r} implements no hook; decorate one of "
+                f"{', '.join(HOOK_NAMES)} with @hookimpl of mdpd_plugins.registry"
+            )
+        for caller, impl in implementations:
+            if not caller.has_spec():
+                if impl.optionalhook:
+                    continue
+                hint = closest(caller.name, HOOK_NAMES)
+                raise PluginError(f"it implements an unknown hook {caller.name!r}; {hint}")
+            if impl.wrapper or impl.hookwrapper:
+                raise PluginError(
+                    f"its hook {caller.name!r} is a wrapper; each plugin is called by itself here, so that a "
+                    "failure stays its own, and a wrapper has nothing to wrap"
+                )
+            if caller.spec is not None and tuple(impl.argnames) != tuple(caller.spec.argnames):
+                expected = ", ".join(caller.spec.argnames)
+                raise PluginError(
+                    f"its hook {caller.name!r} has the wrong signature: it takes "
+                    f"({', '.join(impl.argnames)}), and must take ({expected})"
+                )
+
+    def call(
+        self, hook: str, function: Callable[[Candidate, Callable[..., Any]], Any], *, last_first: bool
+    ) -> Any:
+        """Call ``function(candidate, implementation)`` for each plugin until one gives something but None."""
+        implementations = getattr(self.manager.hook, hook).get_hookimpls()
+        for impl in reversed(implementations) if last_first else implementations:
+            candidate = self.candidates.get(impl.plugin_name)
+            if candidate is None:
+                continue
+            result = function(candidate, impl.function)
+            if result is not None:
+                return result
+        return None
+
+    def set_aside(self, candidate: Candidate, reason: str, error: BaseException) -> PluginFailure:
+        """Drop a plugin and keep why. Raises instead when MDPD_STRICT_PLUGINS is set."""
+        failure = candidate.failure(reason, error)
+        self.failures.append(failure)
+        self.candidates.pop(candidate.key, None)
+        plugin = self.manager.get_plugin(candidate.key)
+        if plugin is not None:
+            self.manager.unregister(plugin, name=candidate.key)
+        raise_if_strict(failure, error)
+        return failure
+
+
+def raise_if_strict(failure: PluginFailure, error: BaseException) -> None:
+    """Under MDPD_STRICT_PLUGINS=1: raise the failure as a PluginError, or as a DuplicateBackboneError."""
+    if not strict():
+        return
+    kind = DuplicateBackboneError if isinstance(error, DuplicateBackboneError) else PluginError
+    raise kind(f"{failure} (fatal because MDPD_STRICT_PLUGINS is set)") from error
+
+
+def _signature_reason(error: BaseException) -> str:
+    if isinstance(error, pluggy.PluginValidationError):
+        text = " ".join(str(error).split())
+        return f"a hook of it has the wrong signature: {text}"
+    return f"it cannot be registered: {describe_error(error)}"

@@ -1,0 +1,170 @@
+"""From examples to batches: labels, augmentation that depends on nothing global, collate functions."""
+
+from __future__ import annotations
+
+import pickle
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from mdpd_plugins.data import LabelledDataset, Source, make_collate, make_transform
+from mdpd_plugins.registry import ConfigError
+
+PREPROCESSING = {"size": (6, 8), "mean": (0.5, 0.4, 0.3), "std": (0.2, 0.3, 0.4), "interpolation": "bicubic"}
+
+
+def image_source(count: int = 6, size: tuple[int, int] = (32, 24), augment: str = "crop+flip") -> Source:
+    rng = np.random.default_rng(0)
+    pictures = [
+        Image.fromarray(rng.integers(0, 255, (size[1], size[0], 3), dtype=np.uint8)) for _ in range(count)
+    ]
+    labels = [i % 2 for i in range(count)]
+    return Source(pictures, labels, ("a", "b"), "image", "noise", augment=augment)
+
+
+def text_source(labels: list[Any], kind: Any, classes: tuple[str, ...] = ()) -> Source:
+    return Source(
+        [f"text {i}" for i in range(len(labels))], labels, classes, "text", "texts", label_kind=kind
+    )
+
+
+def test_labels_become_tensors_of_their_kind() -> None:
+    single = LabelledDataset(text_source([1, 0], "single", ("a", "b")))[0][1]
+    assert (single.dtype, single.tolist()) == (torch.int64, 1)
+    multi = LabelledDataset(text_source([[0, 2], []], "multi", ("a", "b", "c")))
+    assert (multi[0][1].dtype, multi[0][1].tolist(), multi[1][1].tolist()) == (
+        torch.float32,
+        [1, 0, 1],
+        [0, 0, 0],
+    )
+    number = LabelledDataset(text_source([0.5], "float"))[0][1]
+    assert (number.dtype, number.shape, number.item()) == (torch.float32, (), 0.5)
+
+
+def test_metainfo_names_the_classes() -> None:
+    info = LabelledDataset(text_source([1, 0], "single", ("a", "b"))).metainfo
+    assert info["classes"] == ("a", "b") and info["label_kind"] == "single"
+
+
+def test_augmentation_depends_on_seed_epoch_and_example_only() -> None:
+    source = image_source()
+    data = LabelledDataset(source, make_transform(source), seed=3, train=True)
+
+    def pixels(dataset: LabelledDataset, index: int) -> bytes:
+        torch.manual_seed(index)  # global generators have no say
+        np.random.seed(index)
+        return dataset[index][0].tobytes()
+
+    again = LabelledDataset(source, make_transform(source), seed=3, train=True)
+    expected = {i: pixels(data, i) for i in range(18)}
+    assert {i: pixels(again, i) for i in reversed(range(18))} == expected
+    assert len({expected[i] for i in (0, 6, 12)}) == 3  # each epoch shows example 0 in another way
+    other = LabelledDataset(source, make_transform(source), seed=4, train=True)
+    assert pixels(other, 0) != expected[0]
+
+
+def test_without_training_examples_come_as_they_are() -> None:
+    source = image_source()
+    data = LabelledDataset(source, make_transform(source), train=False)
+    assert data[1][0].tobytes() == source[1][0].tobytes()
+    assert len(list(data)) == len(source)
+    with pytest.raises(IndexError):
+        data[len(source)]
+
+
+def test_choice_of_augmentation() -> None:
+    assert make_transform(image_source(augment="none")) is None
+    assert make_transform(image_source(), "none") is None
+    assert make_transform(text_source([0, 1], "single", ("a", "b"))) is None
+    with pytest.raises(ConfigError, match="'flip' does not exist: did you mean 'crop\\+flip'"):
+        make_transform(image_source(), "flip")
+    with pytest.raises(ConfigError, match="is for images"):
+        make_transform(text_source([0, 1], "single", ("a", "b")), "crop")
+
+
+@pytest.mark.parametrize("augment", ["crop", "crop+flip"])
+def test_crops_keep_most_of_the_picture_and_flip_half_of_them(augment: str) -> None:
+    ramp = np.zeros((40, 60, 3), np.uint8)
+    ramp[..., 0] = np.arange(60)
+    transform = make_transform(image_source(), augment)
+    assert transform is not None
+    rng = np.random.default_rng(0)
+    crops = [np.asarray(transform(Image.fromarray(ramp), rng))[..., 0] for _ in range(200)]
+    shares = np.array([crop.size / (40 * 60) for crop in crops])
+    assert shares.min() > 0.5 and shares.max() <= 1 and shares.std() > 0.05
+    mirrored = sum(int(crop[0, 0]) > int(crop[0, -1]) for crop in crops)
+    assert mirrored == 0 if augment == "crop" else 70 < mirrored < 130
+    assert transform(Image.new("RGB", (1, 1)), rng).size == (1, 1)
+
+
+def test_image_batch_is_resized_and_normalised() -> None:
+    source = image_source()
+    samples = [LabelledDataset(source)[i] for i in range(3)]
+    batch = make_collate(PREPROCESSING, "image")(samples)
+    images = batch["inputs"]["image"]
+    assert (images.shape, images.dtype, images.is_contiguous()) == ((3, 3, 6, 8), torch.float32, True)
+    assert (batch["labels"].dtype, batch["labels"].tolist()) == (torch.int64, [0, 1, 0])
+    resized = np.asarray(source[1][0].resize((8, 6), Image.Resampling.BICUBIC), dtype=np.float32) / 255
+    expected = (resized - np.array([0.5, 0.4, 0.3])) / np.array([0.2, 0.3, 0.4])
+    np.testing.assert_allclose(images[1].permute(1, 2, 0).numpy(), expected, atol=1e-5)
+
+
+def test_fit_crop_keeps_the_shape_of_things() -> None:
+    bars = np.zeros((10, 40, 3), np.uint8)
+    bars[:, 15:25] = 255  # the middle quarter
+    sample = [(Image.fromarray(bars), torch.tensor(0))]
+    plain = {"size": (10, 10), "mean": (0, 0, 0), "std": (1, 1, 1), "interpolation": "bilinear"}
+    stretched = make_collate(plain, "image")(sample)["inputs"]["image"]
+    cropped = make_collate({**plain, "fit": "crop"}, "image")(sample)["inputs"]["image"]
+    assert stretched.mean() == pytest.approx(0.25, abs=0.03)
+    assert torch.equal(cropped, torch.ones_like(cropped))
+
+
+def test_text_batches_call_the_backbones_tokenizer_with_texts_or_pairs() -> None:
+    def tokenizer(texts: list[Any], max_length: int) -> dict[str, torch.Tensor]:
+        rows = [" ".join(t if isinstance(t, tuple) else (t,)).split()[:max_length] for t in texts]
+        longest = max(map(len, rows))
+        ids = torch.zeros(len(rows), longest, dtype=torch.int64)
+        for i, row in enumerate(rows):
+            ids[i, : len(row)] = torch.tensor([len(word) for word in row])
+        return {"input_ids": ids, "attention_mask": (ids > 0).long()}
+
+    collate = make_collate({"tokenizer": tokenizer, "max_length": 3}, "text")
+    batch = collate([("a bb", torch.tensor(0)), ("ccc dd e f", torch.tensor(1))])
+    assert batch["inputs"]["input_ids"].tolist() == [[1, 2, 0], [3, 2, 1]]
+    assert batch["inputs"]["attention_mask"].tolist() == [[1, 1, 0], [1, 1, 1]]
+    assert batch["labels"].tolist() == [0, 1]
+    pair = collate([(("a", "bb"), torch.tensor(0.5))])
+    assert pair["inputs"]["input_ids"].tolist() == [[1, 2]]
+    assert (pair["labels"].dtype, pair["labels"].tolist()) == (torch.float32, [0.5])
+
+
+@pytest.mark.parametrize(
+    ("preprocessing", "modality", "message"),
+    [
+        (PREPROCESSING, "sound", "modality 'sound' does not exist"),
+        ({**PREPROCESSING, "interpolation": "cubic"}, "image", "did you mean 'bicubic'"),
+        ({**PREPROCESSING, "crop_pct": 0.9}, "image", "no key 'crop_pct'"),
+        ({"size": (4, 4)}, "image", "lacks mean, std, interpolation"),
+        ({**PREPROCESSING, "std": (0, 1, 1)}, "image", "std above 0"),
+        ({**PREPROCESSING, "size": (0, 4)}, "image", "must be positive"),
+        ({"tokenizer": print, "max_length": 0}, "text", "max_length=0"),
+    ],
+)
+def test_wrong_preprocessing(preprocessing: dict[str, Any], modality: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        make_collate(preprocessing, modality)
+
+
+def test_everything_a_loader_process_needs_can_be_pickled() -> None:
+    source = image_source()
+    data = LabelledDataset(source.subset([0, 2]), make_transform(source), train=True)
+    copy = pickle.loads(pickle.dumps(data))
+    collate = pickle.loads(pickle.dumps(make_collate(PREPROCESSING, "image")))
+    assert torch.equal(
+        collate([copy[0], copy[3]])["inputs"]["image"],
+        make_collate(PREPROCESSING, "image")([data[0], data[3]])["inputs"]["image"],
+    )

@@ -1,0 +1,112 @@
+"""Image folders: classes from sub-folders, native splits, and every way a folder can be wrong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mdpd_plugins.data import load_source
+from mdpd_plugins.registry import DataError
+
+
+def add_images(folder: Path, count: int, value: int = 0) -> None:
+    folder.mkdir(parents=True)
+    for number in range(count):
+        Image.new("L", (5, 4), value + number).save(folder / f"{number}.png")
+
+
+def config(root: Path, **options: Any) -> dict[str, Any]:
+    return {"type": "image_folder", "root": str(root), **options}
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    add_images(tmp_path / "data" / "cat", 20, 0)
+    add_images(tmp_path / "data" / "dog", 20, 100)
+    return tmp_path / "data"
+
+
+def test_sub_folders_are_classes(root: Path) -> None:
+    parts = [load_source(config(root), split) for split in ("train", "val", "test")]
+    assert [len(part) for part in parts] == [28, 4, 8]
+    assert parts[0].classes == ("cat", "dog")
+    for part in parts:
+        for image, label in part:
+            assert (image.mode, image.size) == ("RGB", (5, 4))
+            assert (image.getpixel((0, 0))[0] >= 100) == bool(label)
+    assert {np.asarray(image)[0, 0, 0] for part in parts for image, _ in part} == {
+        *range(20),
+        *range(100, 120),
+    }
+
+
+def test_native_split_folders_and_nested_images(tmp_path: Path) -> None:
+    for split in ("train", "val"):
+        add_images(tmp_path / split / "a", 4)
+        add_images(tmp_path / split / "b" / "deeper", 4)
+    assert len(load_source(config(tmp_path), "train")) == 8
+    assert len(load_source(config(tmp_path, val_size=2), "val")) == 2
+
+
+def test_classes_may_have_the_names_of_splits(tmp_path: Path) -> None:
+    add_images(tmp_path / "train", 10)
+    add_images(tmp_path / "car", 10)
+    assert load_source(config(tmp_path), "train").classes == ("car", "train")
+
+
+def test_given_classes_set_the_order(root: Path) -> None:
+    assert load_source(config(root, classes=["dog", "cat"]), "train").classes == ("dog", "cat")
+    with pytest.raises(DataError, match="dog.*label 'dog' is not one of the 2 classes"):
+        load_source(config(root, classes=["cat", "cow"]), "train")
+    with pytest.raises(DataError, match="class 'cow' has no folder"):
+        load_source(config(root, classes=["cat", "cow", "dog"]), "train")
+
+
+def test_missing_and_empty_folders_are_named(root: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="gone does not exist"):
+        load_source(config(tmp_path / "gone"), "train")
+    (root / "owl").mkdir()
+    (root / "owl" / "notes.txt").write_text("no image")
+    with pytest.raises(DataError, match="class folder .*owl holds no image"):
+        load_source(config(root), "train")
+    (tmp_path / "flat").mkdir()
+    with pytest.raises(DataError, match="flat holds no class folders"):
+        load_source(config(tmp_path / "flat"), "train")
+
+
+def test_a_file_that_is_no_image_stops_before_training(root: Path) -> None:
+    (root / "cat" / "broken.jpg").write_bytes(b"this is text")
+    with pytest.raises(DataError, match=r"broken\.jpg does not decode"):
+        load_source(config(root), "train")
+
+
+def test_an_image_cut_short_is_named_when_it_is_read(root: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(root / "cat" / "short.png")
+    content = (root / "cat" / "short.png").read_bytes()
+    (root / "cat" / "short.png").write_bytes(content[: len(content) // 2])
+    source = load_source(config(root, val_size=0, test_size=0), "train")
+    with pytest.raises(DataError, match=r"short\.png does not decode"):
+        list(source)
+
+
+def test_other_pixel_formats_become_rgb(tmp_path: Path) -> None:
+    add_images(tmp_path / "a", 1)
+    (tmp_path / "b").mkdir()
+    Image.fromarray(np.full((4, 4), 51_400, np.uint16)).save(tmp_path / "b" / "sixteen_bits.png")
+    Image.new("RGBA", (4, 4), (9, 8, 7, 50)).save(tmp_path / "b" / "transparent.png")
+    Image.new("P", (4, 4)).save(tmp_path / "b" / "palette.png")
+    turned = Image.new("RGB", (6, 2))
+    exif = turned.getexif()
+    exif[0x0112] = 6  # taken with the camera on its side
+    turned.save(tmp_path / "b" / "turned.jpg", exif=exif)
+    source = load_source(config(tmp_path, val_size=0, test_size=0), "train")
+    images = {Path(str(raw)).name: image for raw, (image, _) in zip(source.inputs, source, strict=True)}
+    assert {image.mode for image in images.values()} == {"RGB"}
+    assert images["sixteen_bits.png"].getpixel((0, 0)) == (200, 200, 200)
+    assert images["transparent.png"].getpixel((0, 0)) == (9, 8, 7)
+    assert images["turned.jpg"].size == (2, 6)

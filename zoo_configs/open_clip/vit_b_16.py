@@ -1,0 +1,3 @@
+# OpenCLIP's ViT-B-16, visual tower. The text tower: backbone.options.tower='text' with text data.
+_base_ = ["../_base_/digits.py"]
+backbone = dict(name="open_clip/ViT-B-16")
