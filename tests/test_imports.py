@@ -20,7 +20,7 @@ _TOP = _TRAINING | {"training"}
 ALLOWED = {
     "registry": set(),
     "zoos": {"registry"},
-    "adapters": {"registry"},
+    "adapters": {"registry", "zoos"},  # for the plain table of transformers models, kept once
     "engine": _ENGINE,
     "tasks": _TASKS,
     "data": _TASKS,

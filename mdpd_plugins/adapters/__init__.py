@@ -4,6 +4,17 @@ from mdpd_plugins.adapters.base import Adapter
 from mdpd_plugins.adapters.capture import Capture
 from mdpd_plugins.adapters.factory import adapt, build_backbone, describe
 from mdpd_plugins.adapters.layout import Layout
-from mdpd_plugins.adapters.origin import is_random, origin_of
+from mdpd_plugins.adapters.origin import RANDOM, is_random, origin_of, record_origin
 
-__all__ = ["Adapter", "Capture", "Layout", "adapt", "build_backbone", "describe", "is_random", "origin_of"]
+__all__ = [
+    "RANDOM",
+    "Adapter",
+    "Capture",
+    "Layout",
+    "adapt",
+    "build_backbone",
+    "describe",
+    "is_random",
+    "origin_of",
+    "record_origin",
+]

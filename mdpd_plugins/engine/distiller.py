@@ -11,7 +11,12 @@ from torch import nn
 from mdpd_plugins.adapters import Adapter, Capture, Layout
 from mdpd_plugins.adapters.capture import capture
 from mdpd_plugins.engine.feature_distillation import FeatureDistillation
-from mdpd_plugins.engine.norm_gradients import forward_context, local_losses, run_last_block, trainable_parameters
+from mdpd_plugins.engine.norm_gradients import (
+    forward_context,
+    local_losses,
+    run_last_block,
+    trainable_parameters,
+)
 from mdpd_plugins.engine.settings import Settings
 from mdpd_plugins.engine.side import SideNetwork, SideOutput
 from mdpd_plugins.engine.split import agreement, change_point, resolve_layers

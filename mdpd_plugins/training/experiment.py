@@ -13,7 +13,14 @@ from mmengine.runner import set_random_seed
 from torch.utils.data import DataLoader
 
 from mdpd_plugins.adapters import Adapter, build_backbone
-from mdpd_plugins.data import EpochBatchSampler, LabelledDataset, Source, load_source, make_collate, make_transform
+from mdpd_plugins.data import (
+    EpochBatchSampler,
+    LabelledDataset,
+    Source,
+    load_source,
+    make_collate,
+    make_transform,
+)
 from mdpd_plugins.engine import Distiller, Settings
 from mdpd_plugins.registry.errors import ConfigError
 from mdpd_plugins.tasks import PathMetric, Prediction

@@ -4,19 +4,10 @@ from __future__ import annotations
 
 from mdpd_plugins.registry import BackboneSpec, EnvironmentReport, Register, hookimpl
 from mdpd_plugins.zoos import installed
+from mdpd_plugins.zoos.huggingface_models import ARCHITECTURES, modality
 
 ZOO = "huggingface"
 EXTRA = "pip install 'mdpd-plugins[huggingface]'"
-
-# name, family, modality, hub id
-MODELS = (
-    ("vit-base-patch16-224", "vit", "image", "google/vit-base-patch16-224"),
-    ("deit-base-patch16-224", "deit", "image", "facebook/deit-base-patch16-224"),
-    ("dinov2-small", "dinov2", "image", "facebook/dinov2-small"),
-    ("dinov2-base", "dinov2", "image", "facebook/dinov2-base"),
-    ("bert-base-uncased", "bert", "text", "google-bert/bert-base-uncased"),
-    ("minilm-l6", "bert", "text", "sentence-transformers/all-MiniLM-L6-v2"),
-)
 
 
 @hookimpl
@@ -24,14 +15,14 @@ def register_backbones(register: Register) -> None:
     if installed.package_folder("transformers") is None:
         register.unavailable(ZOO, reason="transformers is not installed", fix=EXTRA)
         return
-    for name, family, modality, hub_id in MODELS:
+    for name, architecture in ARCHITECTURES.items():
         register(
             BackboneSpec(
                 f"{ZOO}/{name}",
                 build="mdpd_plugins.adapters.huggingface:build",
-                family=family,
-                modality=modality,
-                summary=f"{hub_id} on the hub",
+                family=architecture.family,
+                modality=modality(architecture),
+                summary=f"{architecture.hub} on the hub",
                 requires=("transformers",),
                 adapter="mdpd_plugins.adapters.huggingface:HuggingFaceAdapter",
             )
