@@ -100,6 +100,12 @@ class OpenCLIPAdapter(Adapter):
         """The zoo's native files."""
         from safetensors.torch import save_file
 
+        if not self.settings:
+            raise ConfigError(
+                "this OpenCLIP model does not know its configuration, so it cannot be exported: build it by its "
+                "registered name with mdpd_plugins.adapters.build_backbone"
+            )
+
         config = {
             "model_cfg": self.settings["model_cfg"],
             "preprocess_cfg": {k: v for k, v in self.model.visual.preprocess_cfg.items() if v is not None},

@@ -58,7 +58,8 @@ class Distiller(BaseModel):
         self.register_buffer("agreements", torch.zeros(count, dtype=torch.float64))
         if settings.automatic:
             imitate, generate = list(range(count)), list(range(count)) if settings.hierarchy else []
-            adapter.attention_heads()  # a capability error now rather than after the warm-up
+            if settings.distils_features:
+                adapter.attention_heads()  # a capability error now rather than after the warm-up
         else:
             imitate = resolve_layers(settings.shallow, count, from_end=False)  # type: ignore[arg-type]
             generate = resolve_layers(settings.deep, count, from_end=True)  # type: ignore[arg-type]
@@ -88,6 +89,7 @@ class Distiller(BaseModel):
                 )
         self.original_keys = set(self.backbone.state_dict())
         self.original_flags = {n: p.requires_grad for n, p in self.backbone.named_parameters()}
+        self.local = settings.norm_gradient == "local" and settings.backbone_update == "norm"
         self.trainable = trainable_parameters(adapter, settings, {*imitate, *generate})
         ids = {id(p) for p in self.trainable.values()}
         for p in self.backbone.parameters():
@@ -130,20 +132,37 @@ class Distiller(BaseModel):
             Loss terms for the log.
 
         Raises:
-            NonFiniteLossError: a term is not finite; no parameter has been changed by that phase.
+            NonFiniteLossError: a term is not finite; no parameter has been changed by this step.
         """
         data = self.data_preprocessor(data, True)
         inputs, labels = data["inputs"], data["labels"]
-        logs: dict[str, torch.Tensor] = {}
         with_backbone = self.backbone_phase()
-        through = with_backbone and self.settings.norm_gradient != "local"
-        logits, seen = self._backbone_forward(inputs, gradients=through)
+        logits, seen = self._backbone_forward(inputs, gradients=with_backbone and not self.local)
+        side_terms: dict[str, torch.Tensor] = {}
+        backbone_terms: dict[str, torch.Tensor] = {}
+        local_terms: dict[str, torch.Tensor] = {}
         teacher: SideOutput | None = None
+        # Both paths' terms are worked out and checked before either is updated: a step is applied whole or not.
         if self.side is not None:
-            teacher = self._side_phase(inputs, labels, seen, optim_wrapper["side"], logs)
+            side_terms, teacher = self._side_terms(inputs, labels, seen)
+            self._check(side_terms)
         if with_backbone:
-            self._backbone_phase(inputs, labels, logits, seen, teacher, optim_wrapper["backbone"], logs)
+            if self.local:
+                logits, local_terms = self._local_phase(inputs, seen, teacher, optim_wrapper["backbone"])
+            backbone_terms = self._backbone_terms(labels, logits, teacher)
+            try:
+                self._check(backbone_terms)
+            except NonFiniteLossError:
+                optim_wrapper["backbone"].zero_grad()  # block-local gradients are there already
+                raise
+        if self._measuring():
+            self._measure(seen, inputs)
+        if side_terms:
+            optim_wrapper["side"].update_params(sum(side_terms.values()))
+        if backbone_terms:
+            optim_wrapper["backbone"].update_params(sum(backbone_terms.values()))
         self.step += 1
+        logs = {k: v.detach() for k, v in {**side_terms, **local_terms, **backbone_terms}.items()}
         logs["loss"] = sum(logs.values(), torch.zeros((), device=labels.device))
         return logs
 
@@ -161,40 +180,36 @@ class Distiller(BaseModel):
                 logits = self.adapter.forward(inputs)
         return logits, seen
 
-    def _side_phase(self, inputs, labels, seen: Capture, wrapper, logs) -> SideOutput:
+    def _side_terms(self, inputs, labels, seen: Capture) -> tuple[dict[str, torch.Tensor], SideOutput]:
+        """Loss terms of the side network, and what it teaches."""
         out = self._side(seen, inputs)
         terms = {"side/task": self.task.loss(out.logits.float(), labels)}
         if self.settings.distils_features:
-            terms.update(self._feature_terms(out, seen, inputs))
-        self._check(terms)
-        logs.update({k: v.detach() for k, v in terms.items()})
-        wrapper.update_params(sum(terms.values()))
-        return SideOutput([s.detach() for s in out.states], out.logits.detach())
+            with self._autocast():
+                terms.update(self._feature_terms(out, seen, inputs))
+        return terms, SideOutput([s.detach() for s in out.states], out.logits.detach())
 
-    def _backbone_phase(self, inputs, labels, logits, seen, teacher: SideOutput | None, wrapper, logs) -> None:
-        if self.settings.norm_gradient == "local" and self.settings.backbone_update == "norm":
-            logits = self._local_phase(inputs, seen, teacher, wrapper, logs)
+    def _backbone_terms(self, labels, logits, teacher: SideOutput | None) -> dict[str, torch.Tensor]:
         terms = {"backbone/task": self.task.loss(logits.float(), labels)}
         if teacher is not None and self.settings.distils_logits and not self.warming_up():
             kd = self.task.distillation(logits.float(), teacher.logits.float(), labels, self.settings)
             terms["backbone/distillation"] = self.settings.logits_weight * kd
-        self._check(terms)
-        logs.update({k: v.detach() for k, v in terms.items()})
-        wrapper.update_params(sum(terms.values()))
+        return terms
 
-    def _local_phase(self, inputs, seen, teacher, wrapper, logs) -> torch.Tensor:
-        """Accumulate block-local gradients; return logits whose graph holds the last block and the tail."""
-        valid = self.adapter.attention_mask(inputs)
+    def _local_phase(self, inputs, seen, teacher, wrapper) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """Accumulate block-local gradients; logits whose graph holds the last block and the tail, and the losses."""
+        valid, terms = self.adapter.attention_mask(inputs), {}
         if teacher is not None and self.features is not None:
-            with torch.no_grad():
+            with torch.no_grad(), self._autocast():
                 targets = {i: self.features.align(i, teacher.states[i]) for i in {*self.imitate, *self.generate}}
-            for layer, loss in local_losses(self.adapter, seen, targets, valid):
-                self._check({f"backbone/local_{layer}": loss})
-                logs[f"backbone/local_{layer}"] = loss.detach()
-                wrapper.backward(wrapper.scale_loss(loss))
-        hidden = run_last_block(self.adapter, seen)
+            for layer, target in targets.items():
+                with torch.enable_grad(), self._autocast():
+                    loss = local_loss(self.adapter, seen, layer, target, valid)
+                terms[f"backbone/local_{layer}"] = loss.detach()
+                # Not the wrapper's own backward: that counts towards accumulation, once for each update.
+                wrapper.scale_loss(loss).backward()
         with torch.enable_grad(), self._autocast():
-            return self.adapter.forward_head(inputs, seen, hidden)
+            return self.adapter.forward_head(inputs, seen, run_last_block(self.adapter, seen)), terms
 
     def _side(self, seen: Capture, inputs) -> SideOutput:
         assert self.side is not None and seen.stem is not None and seen.stem_layout is not None
@@ -220,8 +235,6 @@ class Distiller(BaseModel):
         for i in generate:
             loss = self.features.generation(i, out.states[i], seen.hidden[i], seen.layouts[i], valid, draws)
             terms[f"side/generation_{i}"] = self.settings.generation_weight * loss
-        if self._measuring():
-            self._measure(seen, inputs, valid)
         return terms
 
     # --- the automatic split -----------------------------------------------------------------------------
@@ -240,8 +253,9 @@ class Distiller(BaseModel):
         return automatic and int(self.split) == UNDECIDED and int(self.step) >= self._warmup_steps()
 
     @torch.no_grad()
-    def _measure(self, seen: Capture, inputs, valid) -> None:
+    def _measure(self, seen: Capture, inputs) -> None:
         assert self.side is not None
+        valid = self.adapter.attention_mask(inputs)
         hidden, layouts = self._read(seen)
         with capture(list(self.side.blocks), attention=True) as student, self._autocast():
             self.side(seen.stem.detach(), hidden, layouts, valid)  # type: ignore[union-attr]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
@@ -57,37 +57,33 @@ def forward_context(adapter: Adapter, settings: Settings) -> AbstractContextMana
     return nullcontext()
 
 
-def local_losses(
-    adapter: Adapter, seen: Capture, targets: dict[int, torch.Tensor], valid: torch.Tensor | None
-) -> Iterator[tuple[int, torch.Tensor]]:
-    """(layer, loss) of block-local training: each block runs again on its detached input and is drawn to its target.
+def local_loss(
+    adapter: Adapter, seen: Capture, layer: int, target: torch.Tensor, valid: torch.Tensor | None
+) -> torch.Tensor:
+    """The loss of block-local training: block `layer` runs again on its detached input, drawn to its target.
 
-    No gradient leaves a block, so only one block's graph is alive if each loss is differentiated before the next
-    is asked for.
+    No gradient leaves the block, so only one block's graph is alive if each loss is differentiated before the
+    next is asked for.
 
     Args:
         seen: a capture with `keep_calls=True`, made without gradients.
-        targets: layer -> (B, T, D), detached: what the side network makes of that layer.
+        target: (B, T, D), detached: what the side network makes of that layer.
+        valid: (B, T) bool of padded text.
     """
-    blocks = adapter.blocks()
-    for layer, target in targets.items():
-        args, kwargs, _ = seen.calls[layer]
-        with torch.enable_grad():
-            output = blocks[layer](*_detached(args), **_detached(kwargs))
-            tokens = to_tokens(first_tensor(output), seen.axes[layer])
-            mask = token_mask(tokens, seen.layouts[layer], valid)
-            # Written with the block as the learner: the distance is symmetric, the target carries no gradient.
-            yield layer, normalised_distance(tokens, target, mask)
+    tokens = run_block(adapter, seen, layer)
+    # Written with the block as the learner: the distance is symmetric, the target carries no gradient.
+    return normalised_distance(tokens, target, token_mask(tokens, seen.layouts[layer], valid))
 
 
 def run_last_block(adapter: Adapter, seen: Capture) -> torch.Tensor:
     """(B, T, D): the last block's output on its detached input, with a graph inside that block only."""
-    last = len(adapter.blocks()) - 1
-    args, kwargs, _ = seen.calls[last]
-    with torch.enable_grad():
-        return to_tokens(
-            first_tensor(adapter.blocks()[last](*_detached(args), **_detached(kwargs))), seen.axes[last]
-        )
+    return run_block(adapter, seen, len(adapter.blocks()) - 1)
+
+
+def run_block(adapter: Adapter, seen: Capture, layer: int) -> torch.Tensor:
+    """(B, T, D): block `layer` once more on the arguments it was called with, all detached."""
+    args, kwargs, _ = seen.calls[layer]
+    return to_tokens(first_tensor(adapter.blocks()[layer](*_detached(args), **_detached(kwargs))), seen.axes[layer])
 
 
 def _detached(value):
@@ -100,4 +96,4 @@ def _detached(value):
     return value
 
 
-__all__ = ["forward_context", "local_losses", "run_last_block", "trainable_parameters"]
+__all__ = ["forward_context", "local_loss", "run_block", "run_last_block", "trainable_parameters"]

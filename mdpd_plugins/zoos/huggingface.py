@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from mdpd_plugins.registry import BackboneSpec, EnvironmentReport, Register, hookimpl
+from typing import Any
+
+from mdpd_plugins.registry import BackboneSpec, EnvironmentReport, Register, hookimpl, resolve
 from mdpd_plugins.zoos import installed
 from mdpd_plugins.zoos.huggingface_models import ARCHITECTURES, modality
 
@@ -27,6 +29,13 @@ def register_backbones(register: Register) -> None:
                 adapter="mdpd_plugins.adapters.huggingface:HuggingFaceAdapter",
             )
         )
+
+
+@hookimpl
+def adapt_backbone(model: Any) -> Any:
+    if installed.comes_from(model, "transformers"):
+        return resolve("mdpd_plugins.adapters.huggingface:HuggingFaceAdapter")(model)
+    return None
 
 
 @hookimpl

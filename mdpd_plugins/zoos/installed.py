@@ -50,3 +50,8 @@ def import_failure(statement: str, timeout: float = 180.0) -> str | None:
         return None
     lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
     return lines[-1] if lines else f"the interpreter ended with status {done.returncode}"
+
+
+def comes_from(model: object, package: str) -> bool:
+    """Whether a live object's class, or one that it is derived from, is defined in `package`."""
+    return any(c.__module__.partition(".")[0] == package for c in type(model).__mro__)

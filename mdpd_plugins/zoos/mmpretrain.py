@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from mdpd_plugins.registry import BackboneSpec, EnvironmentReport, Register, hookimpl
+from mdpd_plugins.registry import BackboneSpec, EnvironmentReport, Register, hookimpl, resolve
 from mdpd_plugins.zoos import installed
 from mdpd_plugins.zoos.cache import cached
 
@@ -105,6 +105,13 @@ def _valid(rows: Any) -> bool:
         and all(isinstance(row, list) and len(row) == 3 for row in rows)
         and all(isinstance(entry, str) for row in rows for entry in row)
     )
+
+
+@hookimpl
+def adapt_backbone(model: Any) -> Any:
+    if installed.comes_from(model, "mmpretrain"):
+        return resolve("mdpd_plugins.adapters.mmpretrain:MMPretrainAdapter")(model)
+    return None
 
 
 @hookimpl

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from mdpd_plugins.registry import BackboneSpec, EnvironmentReport, Register, hookimpl
+from mdpd_plugins.registry import BackboneSpec, EnvironmentReport, Register, hookimpl, resolve
 from mdpd_plugins.zoos import installed
 
 ZOO = "open_clip"
@@ -48,6 +48,13 @@ def family(path: Path) -> str:
         return timm_name.partition("_")[0]
     # OpenCLIP itself tells its own ResNets by a list of stage depths.
     return "resnet" if isinstance(vision.get("layers"), list) else "vit"
+
+
+@hookimpl
+def adapt_backbone(model: Any) -> Any:
+    if installed.comes_from(model, "open_clip"):
+        return resolve("mdpd_plugins.adapters.open_clip:OpenCLIPAdapter")(model)
+    return None
 
 
 @hookimpl
