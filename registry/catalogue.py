@@ -85,10 +85,20 @@ class Catalogue:
             f"(`mdpd list-backbones` shows all {len(self)}){self._skipped_hint()}"
         )
 
-    def select(self, zoo: str | None = None, modality: str | None = None) -> list[Registered]:
-        """The backbones of one zoo, of one modality, or both; all of them by default. Sorted by name.
+    def select(
+        self,
+        zoo: str | None = None,
+        modality: str | None = None,
+        *,
+        family: str | None = None,
+        search: str | None = None,
+    ) -> list[Registered]:
+        """The backbones that meet every condition given; all of them by default. Sorted by name.
 
-        Raises UnknownBackboneError for a zoo that nobody registers, MissingDependencyError for one whose
+        family and search do not tell upper from lower case. search: words that all stand somewhere in the
+        name, family or summary.
+
+        Raises UnknownBackboneError for a zoo or family that nobody registers, MissingDependencyError for one whose
         framework is not installed, ConfigError for a modality that does not exist.
         """
         if modality is not None and modality not in MODALITIES:
@@ -99,12 +109,19 @@ class Catalogue:
             raise UnknownBackboneError(
                 f"no plugin registers a zoo called {zoo!r}: {closest(zoo, known)}{self._skipped_hint()}"
             )
-        chosen = (
+        chosen = [
             registered
             for registered in self._backbones.values()
             if (zoo is None or registered.zoo == zoo)
             and (modality is None or registered.spec.modality == modality)
-        )
+        ]
+        if family is not None:
+            families = {registered.spec.family for registered in chosen} - {""}
+            if family.casefold() not in {known.casefold() for known in families}:
+                raise UnknownBackboneError(f"no backbone is of family {family!r}: {closest(family, families)}")
+            chosen = [r for r in chosen if r.spec.family.casefold() == family.casefold()]
+        for word in (search or "").casefold().split():
+            chosen = [r for r in chosen if word in f"{r.name} {r.spec.family} {r.spec.summary}".casefold()]
         return sorted(chosen, key=lambda registered: registered.name)
 
     def adapt(self, model: Any) -> Any:

@@ -32,6 +32,9 @@ class BackboneSpec:
     summary: one line for people.
     requires: import names of the top-level packages that `build` needs, e.g. ``("transformers",)``.
     adapter: ``"package.module:Class"``, or None for the general structural adapter.
+    small: ``"package.module:function"``, or None. Called as ``function(name)`` and returns options of `build`
+        that make the backbone small enough for `mdpd verify`: label -> options, one entry for each part that is
+        a backbone of its own (two towers), otherwise a single one labelled "".
 
     Raises BackboneSpecError, which names the field, what it got and what it takes.
     """
@@ -44,6 +47,7 @@ class BackboneSpec:
     summary: str = ""
     requires: tuple[str, ...] = ()
     adapter: str | None = None
+    small: str | None = None
 
     def __post_init__(self) -> None:
         for field in ("name", "build", "zoo", "family", "modality", "summary"):
@@ -67,6 +71,8 @@ class BackboneSpec:
         self._check_reference("build", self.build)
         if self.adapter is not None:
             self._check_reference("adapter", self.adapter)
+        if self.small is not None:
+            self._check_reference("small", self.small)
         # Frozen, so the two normalised fields are set the long way round.
         object.__setattr__(self, "zoo", prefix)
         object.__setattr__(self, "requires", self._requires(self.requires))
@@ -151,6 +157,15 @@ class Registered:
             return None
         self._check_requirements()
         return resolve(self.spec.adapter, purpose=f"the adapter of {self.name!r} (from {self.origin})")
+
+    def small_options(self) -> dict[str, dict[str, Any]]:
+        """Label -> options that make the backbone small; ``{"": {}}`` where the plugin names no way."""
+        if self.spec.small is None:
+            return {"": {}}
+        self._check_requirements()
+        function = resolve(self.spec.small, purpose=f"the small form of {self.name!r} (from {self.origin})")
+        options: dict[str, dict[str, Any]] = function(self.name)
+        return options
 
     def _check_requirements(self) -> None:
         missing = self.missing()

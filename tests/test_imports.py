@@ -25,6 +25,7 @@ ALLOWED = {
     "tasks": _TASKS,
     "data": _TASKS,
     "training": _TRAINING,
+    "reduction": _ENGINE | {"zoos"},
     "testing": _TOP,
     "cli": _TOP | {"testing"},
     "tools": _TOP | {"testing", "cli"},

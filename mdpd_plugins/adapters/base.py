@@ -287,14 +287,18 @@ class Adapter:
             CapabilityError: no linear output layer is known for this model.
         """
         owners = {key.rpartition(".")[0] for key in self.head_parameters()}
-        linear = [n for n, m in self.model.named_modules() if n in owners and isinstance(m, nn.Linear)]
+        linear = {n: m for n, m in self.model.named_modules() if n in owners and isinstance(m, nn.Linear)}
         if not linear:
             raise CapabilityError(f"{self.name} has no linear output layer; build it with num_classes={num_outputs}")
-        old = self.model.get_submodule(linear[-1])
-        assert isinstance(old, nn.Linear)
-        new = nn.Linear(old.in_features, num_outputs, bias=old.bias is not None)
-        parent, _, attribute = linear[-1].rpartition(".")
-        setattr(self.model.get_submodule(parent), attribute, new.to(old.weight.device, old.weight.dtype))
+        last = list(linear)[-1]
+        parent = last.rpartition(".")[0]
+        for name, old in linear.items():
+            # A distilled DeiT averages two output layers that stand side by side.
+            beside = name.rpartition(".")[0] == parent and old.weight.shape == linear[last].weight.shape
+            if name == last or beside:
+                new = nn.Linear(old.in_features, num_outputs, bias=old.bias is not None).train(old.training)
+                owner = self.model.get_submodule(parent)
+                setattr(owner, name.rpartition(".")[2], new.to(old.weight.device, old.weight.dtype))
 
     def export(self, folder: str | Path) -> Path:
         """Write the model in its zoo's native format. The folder appears whole or not at all."""

@@ -89,6 +89,8 @@ def capture(
 
     def before(index):
         def hook(module, args, kwargs):
+            if index == 0:
+                current.clear()  # an earlier forward inside may have raised halfway
             current.append(index)
             if index == 0:
                 x = first_tensor(args if args else kwargs)

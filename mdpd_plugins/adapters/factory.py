@@ -43,7 +43,9 @@ def build_backbone(name: str, *, pretrained: str | None = "auto", num_classes: i
             f"{registered.spec.build} of {name} returned {type(model).__name__}; an nn.Module was expected"
         )
     if origin_of(model) == "unknown":
-        record_origin(model, f"{RANDOM} (asked for)" if pretrained is None else f"its plugin, pretrained={pretrained!r}")
+        record_origin(
+            model, f"{RANDOM} (asked for)" if pretrained is None else f"its plugin, pretrained={pretrained!r}"
+        )
     return _adapter(model, registered)
 
 

@@ -126,7 +126,8 @@ class HuggingFaceAdapter(Adapter):
 
     def write(self, folder: Path) -> None:
         """The zoo's native files."""
-        self.model.save_pretrained(folder, safe_serialization=True)
+        with _quiet():
+            self.model.save_pretrained(folder, safe_serialization=True)
         if self.modality == "text":
             if self.source:
                 self.tokenizer.save_pretrained(folder)
@@ -192,16 +193,20 @@ def build(
             raise CheckpointError(f"{source!r} has no readable transformers configuration: {error}") from error
     else:
         config = transformers.AutoConfig.for_model(arch.model_type, **arch.config)
-    for key, value in options.items():
-        if not hasattr(config, key):
-            known = [k for k in config.to_dict() if not k.startswith("_")]
-            raise ConfigError(f"{name} has no option {key!r}: {closest(key, known)}")
-        setattr(config, key, value)
     if config.model_type != arch.model_type:
         raise CheckpointError(
             f"{source!r} holds a {config.model_type!r} model, but {name} is {arch.model_type!r}: choose a "
             f"backbone of that type, or another checkpoint"
         )
+    for key, value in options.items():
+        if not hasattr(config, key):
+            known = [k for k in config.to_dict() if not k.startswith("_")]
+            raise ConfigError(f"{name} has no option {key!r}: {closest(key, known)}")
+        setattr(config, key, value)
+    if options and not source:
+        # Made anew, so that fields worked out from others follow (DINOv2's stage names from its depth): a
+        # configuration that contradicts itself cannot be read back from an export.
+        config = transformers.AutoConfig.for_model(arch.model_type, **{**arch.config, **options})
     config.num_labels = num_classes
     auto = getattr(transformers, arch.auto_class)
     if image_size is not None and not source:
@@ -258,7 +263,8 @@ def _resized(auto, model: nn.Module, image_size: int) -> nn.Module:
 
 @contextmanager
 def _quiet():
-    # Its table of missing keys names the head that is about to be trained; check_keys below says what matters.
+    # Its table of missing keys names the head that is about to be trained, and check_keys says what matters;
+    # its progress bars count files, of which there is one.
     from transformers.utils import logging
 
     level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import logging
 from pathlib import Path
 from typing import Any
@@ -126,13 +127,15 @@ def build(
         if key not in known:
             raise ConfigError(f"{name} has no option {key!r}: {closest(key, known)}")
     changes = {"backbone": dict(backbone or {}), "head": {}, **options}
-    if image_size is not None:
+    if image_size is not None and _takes_size(info.config, changes["backbone"]):
         changes["backbone"]["img_size"] = image_size
     changes["head"] = {**changes["head"], "num_classes": num_classes}
     arch = changes["backbone"].get("arch")
     if isinstance(arch, dict):
         changes["head"].setdefault("in_channels", arch["embed_dims"])
     config = copy.deepcopy(info.config)
+    if image_size is not None:
+        _resize_pipeline(config, image_size)
     for part, values in changes.items():
         if isinstance(values, dict) and isinstance(config.model.get(part), dict):
             config.model[part].update(values)  # one level deep: a given `arch` replaces the zoo's
@@ -152,6 +155,30 @@ def build(
     record_origin(model, origin)
     model.eval()
     return model
+
+
+def _takes_size(config, backbone: dict[str, Any]) -> bool:
+    # Convolutional backbones take images of any size and have no argument for it.
+    from mmpretrain.registry import MODELS
+
+    kind = MODELS.get(backbone.get("type", config.model.backbone.type))
+    # A subclass that only passes `**kwargs` on takes what its base takes.
+    inits = [c.__init__ for c in inspect.getmro(kind) if "__init__" in vars(c) and c is not object]
+    return any("img_size" in inspect.signature(init).parameters for init in inits)
+
+
+def _resize_pipeline(config, image_size: int) -> None:
+    # The exported config prepares images at the size the model was trained on, with the zoo's own crop share.
+    # MMPretrain's inferencer reads the data loader's copy of the pipeline.
+    dataset = (config.get("test_dataloader") or {}).get("dataset") or {}
+    for steps in (config.get("test_pipeline") or [], dataset.get("pipeline") or []):
+        crop = next((s["crop_size"] for s in steps if s["type"] == "CenterCrop"), None)
+        side = max(crop) if isinstance(crop, (tuple, list)) else crop
+        for step in steps:
+            if step["type"] == "CenterCrop":
+                step["crop_size"] = image_size
+            elif step["type"] in ("Resize", "ResizeEdge") and isinstance(step.get("scale"), int):
+                step["scale"] = round(step["scale"] * image_size / (side or step["scale"]))
 
 
 def _converted(model: nn.Module, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

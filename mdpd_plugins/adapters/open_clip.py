@@ -87,9 +87,10 @@ class OpenCLIPAdapter(Adapter):
     def replace_head(self, num_outputs: int) -> None:
         """A fresh projection to `num_outputs` in both towers, as OpenCLIP initialises it."""
         fresh = _create(self.settings, num_outputs)
-        state = fresh.state_dict()
+        state, projections = fresh.state_dict(), _projections(self.model)
         for key, value in self.model.state_dict().items():
-            if state[key].shape != value.shape:
+            # By name too: as many outputs as before are still to be fresh ones.
+            if key in projections or state[key].shape != value.shape:
                 module, _, attribute = key.rpartition(".")
                 owner = self.model.get_submodule(module)
                 setattr(owner, attribute, nn.Parameter(state[key].to(value.device)))

@@ -6,7 +6,7 @@ import argparse
 import json
 import sys
 
-from mdpd_plugins.registry import MODALITIES, Registered, load_catalogue
+from mdpd_plugins.registry import MODALITIES, Catalogue, Registered, load_catalogue
 
 COLUMNS = ("name", "zoo", "family", "modality", "provided_by")
 
@@ -14,12 +14,14 @@ COLUMNS = ("name", "zoo", "family", "modality", "provided_by")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--zoo", metavar="Z", help="only this zoo's")
     parser.add_argument("--modality", metavar="M", help=f"only this modality's: {', '.join(MODALITIES)}")
+    parser.add_argument("--family", metavar="F", help="only this family's, such as vit")
+    parser.add_argument("--search", metavar="WORDS", help="only those with all these words in name, family or summary")
     parser.add_argument("--json", action="store_true", help="print JSON, one object a backbone")
 
 
 def run(args: argparse.Namespace) -> int:
     catalogue = load_catalogue()
-    rows = [_row(registered) for registered in catalogue.select(args.zoo, args.modality)]
+    rows = [_row(registered) for registered in _selected(catalogue, args)]
     if args.json:
         print(json.dumps(rows, indent=2))
     elif sys.stdout.isatty():
@@ -38,6 +40,10 @@ def run(args: argparse.Namespace) -> int:
             file=sys.stderr,
         )
     return 0
+
+
+def _selected(catalogue: Catalogue, args: argparse.Namespace) -> list[Registered]:
+    return catalogue.select(args.zoo, args.modality, family=args.family, search=args.search)
 
 
 def _row(registered: Registered) -> dict[str, str]:

@@ -7,12 +7,13 @@ import os
 import sys
 from collections.abc import Sequence
 
-from mdpd_plugins.cli import doctor, export, list_backbones, show, train
+from mdpd_plugins.cli import doctor, export, list_backbones, show, train, verify
 from mdpd_plugins.registry import MDPDError
 
 COMMANDS = {
     "list-backbones": list_backbones,
     "show": show,
+    "verify": verify,
     "doctor": doctor,
     "train": train,
     "export": export,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from mmengine.dist import all_reduce
 from mmengine.model import BaseModel
 from torch import nn
 
@@ -13,10 +14,11 @@ from mdpd_plugins.adapters.capture import capture
 from mdpd_plugins.engine.feature_distillation import FeatureDistillation
 from mdpd_plugins.engine.norm_gradients import (
     forward_context,
-    local_losses,
+    local_loss,
     run_last_block,
     trainable_parameters,
 )
+from mdpd_plugins.engine.parts import BatchPart, batch_part
 from mdpd_plugins.engine.settings import Settings
 from mdpd_plugins.engine.side import SideNetwork, SideOutput
 from mdpd_plugins.engine.split import agreement, change_point, resolve_layers
@@ -50,6 +52,7 @@ class Distiller(BaseModel):
         super().__init__()
         self.adapter, self.task, self.settings = adapter, task, settings
         self.max_steps, self.seed, self.amp = max_steps, seed, amp
+        self.part = BatchPart()  # of the batch of the current step
         self.backbone = adapter.model
         self.register_buffer("step", torch.zeros((), dtype=torch.int64))
         # Layers below the split are shallow; measured once if the split is automatic, and kept over a resume.
@@ -136,35 +139,34 @@ class Distiller(BaseModel):
         """
         data = self.data_preprocessor(data, True)
         inputs, labels = data["inputs"], data["labels"]
+        self.part = batch_part(len(labels), labels.device)
         with_backbone = self.backbone_phase()
         logits, seen = self._backbone_forward(inputs, gradients=with_backbone and not self.local)
-        side_terms: dict[str, torch.Tensor] = {}
-        backbone_terms: dict[str, torch.Tensor] = {}
-        local_terms: dict[str, torch.Tensor] = {}
+        terms: dict[str, torch.Tensor] = {}
         teacher: SideOutput | None = None
-        # Both paths' terms are worked out and checked before either is updated: a step is applied whole or not.
-        if self.side is not None:
-            side_terms, teacher = self._side_terms(inputs, labels, seen)
-            self._check(side_terms)
-        if with_backbone:
-            if self.local:
-                logits, local_terms = self._local_phase(inputs, seen, teacher, optim_wrapper["backbone"])
-            backbone_terms = self._backbone_terms(labels, logits, teacher)
-            try:
-                self._check(backbone_terms)
-            except NonFiniteLossError:
-                optim_wrapper["backbone"].zero_grad()  # block-local gradients are there already
-                raise
+        # Gradients of both paths first, then both updates: a step is applied whole or not at all.
+        try:
+            if self.side is not None:
+                side_terms, teacher = self._side_terms(inputs, labels, seen)
+                self._differentiate(side_terms, optim_wrapper["side"], terms)
+                del side_terms  # and with it the side network's graph
+            if with_backbone:
+                if self.local:
+                    logits, local_terms = self._local_phase(inputs, seen, teacher, optim_wrapper["backbone"])
+                    self._check(local_terms)
+                    terms.update(local_terms)
+                self._differentiate(self._backbone_terms(labels, logits, teacher), optim_wrapper["backbone"], terms)
+        except NonFiniteLossError:
+            optim_wrapper.zero_grad()
+            raise
         if self._measuring():
             self._measure(seen, inputs)
-        if side_terms:
-            optim_wrapper["side"].update_params(sum(side_terms.values()))
-        if backbone_terms:
-            optim_wrapper["backbone"].update_params(sum(backbone_terms.values()))
+        for path, took_part in (("side", self.side is not None), ("backbone", with_backbone)):
+            if took_part and optim_wrapper[path].should_update():
+                optim_wrapper[path].step()
+                optim_wrapper[path].zero_grad()
         self.step += 1
-        logs = {k: v.detach() for k, v in {**side_terms, **local_terms, **backbone_terms}.items()}
-        logs["loss"] = sum(logs.values(), torch.zeros((), device=labels.device))
-        return logs
+        return {**terms, "loss": sum(terms.values(), torch.zeros((), device=labels.device))}
 
     # --- phases ------------------------------------------------------------------------------------------
 
@@ -183,17 +185,23 @@ class Distiller(BaseModel):
     def _side_terms(self, inputs, labels, seen: Capture) -> tuple[dict[str, torch.Tensor], SideOutput]:
         """Loss terms of the side network, and what it teaches."""
         out = self._side(seen, inputs)
-        terms = {"side/task": self.task.loss(out.logits.float(), labels)}
+        terms = {"side/task": self.part.weight * self.task.loss(out.logits.float(), labels)}
         if self.settings.distils_features:
             with self._autocast():
                 terms.update(self._feature_terms(out, seen, inputs))
         return terms, SideOutput([s.detach() for s in out.states], out.logits.detach())
 
+    def _differentiate(self, terms: dict[str, torch.Tensor], wrapper, logs: dict[str, torch.Tensor]) -> None:
+        """Add the gradient of the terms' sum to one path's parameters, if every term is finite."""
+        self._check(terms)
+        logs.update({k: v.detach() for k, v in terms.items()})
+        wrapper.backward(wrapper.scale_loss(sum(terms.values())))
+
     def _backbone_terms(self, labels, logits, teacher: SideOutput | None) -> dict[str, torch.Tensor]:
-        terms = {"backbone/task": self.task.loss(logits.float(), labels)}
+        terms = {"backbone/task": self.part.weight * self.task.loss(logits.float(), labels)}
         if teacher is not None and self.settings.distils_logits and not self.warming_up():
             kd = self.task.distillation(logits.float(), teacher.logits.float(), labels, self.settings)
-            terms["backbone/distillation"] = self.settings.logits_weight * kd
+            terms["backbone/distillation"] = self.part.weight * self.settings.logits_weight * kd
         return terms
 
     def _local_phase(self, inputs, seen, teacher, wrapper) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
@@ -227,13 +235,16 @@ class Distiller(BaseModel):
         assert self.features is not None
         valid = self.adapter.attention_mask(inputs)
         imitate, generate = self.split_layers()
-        draws = torch.Generator().manual_seed(self.seed * 1_000_003 + int(self.step))
+        # One stream of random numbers a layer: how long texts are padded must not shift the next layer's masks.
+        seed = (self.seed * 1_000_003 + int(self.step)) * len(seen.hidden)
         terms = {}
         for i in imitate:
             loss = self.features.imitation(i, out.states[i], seen.hidden[i], seen.layouts[i], valid)
             terms[f"side/imitation_{i}"] = self.settings.imitation_weight * loss
         for i in generate:
-            loss = self.features.generation(i, out.states[i], seen.hidden[i], seen.layouts[i], valid, draws)
+            draws = torch.Generator().manual_seed(seed + i)
+            state, hidden, layout = out.states[i], seen.hidden[i], seen.layouts[i]
+            loss = self.features.generation(i, state, hidden, layout, valid, draws, self.part)
             terms[f"side/generation_{i}"] = self.settings.generation_weight * loss
         return terms
 
@@ -259,8 +270,9 @@ class Distiller(BaseModel):
         hidden, layouts = self._read(seen)
         with capture(list(self.side.blocks), attention=True) as student, self._autocast():
             self.side(seen.stem.detach(), hidden, layouts, valid)  # type: ignore[union-attr]
-        for i in range(len(hidden)):
-            self.agreements[i] += agreement(seen.attention[i], student.attention[i], valid)
+        found = torch.stack([agreement(seen.attention[i], student.attention[i], valid) for i in range(len(hidden))])
+        all_reduce(found, op="mean")  # all processes must come to the same split
+        self.agreements += found
         if int(self.step) + 1 >= self._warmup_steps() + self.settings.auto_batches:
             self.split.fill_(change_point(self.agreements.tolist()))
 
@@ -281,8 +293,9 @@ class Distiller(BaseModel):
         for name, value in terms.items():
             if not torch.isfinite(value):
                 raise NonFiniteLossError(
-                    f"step {int(self.step) + 1}: the loss term {name} is {float(value)}. Training stops here; the "
-                    f"last checkpoint is untouched. Lower the learning rate of that path, or look at the batch"
+                    f"step {int(self.step) + 1}: the loss term {name} is {float(value.detach())}. Training stops "
+                    f"here; the last checkpoint is untouched. Lower the learning rate of that path, or look at the "
+                    f"batch"
                 )
 
     def side_parameters(self) -> list[nn.Parameter]:

@@ -57,7 +57,8 @@ def fade(distiller: Distiller, inputs: dict[str, torch.Tensor], *, repeats: int 
     distiller.side = None
     distiller.features = None
     for name, parameter in adapter.model.named_parameters():
-        parameter.requires_grad_(distiller.original_flags[name])
+        # One that was not there is reported below, as a key that differs.
+        parameter.requires_grad_(distiller.original_flags.get(name, parameter.requires_grad))
         parameter.grad = None
     with torch.no_grad():
         after = adapter.forward(inputs)

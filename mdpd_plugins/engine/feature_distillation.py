@@ -10,6 +10,7 @@ from torch import nn
 
 from mdpd_plugins.adapters import Layout
 from mdpd_plugins.engine.alignment import Alignment, MaskedGenerator
+from mdpd_plugins.engine.parts import BatchPart, fair_count
 from mdpd_plugins.engine.side import token_mask
 
 
@@ -22,7 +23,7 @@ def normalised_distance(predicted: torch.Tensor, target: torch.Tensor, mask: tor
     width = predicted.shape[-1:]
     difference = F.layer_norm(predicted.float(), width) - F.layer_norm(target.detach().float(), width)
     squared = difference.square().mean(-1).masked_fill(~mask, 0.0)
-    return squared.sum() / mask.sum().clamp(min=1)
+    return squared.sum() / fair_count(mask.sum())
 
 
 class FeatureDistillation(nn.Module):
@@ -70,14 +71,20 @@ class FeatureDistillation(nn.Module):
         layout: Layout,
         valid: torch.Tensor | None,
         generator: torch.Generator | None = None,
+        part: BatchPart | None = None,
     ) -> torch.Tensor:
         """The same distance on masked tokens only, predicted from what is left in the bottleneck.
 
         Args:
             generator: where the mask is drawn from (on the CPU, so that every device masks alike).
+            part: which samples of the whole batch these are, if not all.
         """
         counted = token_mask(hidden, layout, valid)
-        drawn = torch.rand(counted.shape, generator=generator).to(counted.device) < self.mask_ratio
+        part = part or BatchPart(0, len(hidden), len(hidden))
+        # Drawn token by token for the whole batch: a process that has some of its samples, padded to another
+        # length, masks in them what one process would.
+        drawn = torch.rand((hidden.shape[1], part.total), generator=generator)[:, part.start :][:, : part.size].T
+        drawn = drawn.to(counted.device) < self.mask_ratio
         masked = drawn & counted
         alignment = self.alignments[str(layer)]
         assert isinstance(alignment, Alignment)

@@ -102,11 +102,16 @@ class Settings:
             if value not in allowed:
                 raise ConfigError(f"distill.{key}={value!r}: use one of {', '.join(allowed)}")
         for key in ("mask_ratio", "warmup"):
-            if not 0 <= getattr(self, key) <= 1:
-                raise ConfigError(f"distill.{key}={getattr(self, key)}: a share between 0 and 1 is meant")
+            if not _number(getattr(self, key)) or not 0 <= getattr(self, key) <= 1:
+                raise ConfigError(f"distill.{key}={getattr(self, key)!r}: a share between 0 and 1 is meant")
         for key in ("reduction", "bottleneck", "backbone_every", "last_k", "auto_batches", "side_head_dim"):
-            if getattr(self, key) < 1:
-                raise ConfigError(f"distill.{key}={getattr(self, key)}: at least 1 is meant")
+            if not isinstance(getattr(self, key), int) or getattr(self, key) < 1:
+                raise ConfigError(f"distill.{key}={getattr(self, key)!r}: a whole number of at least 1 is meant")
+        for key in ("nkd_tau", "kl_temperature"):
+            if not _number(getattr(self, key)) or not getattr(self, key) > 0:
+                raise ConfigError(f"distill.{key}={getattr(self, key)!r}: a number above 0 is meant")
+        for key in ("shallow", "deep"):
+            _check_layers_setting(key, getattr(self, key))
         if ("auto" in (self.shallow, self.deep)) and self.shallow != self.deep:
             raise ConfigError('distill.shallow and distill.deep are measured together: set both to "auto"')
         if not self.side and self.backbone_update == "none":
@@ -126,6 +131,21 @@ class Settings:
     def distils_features(self) -> bool:
         """Whether the backbone teaches the side network."""
         return self.side and self.feature_distillation
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _check_layers_setting(key: str, value: Any) -> None:
+    if value == "auto" or (isinstance(value, float) and 0 <= value <= 1):
+        return
+    if isinstance(value, Sequence) and all(isinstance(layer, int) for layer in value):
+        return
+    raise ConfigError(
+        f"distill.{key}={value!r}: a list of layers such as [0, 1], a share of the depth such as 0.25, "
+        f'or "auto" is meant'
+    )
 
 
 __all__ = ["METHODS", "NORM_GRADIENTS", "UPDATES", "Settings"]

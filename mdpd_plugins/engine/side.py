@@ -177,4 +177,12 @@ def _resample(s: torch.Tensor, before: Layout, after: Layout, tokens: int) -> to
     return torch.cat([prefix[:, : after.prefix], grid], 1)
 
 
-__all__ = ["AttentionSideBlock", "ConvSideBlock", "SideNetwork", "SideOutput", "masked_mean", "side_width", "token_mask"]
+__all__ = [
+    "AttentionSideBlock",
+    "ConvSideBlock",
+    "SideNetwork",
+    "SideOutput",
+    "masked_mean",
+    "side_width",
+    "token_mask",
+]

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from mdpd_plugins.adapters.capture import check_layers
+from mdpd_plugins.engine.parts import fair_count
 
 
 def resolve_layers(given: Sequence[int] | float, count: int, *, from_end: bool) -> list[int]:
@@ -29,9 +30,8 @@ def agreement(teacher: torch.Tensor, student: torch.Tensor, valid: torch.Tensor 
         teacher: (B, H, T, T). student: (B, H', T, T). valid: (B, T) bool; padded query rows do not count.
     """
     rows = F.cosine_similarity(teacher.float().mean(1), student.float().mean(1), dim=-1)
-    if valid is None:
-        return rows.mean()
-    return rows.masked_fill(~valid, 0.0).sum() / valid.sum().clamp(min=1)
+    counted = torch.ones_like(rows, dtype=torch.bool) if valid is None else valid
+    return rows.masked_fill(~counted, 0.0).sum() / fair_count(counted.sum())
 
 
 def change_point(values: Sequence[float]) -> int:

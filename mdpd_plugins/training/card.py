@@ -9,6 +9,8 @@ from typing import Any
 
 from mdpd_plugins.adapters.origin import RANDOM
 
+TITLE = ", fine-tuned with Masked Dual Path Distillation"
+
 
 def random_notice(origin: str) -> str:
     """A loud line if training began from random weights, otherwise nothing."""
@@ -32,7 +34,7 @@ def write_card(folder: Path, summary: dict[str, Any]) -> None:
     notice = random_notice(summary["weights"])
     metrics = "\n".join(f"| {key} | {value:.4f} |" for key, value in summary["metrics"].items())
     trained = summary["parameters"]
-    text = f"""# {summary["backbone"]}, fine-tuned with Masked Dual Path Distillation
+    text = f"""# {summary["backbone"]}{TITLE}
 
 {"**" + notice + "**" + chr(10) + chr(10) if notice else ""}A plain {summary["zoo"]} model: {summary["load_with"]} loads it without any other package.
 
@@ -48,6 +50,12 @@ def write_card(folder: Path, summary: dict[str, Any]) -> None:
 {metrics}
 """
     (folder / "README.md").write_text(text)
+
+
+def is_export(folder: Path) -> bool:
+    """Whether a folder was written by an earlier export, by its card."""
+    card = folder / "README.md"
+    return card.is_file() and TITLE in card.read_text(errors="replace")
 
 
 def print_summary(summary: dict[str, Any]) -> None:
@@ -88,4 +96,4 @@ def print_summary(summary: dict[str, Any]) -> None:
         console.print(notice, style="bold red")
 
 
-__all__ = ["print_summary", "random_notice", "write_card", "write_json"]
+__all__ = ["is_export", "print_summary", "random_notice", "write_card", "write_json"]

@@ -48,11 +48,31 @@ DEFAULTS: dict[str, Any] = {
     "export_dir": None,  # None: WORK_DIR/export
     "visualizer": None,  # mmengine visualiser config, such as TensorBoard's
     "custom_hooks": [],  # mmengine hook configs
+    "custom_imports": None,  # mmengine's: modules to import first, that register such hooks
 }
 # The complete configuration of a run, as it lies in its work directory.
 RUN_CONFIG = "config.py"
 # Sections whose keys are checked by whoever reads them.
-OPEN_SECTIONS = ("options", "source", "distill", "visualizer")
+OPEN_SECTIONS = ("options", "source", "distill", "visualizer", "custom_imports")
+NUMBER = (int, float)
+# What a value may be where its default cannot tell.
+TYPES: dict[str, type | tuple[type, ...]] = {
+    "name": str,
+    "pretrained": (str, type(None)),
+    "kind": str,
+    "input_size": int,
+    "data_root": str,
+    "clip_grad": NUMBER,
+    "max_epochs": NUMBER,  # half an epoch may well be meant
+    "max_steps": int,
+    "val_every": int,
+    "checkpoint_every": int,
+    "work_dir": str,
+    "export_dir": str,
+}
+# Counts of which there must be at least one.
+COUNTS = ("batch_size", "eval_batch_size", "input_size", "max_length", "accumulate", "max_epochs", "max_steps")
+COUNTS += ("val_every", "checkpoint_every", "log_every")
 
 
 def load_config(path: str | Path, options: Mapping[str, Any] | None = None) -> Config:
@@ -97,8 +117,21 @@ def _merge(defaults: Mapping[str, Any], given: Mapping[str, Any], where: str) ->
                 raise ConfigError(f"config key {where}{key} is a section, but {value!r} was given")
             merged[key] = _merge(default, value, f"{where}{key}.")
         else:
+            if key not in OPEN_SECTIONS:
+                _check_value(f"{where}{key}", key, default, value)
             merged[key] = copy.deepcopy(value)
     return merged
+
+
+def _check_value(path: str, key: str, default: Any, value: Any) -> None:
+    wanted = TYPES.get(key, NUMBER if isinstance(default, float) else type(default))
+    kinds = wanted if isinstance(wanted, tuple) else (wanted,)
+    # Exactly: True is an int to isinstance.
+    if type(value) not in kinds and not (value is None and default is None):
+        names = " or ".join(kind.__name__ for kind in kinds)
+        raise ConfigError(f"config key {path}={value!r}: {names} is meant, and the default is {default!r}")
+    if key in COUNTS and value is not None and value <= 0:
+        raise ConfigError(f"config key {path}={value!r}: it must be positive")
 
 
 __all__ = ["DEFAULTS", "RUN_CONFIG", "load_config"]

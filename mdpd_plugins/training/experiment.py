@@ -6,7 +6,6 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from mmengine.config import Config
 from mmengine.optim import OptimWrapperDict
 from mmengine.runner import set_random_seed
@@ -24,7 +23,7 @@ from mdpd_plugins.data import (
 from mdpd_plugins.engine import Distiller, Settings
 from mdpd_plugins.registry.errors import ConfigError
 from mdpd_plugins.tasks import PathMetric, Prediction
-from mdpd_plugins.training.runner import AveragedOptimWrapper
+from mdpd_plugins.training.optim import build_optim
 
 
 @dataclass
@@ -76,9 +75,7 @@ def build_experiment(config: Config) -> Experiment:
     loaders = _loaders(config, train, val, preprocessing, adapter.modality)
     steps_per_epoch = len(loaders[0].batch_sampler)  # type: ignore[arg-type]
     max_steps = config.train.max_steps or math.ceil(config.train.max_epochs * steps_per_epoch)
-    distiller = Distiller(
-        adapter, task, settings, max_steps=max_steps, seed=config.train.seed, amp=config.train.amp
-    )
+    distiller = Distiller(adapter, task, settings, max_steps=max_steps, seed=config.train.seed, amp=config.train.amp)
     return Experiment(
         config=config,
         adapter=adapter,
@@ -113,7 +110,7 @@ def _loaders(config: Config, train: Source, val: Source, preprocessing, modality
     dataset = LabelledDataset(train, make_transform(train, config.data.augment), seed=seed, train=True)
     sampler = DefaultSampler(dataset, shuffle=True, seed=seed)
     batches = EpochBatchSampler(sampler, config.data.batch_size, seed=seed)
-    common: dict[str, Any] = {"collate_fn": collate, "num_workers": workers, "persistent_workers": workers > 0}
+    common: dict[str, Any] = {"collate_fn": collate, "num_workers": workers}
     evaluation = LabelledDataset(val, None, seed=seed, train=False)
     return (
         DataLoader(dataset, batch_sampler=batches, **common),
@@ -126,25 +123,9 @@ def _loaders(config: Config, train: Source, val: Source, preprocessing, modality
     )
 
 
-def build_optim(distiller: Distiller, config: Config) -> OptimWrapperDict:
-    """AdamW for each path. Norm parameters decay nothing: they are scales and shifts around one and zero."""
-    optim, wrappers = config.optim, {}
-    clip = {"max_norm": optim.clip_grad} if optim.clip_grad else None
-    common = {"clip_grad": clip, "accumulative_counts": optim.accumulate}
-    side = distiller.side_parameters()
-    if side:
-        optimizer = torch.optim.AdamW(side, lr=optim.side_lr, weight_decay=optim.side_weight_decay)
-        wrappers["side"] = AveragedOptimWrapper(optimizer, **common)
-    if distiller.trainable:
-        norms = {id(p) for p in distiller.adapter.norm_parameters().values()}
-        scales = [p for p in distiller.trainable.values() if id(p) in norms]
-        rest = [p for p in distiller.trainable.values() if id(p) not in norms]
-        groups = [
-            {"params": scales, "lr": optim.norm_lr, "weight_decay": 0.0},
-            {"params": rest, "lr": optim.head_lr, "weight_decay": optim.head_weight_decay},
-        ]
-        wrappers["backbone"] = AveragedOptimWrapper(torch.optim.AdamW([g for g in groups if g["params"]]), **common)
-    return OptimWrapperDict(**wrappers)
+def first_batch(loader: DataLoader) -> dict[str, Any]:
+    """The first batch of a loader, without starting its workers."""
+    return loader.collate_fn([loader.dataset[i] for i in next(iter(loader.batch_sampler))])  # type: ignore
 
 
-__all__ = ["Experiment", "build_experiment", "build_optim", "prepared"]
+__all__ = ["Experiment", "build_experiment", "build_optim", "first_batch", "prepared"]

@@ -12,6 +12,16 @@ from mmengine.config import DictAction
 from mdpd_plugins.registry.errors import MDPDError
 
 
+class _Overrides(DictAction):
+    """mmengine's KEY=VALUE reader, with an error that says what was wrong."""
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        try:
+            super().__call__(parser, namespace, values, option_string)
+        except (ValueError, AssertionError):
+            parser.error(f"--cfg-options takes KEY=VALUE pairs, such as train.max_epochs=5, and not {values}")
+
+
 def parser() -> argparse.ArgumentParser:
     """Options as MMPretrain's tools/train.py has them, and `--dry-run`."""
     p = argparse.ArgumentParser(prog="train.py", description="Train, fade and export one configuration")
@@ -23,7 +33,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument(
         "--cfg-options",
         nargs="+",
-        action=DictAction,
+        action=_Overrides,
         metavar="KEY=VALUE",
         help="override config keys: train.max_epochs=5 data_root=/my/images distill.backbone_every=1",
     )
@@ -33,9 +43,10 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; 0 if it worked, 2 for an error the user can mend."""
+    """Run the command; 0 if it worked, 2 for an error the user can mend, 130 if interrupted."""
     args = parser().parse_args(argv)
-    os.environ.setdefault("LOCAL_RANK", str(args.local_rank))
+    if args.launcher != "none":
+        os.environ.setdefault("LOCAL_RANK", str(args.local_rank))
     # Imported here, so that --help answers at once.
     from mdpd_plugins.training.config import load_config
     from mdpd_plugins.training.run import dry_run, train
@@ -51,9 +62,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         else:
             train(config, resume=args.resume, launcher=args.launcher)
     except MDPDError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {_one_line(error)}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("interrupted; --resume goes on from the newest checkpoint", file=sys.stderr)
+        return 130
     return 0
+
+
+def _one_line(error: MDPDError) -> str:
+    # A data loader's worker sends its whole traceback as the message; what it says stands in the last line.
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[-1].partition(": ")[2] if lines[0].startswith("Caught ") else " ".join(lines)
 
 
 __all__ = ["main", "parser"]

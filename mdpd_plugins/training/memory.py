@@ -43,7 +43,8 @@ def measure_step(experiment: Experiment, data: dict[str, Any]) -> StepMemory:
     """
     distiller = experiment.distiller
     every = distiller.settings.backbone_every
-    for _ in range(2):  # the first creates optimiser state, the second is measured
+    # The first steps create the optimisers' state, of which accumulation takes several; the last is measured.
+    for _ in range(experiment.config.optim.accumulate + 1):
         distiller.step.fill_(max(every - 1, every * (experiment.max_steps // every) - 1))
         state = [t for w in experiment.optim.values() for s in w.optimizer.state.values() for t in s.values()]
         before = [t for t in state if isinstance(t, torch.Tensor)]

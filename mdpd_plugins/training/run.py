@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
 from pathlib import Path
@@ -9,18 +10,21 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
+from mmengine.dist import is_main_process
 from mmengine.evaluator import Evaluator
 from rich.console import Console
 
 from mdpd_plugins.adapters import origin_of
 from mdpd_plugins.adapters.base import fresh_folder
-from mdpd_plugins.adapters.checkpoint import read_state_dict
-from mdpd_plugins.engine import fade
-from mdpd_plugins.registry.errors import CheckpointError, ConfigError
-from mdpd_plugins.training.card import print_summary, random_notice, write_card, write_json
-from mdpd_plugins.training.experiment import Experiment, build_experiment
+from mdpd_plugins.engine import NonFiniteLossError, fade
+from mdpd_plugins.registry.errors import ConfigError
+from mdpd_plugins.training.card import is_export, print_summary, random_notice, write_card, write_json
+from mdpd_plugins.training.config import RUN_CONFIG, load_config
+from mdpd_plugins.training.experiment import Experiment, build_experiment, first_batch
 from mdpd_plugins.training.memory import StepMemory, measure_step
-from mdpd_plugins.training.runner import FadingRunner, latest_checkpoint
+from mdpd_plugins.training.processes import joined
+from mdpd_plugins.training.resume import clear_leftovers, latest_checkpoint, load_run, refuse_last
+from mdpd_plugins.training.runner import FadingRunner, NonFiniteWeightError
 
 LOADERS = {
     "huggingface": "transformers' from_pretrained",
@@ -33,7 +37,7 @@ def dry_run(config: Config) -> dict[str, Any]:
     """Build everything, run one step of each phase, report its memory; nothing is written."""
     experiment = build_experiment(config)
     _announce(experiment)
-    memory = measure_step(experiment, next(iter(experiment.train_loader)))
+    memory = measure_step(experiment, first_batch(experiment.train_loader))
     parameters = _parameters(experiment)
     console = Console()
     console.print(f"one side step and one backbone step ran; {experiment.max_steps} steps would")
@@ -44,23 +48,57 @@ def dry_run(config: Config) -> dict[str, Any]:
 
 
 def train(config: Config, *, resume: bool = False, launcher: str = "none") -> dict[str, Any]:
-    """Train, fade, export, and return the summary that is also printed and written to WORK_DIR/summary.json."""
+    """Train, fade, export, and return the summary that is also printed and written to WORK_DIR/summary.json.
+
+    Args:
+        resume: go on from the newest checkpoint of the work directory.
+        launcher: what started this process: "none", or one of several that torchrun ("pytorch"), slurm or mpi did.
+
+    Returns:
+        The summary; of several processes only the first has one, and the others return an empty one.
+
+    Raises:
+        MDPDError: the configuration, its data or weights cannot be used, and nothing has been written; or a loss
+            is not finite (`NonFiniteLossError`), and the last good checkpoint is kept.
+    """
     work_dir = Path(config.work_dir)
     check_writable(work_dir)
-    checkpoint = None
-    if resume:
-        checkpoint = latest_checkpoint(work_dir)
-        read_state_dict(checkpoint)  # refuses unsafe or broken files before anything is built
-    memory = _measured_aside(config) if launcher == "none" else None
-    experiment = build_experiment(config)
-    if launcher == "none":
-        _announce(experiment)
-    runner = build_runner(experiment, checkpoint, launcher)
-    runner.train()
-    metrics = _last_metrics(runner)
-    if runner.rank != 0:
-        return {}
-    return finish(experiment, metrics, Path(config.export_dir or work_dir / "export"), memory)
+    export_dir = Path(config.export_dir or work_dir / "export")
+    check_replaceable(export_dir)
+    checkpoint = latest_checkpoint(work_dir) if resume else None
+    memory = _measured_aside(config)
+    with joined(launcher):
+        experiment = build_experiment(config)
+        if checkpoint is not None:
+            load_run(experiment, checkpoint)
+        first = is_main_process()
+        if first:
+            _announce(experiment)
+            clear_leftovers(work_dir, keep_checkpoints=resume)
+        runner = build_runner(experiment, checkpoint, launcher)
+        runner.logger.warning(_origin_lines(experiment))
+        metrics = _run(runner)
+        if not first:
+            return {}
+    summary = finish(experiment, metrics, export_dir, memory.as_dict())
+    write_json(work_dir / "summary.json", summary)
+    print_summary(summary)
+    return summary
+
+
+def _run(runner: FadingRunner) -> dict[str, float]:
+    try:
+        runner.train()
+    except NonFiniteLossError as error:
+        # A weight that is not finite was found when it was to be saved: the checkpoint before is a good one.
+        steps = -1 if isinstance(error, NonFiniteWeightError) else runner.iter
+        left = refuse_last(Path(runner.work_dir), steps)
+        raise NonFiniteLossError(f"{error} ({left})") from error
+    if not (metrics := _last_metrics(runner)):
+        # Resumed after the last step: a kill had come between it and its validation.
+        runner.val()
+        metrics = _last_metrics(runner)
+    return metrics
 
 
 def build_runner(experiment: Experiment, checkpoint: Path | None, launcher: str = "none") -> FadingRunner:
@@ -78,7 +116,7 @@ def build_runner(experiment: Experiment, checkpoint: Path | None, launcher: str 
         optim_wrapper=experiment.optim,
         param_scheduler={name: [dict(schedule)] for name in experiment.optim.optim_wrappers},
         train_cfg={
-            "type": "IterBasedTrainLoop",
+            "type": "ResumableLoop",
             "max_iters": experiment.max_steps,
             "val_interval": val_every,
         },
@@ -97,37 +135,35 @@ def build_runner(experiment: Experiment, checkpoint: Path | None, launcher: str 
         resume=checkpoint is not None,
         launcher=launcher,
         randomness={"seed": config.train.seed},
-        env_cfg={"dist_cfg": {"backend": "nccl" if torch.cuda.is_available() else "gloo"}},
         experiment_name=Path(config.work_dir).name,
         cfg=config,
     )
 
 
 def finish(
-    experiment: Experiment, metrics: dict[str, float], export_dir: Path, memory: StepMemory | None
+    experiment: Experiment, metrics: dict[str, float], export_dir: Path, memory: dict[str, int]
 ) -> dict[str, Any]:
-    """Fade, export, write the card and the summary, print it."""
+    """Fade, export with a card, and return the summary."""
     config, adapter = experiment.config, experiment.adapter
     parameters = _parameters(experiment)
-    batch = next(iter(experiment.val_loader))["inputs"]
+    batch = first_batch(experiment.val_loader)["inputs"]
     inputs = {k: v.to(adapter.device) for k, v in batch.items()}
     _, report = fade(experiment.distiller, inputs)
     zoo = config.backbone.name.partition("/")[0]
-    held: dict[str, int] = memory.as_dict() if memory else {}
     if torch.cuda.is_available():
-        held["cuda_peak"] = torch.cuda.max_memory_allocated()
+        memory = {**memory, "cuda_peak": torch.cuda.max_memory_allocated()}
     summary = {
         "backbone": config.backbone.name,
         "zoo": zoo,
         "method": config.distill.get("method", "mdpd"),
         "metrics": metrics,
         "parameters": parameters,
-        "memory": held,
+        "memory": memory,
         "fading": report.as_dict(),
         "weights": origin_of(adapter.model),
         "data": experiment.source.description,
         "classes": list(experiment.task.classes),
-        "steps": experiment.max_steps,
+        "steps": int(experiment.distiller.step),
         "seed": config.train.seed,
         "export": str(export_dir),
         "load_with": LOADERS.get(zoo, "the library it comes from"),
@@ -135,36 +171,29 @@ def finish(
     with fresh_folder(export_dir) as folder:
         adapter.write(folder)
         write_card(folder, summary)
-    if Path(config.work_dir).is_dir():
-        write_json(Path(config.work_dir) / "summary.json", summary)
-    print_summary(summary)
     return summary
 
 
 def export_work_dir(work_dir: str | Path, out: str | Path) -> Path:
-    """Fade the latest checkpoint of a work directory and export it to `out`.
+    """Fade the latest checkpoint of a work directory and export it to `out`. The work directory stays as it is.
 
     Raises:
-        ConfigError: the folder holds no run of this project.
+        ConfigError: the folder holds no run of this project, or `out` is in use.
         CheckpointError: its checkpoint does not fit its config.
     """
-    from mdpd_plugins.training.config import load_config
-
-    work_dir = Path(work_dir)
-    if not (work_dir / "config.py").is_file():
-        raise ConfigError(f"{str(work_dir)!r} holds no config.py: it is not a work directory of a training run")
+    work_dir, out = Path(work_dir), Path(out)
+    if not (work_dir / RUN_CONFIG).is_file():
+        raise ConfigError(f"{str(work_dir)!r} holds no {RUN_CONFIG}: it is not a work directory of a training run")
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ConfigError(f"{str(out)!r} exists and is not empty: give a folder that does not exist yet")
     checkpoint = latest_checkpoint(work_dir)
-    config = load_config(work_dir / "config.py")
-    config.work_dir = str(work_dir)
+    config = load_config(work_dir / RUN_CONFIG)
     experiment = build_experiment(config)
-    state = read_state_dict(checkpoint)
-    try:
-        experiment.distiller.load_state_dict(state)
-    except RuntimeError as error:
-        raise CheckpointError(f"{checkpoint} does not fit {work_dir / 'config.py'}: {error}") from error
-    metrics = evaluate(experiment)
-    finish(experiment, metrics, Path(out), None)
-    return Path(out)
+    experiment.distiller.load_state_dict(load_run(experiment, checkpoint))
+    trained = work_dir / "summary.json"
+    memory = json.loads(trained.read_text())["memory"] if trained.is_file() else {}
+    print_summary(finish(experiment, evaluate(experiment), out, memory))
+    return out
 
 
 def evaluate(experiment: Experiment) -> dict[str, float]:
@@ -177,11 +206,12 @@ def evaluate(experiment: Experiment) -> dict[str, float]:
 
 
 def check_writable(work_dir: Path) -> None:
-    """Create `work_dir` and prove it can be written.
+    """Prove that `work_dir` can be made and written, and leave no trace of the attempt.
 
     Raises:
         ConfigError: it cannot.
     """
+    missing = [p for p in (work_dir, *work_dir.parents) if not p.exists()]
     try:
         work_dir.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=work_dir):
@@ -190,20 +220,43 @@ def check_writable(work_dir: Path) -> None:
         raise ConfigError(
             f"work directory {str(work_dir)!r} cannot be written ({error.strerror}): give another with --work-dir"
         ) from error
+    finally:
+        for folder in missing:
+            if folder.is_dir() and not any(folder.iterdir()):
+                folder.rmdir()
+
+
+def check_replaceable(export_dir: Path) -> None:
+    """An export replaces an earlier one, and nothing else.
+
+    Raises:
+        ConfigError: the folder holds something that is not an export.
+    """
+    if export_dir.is_file() or (export_dir.is_dir() and any(export_dir.iterdir()) and not is_export(export_dir)):
+        raise ConfigError(
+            f"export_dir={str(export_dir)!r} holds something that is no earlier export, and an export replaces the "
+            f"whole folder: give one that does not exist yet"
+        )
 
 
 def _announce(experiment: Experiment) -> None:
-    origin = origin_of(experiment.adapter.model)
     console = Console(stderr=True)
-    console.print(f"weights: {origin}")
-    if notice := random_notice(origin):
-        console.print(notice, style="bold red")
+    weights, *notice = _origin_lines(experiment).splitlines()
+    console.print(weights)
+    for line in notice:
+        console.print(line, style="bold red")
+
+
+def _origin_lines(experiment: Experiment) -> str:
+    # Two lines: those of more than one line go to the log's file, and the screen has seen them.
+    origin = origin_of(experiment.adapter.model)
+    return f"weights: {origin}\n{random_notice(origin)}"
 
 
 def _measured_aside(config: Config) -> StepMemory:
     # Its own experiment, so that the run itself starts untouched; freed before the run is built.
     experiment = build_experiment(config)
-    return measure_step(experiment, next(iter(experiment.train_loader)))
+    return measure_step(experiment, first_batch(experiment.train_loader))
 
 
 def _parameters(experiment: Experiment) -> dict[str, int]:

@@ -4,19 +4,27 @@ from __future__ import annotations
 
 import logging
 import os
+import warnings
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.dist import all_reduce_params, is_distributed
 from mmengine.hooks import Hook
-from mmengine.optim import OptimWrapper
-from mmengine.registry import HOOKS, OPTIM_WRAPPERS, RUNNERS
-from mmengine.runner import Runner
+from mmengine.registry import HOOKS, LOOPS, RUNNERS
+from mmengine.runner import IterBasedTrainLoop, Runner
 
-from mdpd_plugins.registry.errors import ConfigError
+from mdpd_plugins.adapters import origin_of
+from mdpd_plugins.engine import NonFiniteLossError
+from mdpd_plugins.training.optim import follow_config
 
 PLAIN = (str, int, float, bool, type(None))
+# What mmengine says about itself at every start. It stays in the log file.
+NOT_FOR_THE_SCREEN = ("will be deprecated in future", "is the alias of", "Advance dataloader")
+
+
+class NonFiniteWeightError(NonFiniteLossError):
+    """A weight became NaN or infinite although the loss it came from was finite."""
 
 
 @RUNNERS.register_module()
@@ -32,7 +40,7 @@ class FadingRunner(Runner):
         logger = super().build_logger(*args, **kwargs)
         for handler in logger.handlers:
             if type(handler) is logging.StreamHandler:
-                handler.addFilter(lambda record: "\n" not in record.getMessage())
+                handler.addFilter(_for_the_screen)
         return logger
 
     def wrap_model(self, model_wrapper_cfg, model):
@@ -41,32 +49,65 @@ class FadingRunner(Runner):
 
         return model.to(get_device())
 
+    def train(self):
+        """As mmengine's, without PyTorch's warning that a schedule moves on where the optimiser does not.
+
+        The backbone's turn comes at every n-th step only, and its schedule counts all of them.
+        """
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Detected call of `scheduler.step", category=UserWarning)
+            return super().train()
+
+    def resume(self, filename, *args, **kwargs) -> None:
+        """As mmengine's; a learning rate or a length that the config has changed takes effect from here on."""
+        wanted = {k: [g["initial_lr"] for g in w.param_groups] for k, w in self.optim_wrapper.items()}
+        super().resume(filename, *args, **kwargs)
+        for name, wrapper in self.optim_wrapper.items():
+            follow_config(wrapper, self.param_schedulers[name][0], wanted[name], self.max_iters)
+
     def save_checkpoint(self, out_dir, filename, *args, **kwargs) -> None:
-        """As mmengine's, through a temporary name: a kill while writing leaves the previous checkpoints valid."""
+        """As mmengine's, through a temporary name: a kill while writing leaves the previous checkpoints valid.
+
+        Raises:
+            NonFiniteWeightError: a weight is not finite; nothing is written.
+        """
+        for name, parameter in self.model.named_parameters():
+            if parameter.requires_grad and not torch.isfinite(parameter).all():
+                raise NonFiniteWeightError(
+                    f"step {self.iter + 1}: the weight {name} is not finite any more, so this step is not saved. "
+                    f"Training stops here. Lower the learning rate of that path"
+                )
         temporary = f".{filename}.part"
         super().save_checkpoint(out_dir, temporary, *args, **kwargs)
         if self.rank == 0:
             os.replace(Path(out_dir) / temporary, Path(out_dir) / filename)
 
 
-@OPTIM_WRAPPERS.register_module()
-class AveragedOptimWrapper(OptimWrapper):
-    """An OptimWrapper that averages gradients over processes before it steps."""
+def _for_the_screen(record: logging.LogRecord) -> bool:
+    message = record.getMessage()
+    return "\n" not in message and not any(phrase in message for phrase in NOT_FOR_THE_SCREEN)
 
-    def step(self, **kwargs) -> None:
-        """Average, then clip and step as mmengine does."""
-        if is_distributed():
-            parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
-            for p in parameters:
-                if p.grad is None:
-                    p.grad = torch.zeros_like(p)
-            all_reduce_params([p.grad for p in parameters], coalesce=True, op="mean")
-        super().step(**kwargs)
+
+@LOOPS.register_module()
+class ResumableLoop(IterBasedTrainLoop):
+    """mmengine's loop, except that a resume does not read the batches that went by."""
+
+    def run(self):
+        """Train from where the checkpoint was written to the last step."""
+        if self._iter:
+            self.dataloader.batch_sampler.start_at(self._iter)
+            # The parent asks for every batch that went by and throws it away; these cost nothing.
+            self.dataloader_iterator = chain(repeat(None, self._iter), iter(self.dataloader))
+        try:
+            return super().run()
+        finally:
+            # Loader processes end with their iterator, but take seconds if the garbage collector has to find it.
+            self.dataloader_iterator = None
 
 
 @HOOKS.register_module()
 class PlainCheckpointHook(Hook):
-    """Leaves only tensors and plain values in a checkpoint.
+    """Leaves only tensors and plain values in a checkpoint, and adds where the run's weights came from.
 
     mmengine's message hub pickles its history objects, which PyTorch's safe loading refuses, so mmengine could
     not resume its own file. The histories smooth the printed log and nothing else.
@@ -84,6 +125,7 @@ class PlainCheckpointHook(Hook):
             "resumed_keys": {k: v for k, v in hub["resumed_keys"].items() if k in info},
         }
         checkpoint["meta"] = {k: v for k, v in checkpoint["meta"].items() if _plain(v)}
+        checkpoint["meta"]["weights"] = origin_of(runner.model.backbone)
 
 
 def _plain(value: Any) -> bool:
@@ -94,19 +136,4 @@ def _plain(value: Any) -> bool:
     return type(value) in PLAIN
 
 
-def latest_checkpoint(work_dir: str | Path) -> Path:
-    """The newest complete `iter_*.pth` in a work directory.
-
-    Raises:
-        ConfigError: there is none.
-    """
-    found = [p for p in Path(work_dir).glob("iter_*.pth") if p.stem[5:].isdigit()]
-    if not found:
-        raise ConfigError(
-            f"there is nothing to resume in {str(work_dir)!r}: it holds no iter_*.pth. Check --work-dir, or start "
-            f"without --resume"
-        )
-    return max(found, key=lambda p: int(p.stem[5:]))
-
-
-__all__ = ["AveragedOptimWrapper", "FadingRunner", "PlainCheckpointHook", "latest_checkpoint"]
+__all__ = ["FadingRunner", "NonFiniteWeightError", "PlainCheckpointHook", "ResumableLoop"]

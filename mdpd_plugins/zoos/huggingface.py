@@ -6,7 +6,7 @@ from typing import Any
 
 from mdpd_plugins.registry import BackboneSpec, EnvironmentReport, Register, hookimpl, resolve
 from mdpd_plugins.zoos import installed
-from mdpd_plugins.zoos.huggingface_models import ARCHITECTURES, modality
+from mdpd_plugins.zoos.huggingface_models import ARCHITECTURES, modality, model_types
 
 ZOO = "huggingface"
 EXTRA = "pip install 'mdpd-plugins[huggingface]'"
@@ -18,17 +18,24 @@ def register_backbones(register: Register) -> None:
         register.unavailable(ZOO, reason="transformers is not installed", fix=EXTRA)
         return
     for name, architecture in ARCHITECTURES.items():
-        register(
-            BackboneSpec(
-                f"{ZOO}/{name}",
-                build="mdpd_plugins.adapters.huggingface:build",
-                family=architecture.family,
-                modality=modality(architecture),
-                summary=f"{architecture.hub} on the hub",
-                requires=("transformers",),
-                adapter="mdpd_plugins.adapters.huggingface:HuggingFaceAdapter",
-            )
-        )
+        summary = f"{architecture.hub} on the hub"
+        register(_spec(name, architecture.family, modality(architecture), summary))
+    for model_type, reads in model_types().items():
+        summary = f"any {model_type} checkpoint, given as pretrained="
+        register(_spec(model_type, model_type, "image-text" if len(reads) > 1 else reads[0], summary))
+
+
+def _spec(name: str, family: str, modality: str, summary: str) -> BackboneSpec:
+    return BackboneSpec(
+        f"{ZOO}/{name}",
+        build="mdpd_plugins.adapters.huggingface:build",
+        family=family,
+        modality=modality,
+        summary=summary,
+        requires=("transformers",),
+        adapter="mdpd_plugins.adapters.huggingface:HuggingFaceAdapter",
+        small="mdpd_plugins.reduction.huggingface:small",
+    )
 
 
 @hookimpl

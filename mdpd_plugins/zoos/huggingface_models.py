@@ -1,9 +1,17 @@
-"""The transformers models that are listed by name: plain data, read by the plugin and by the adapter."""
+"""The transformers models there are: those listed by name, and every model type that has a classifier.
+
+Plain data, read by the plugin and by the adapter. Model types are read off the installed transformers' source.
+"""
 
 from __future__ import annotations
 
+import ast
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
+
+from mdpd_plugins.zoos import installed
+from mdpd_plugins.zoos.cache import cached
 
 IMAGE, TEXT = "AutoModelForImageClassification", "AutoModelForSequenceClassification"
 
@@ -13,7 +21,7 @@ class Architecture:
     """A named model.
 
     Attributes:
-        hub: its hub id. family: what it is listed under. model_type: transformers' name of the architecture.
+        hub: its hub id; "" for a model type as such. family: what it is listed under. model_type: transformers' name of the architecture.
         config: fields that differ from the type's defaults, so that it can be built without the hub.
         auto_class: the transformers class that builds its classifier.
         package: a distribution that carries its weights, under `model/`; "" for none.
@@ -50,9 +58,80 @@ ARCHITECTURES = {
 }
 
 
+CACHE_FORMAT = 1
+_TABLES = {
+    "MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES": "image",
+    "MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES": "text",
+}
+
+
+def model_types() -> dict[str, list[str]]:
+    """Model type -> what its classifiers read ("image", "text"), for every type that has one; sorted.
+
+    Empty without transformers. Its table is parsed and not imported, and kept in the cache for this version.
+    """
+    folder = installed.package_folder("transformers")
+    table = folder / "models" / "auto" / "modeling_auto.py" if folder else None
+    if table is None or not table.is_file():
+        return {}
+    key = {
+        "format": CACHE_FORMAT,
+        "version": installed.version("transformers"),
+        "table": str(table),
+        "changed": table.stat().st_mtime_ns,
+    }
+    found: dict[str, list[str]] = cached("transformers-models", key, lambda: read_model_types(table), _valid)
+    return found
+
+
+def read_model_types(table: Path) -> dict[str, list[str]]:
+    """Read the tables of classifiers in transformers' `modeling_auto.py`."""
+    found: dict[str, list[str]] = {}
+    for node in ast.parse(table.read_text(encoding="utf-8")).body:
+        if not isinstance(node, ast.Assign) or not isinstance(node.targets[0], ast.Name):
+            continue
+        reads = _TABLES.get(node.targets[0].id)
+        if reads and isinstance(node.value, ast.Call) and node.value.args:
+            for row in getattr(node.value.args[0], "elts", []):
+                model_type = row.elts[0].value if isinstance(row, ast.Tuple) else None
+                if isinstance(model_type, str):
+                    found.setdefault(model_type, []).append(reads)
+    return dict(sorted(found.items()))
+
+
+def _valid(value: Any) -> bool:
+    return (
+        isinstance(value, dict)
+        and bool(value)
+        and all(isinstance(v, list) and v and set(v) <= {"image", "text"} for v in value.values())
+    )
+
+
+def architecture(name: str, head: str = "") -> Architecture:
+    """The named model `name`, or the plain one of the model type `name`.
+
+    Args:
+        head: "image" or "text", for a type that has both classifiers; by default the first.
+    """
+    if name in ARCHITECTURES:
+        return ARCHITECTURES[name]
+    heads = model_types().get(name, ["text"])
+    chosen = head if head in heads else heads[0]
+    return Architecture("", name, name, auto_class=IMAGE if chosen == "image" else TEXT)
+
+
 def modality(architecture: Architecture) -> str:
     """"image" or "text": what the architecture's classifier reads."""
     return "image" if architecture.auto_class == IMAGE else "text"
 
 
-__all__ = ["ARCHITECTURES", "IMAGE", "TEXT", "Architecture", "modality"]
+__all__ = [
+    "ARCHITECTURES",
+    "IMAGE",
+    "TEXT",
+    "Architecture",
+    "architecture",
+    "modality",
+    "model_types",
+    "read_model_types",
+]

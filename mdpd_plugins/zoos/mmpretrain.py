@@ -43,6 +43,7 @@ def register_backbones(register: Register) -> None:
                 modality=modality,
                 requires=("mmpretrain", "mmcv"),
                 adapter="mdpd_plugins.adapters.mmpretrain:MMPretrainAdapter",
+                small="mdpd_plugins.reduction.mmpretrain:small",
             )
         )
 

@@ -32,6 +32,7 @@ def register_backbones(register: Register) -> None:
                 modality="image-text",
                 requires=("open_clip",),
                 adapter="mdpd_plugins.adapters.open_clip:OpenCLIPAdapter",
+                small="mdpd_plugins.reduction.open_clip:small",
             )
         )
 

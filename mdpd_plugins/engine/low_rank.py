@@ -1,0 +1,87 @@
+"""Low-rank updates of the backbone's linear layers, by peft, merged into the plain weights at fading."""
+
+from __future__ import annotations
+
+import re
+
+from torch import nn
+
+from mdpd_plugins.adapters import Adapter
+from mdpd_plugins.registry.errors import CapabilityError, MissingDependencyError
+
+# LoRA's usual places (arXiv:2106.09685, sec. 4.2): query and value; fused projections count as both.
+_QUERY_VALUE = re.compile(
+    r"(^|\.)(q|v|query|value|q_proj|v_proj|q_lin|v_lin|qkv|qkv_proj|query_key_value|c_attn|Wqkv)$"
+)
+
+
+def low_rank_targets(adapter: Adapter, *, everywhere: bool) -> list[str]:
+    """Names of the modules in the blocks that get an update.
+
+    Args:
+        everywhere: all linear layers; otherwise query and value projections. `nn.MultiheadAttention` is one target:
+            it never calls its inner linear layer.
+
+    Raises:
+        CapabilityError: the blocks have none.
+    """
+    found: list[str] = []
+    for block_name, block in adapter.named_blocks:
+        inside: list[str] = []
+        for name, module in block.named_modules():
+            full = f"{block_name}.{name}" if name else block_name
+            if any(full.startswith(f"{m}.") for m in inside):
+                continue
+            if isinstance(module, nn.MultiheadAttention):
+                inside.append(full)
+                found.append(full)
+            elif isinstance(module, nn.Linear) and (everywhere or _QUERY_VALUE.search(name)):
+                found.append(full)
+    if not found:
+        what = "linear layers" if everywhere else "query and value projections"
+        raise CapabilityError(f"{adapter.name} has no {what} in its blocks that a low-rank update could go to")
+    return found
+
+
+def inject(adapter: Adapter, *, everywhere: bool, rank: int) -> dict[str, nn.Parameter]:
+    """Put peft's LoRA layers into the backbone, in place.
+
+    Args:
+        rank: r. The scale alpha / r is 2 (our choice: peft's common setting alpha = 2 r).
+
+    Returns:
+        Key in the changed model -> low-rank parameter.
+
+    Raises:
+        MissingDependencyError: peft is not installed.
+    """
+    try:
+        from peft import LoraConfig, inject_adapter_in_model
+    except ImportError as error:
+        raise MissingDependencyError("low-rank updates need peft: pip install 'mdpd-plugins[lora]'") from error
+    targets = low_rank_targets(adapter, everywhere=everywhere)
+    config = LoraConfig(r=rank, lora_alpha=2 * rank, lora_dropout=0.0, target_modules=targets)
+    inject_adapter_in_model(config, adapter.model)
+    adapter.model.eval()
+    return {n: p for n, p in adapter.parameters().items() if ".lora_" in n}
+
+
+def merge(model: nn.Module) -> int:
+    """Add every update to the weight it belongs to and put the plain layers back.
+
+    Returns:
+        How many layers were merged; 0 for a model without updates.
+    """
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    names = [n for n, m in model.named_modules() if isinstance(m, BaseTunerLayer)]
+    # Inner layers first: peft wraps the projection inside an attention layer that it wraps too.
+    for name in sorted(names, key=lambda n: -n.count(".")):
+        layer = model.get_submodule(name)
+        layer.merge()  # type: ignore[operator]
+        parent, _, attribute = name.rpartition(".")
+        setattr(model.get_submodule(parent), attribute, layer.get_base_layer())  # type: ignore[operator]
+    return len(names)
+
+
+__all__ = ["inject", "low_rank_targets", "merge"]

@@ -1,0 +1,205 @@
+"""Checks of forwards: replay, traces, attention maps, other batch and input sizes, padding."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from mdpd_plugins.adapters import Adapter
+from mdpd_plugins.registry.errors import CapabilityError
+from mdpd_plugins.testing.outcome import NotApplicable
+from mdpd_plugins.testing.specimen import Specimen
+
+TOLERANCE = 1e-4  # of kernels that sum in another order for another batch or length
+
+
+def tail(s: Specimen) -> str:
+    """The last hidden state, pushed through the zoo's own norm, pool and head, gives the model's output bit for bit."""
+    a, last = s.pristine, len(s.pristine.blocks()) - 1
+    with torch.no_grad():
+        again = a.forward_head(s.inputs, s.seen, s.seen.hidden[last])
+        other = a.forward_head(s.inputs, s.seen, s.seen.hidden[last] + torch.randn_like(s.seen.hidden[last]))
+    assert torch.equal(again, s.logits), f"the outputs differ by up to {(again - s.logits).abs().max():.1e}"
+    assert not torch.equal(other, s.logits), "another last hidden state gives the same output: it is not what is read"
+    return f"logits {tuple(again.shape)}"
+
+
+def trace(s: Specimen) -> str:
+    """Capture leaves no hook and no changed attribute, also after an exception inside, and changes no output."""
+    a = s.pristine
+    before = _snapshot(a.model)
+    with torch.no_grad():
+        reference = a.forward(s.inputs)
+        with a.capture(keep_calls=True):
+            inside = a.forward(s.inputs)
+        try:
+            with a.capture(attention=True), a.recompute():
+                a.forward(s.inputs)
+                raise _Stop
+        except (_Stop, CapabilityError):
+            pass
+        after = a.forward(s.inputs)
+    changed = [name for name, now in _snapshot(a.model).items() if before.get(name) != now]
+    assert not changed, f"capture left something on {changed[:3]}"
+    assert torch.equal(reference, inside), "the output inside a capture differs"
+    assert torch.equal(reference, after), "the output after a capture differs"
+    return ""
+
+
+class _Stop(Exception):
+    pass
+
+
+def _snapshot(model: nn.Module) -> dict[str, Any]:
+    hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+    return {
+        name: (
+            sorted(module.__dict__),
+            [len(module.__dict__.get(h, ())) for h in hooks],
+            module.__dict__.get("forward"),
+            module.training,
+            [(k, id(p), p._version, p.requires_grad) for k, p in module._parameters.items() if p is not None],
+        )
+        for name, module in model.named_modules()
+    }
+
+
+def attention(s: Specimen) -> str:
+    """Attention maps of every block have rows that sum to 1 and agree with the model's own eager maps.
+
+    A backbone without attention over all tokens raises a capability error; then this is not applicable, unless the
+    model itself can return such maps.
+    """
+    a = s.pristine
+    try:
+        with torch.no_grad(), a.capture(attention=True) as seen:
+            a.forward(s.inputs)
+    except CapabilityError as error:
+        own = _own_maps(s)
+        tokens = [h.shape[1] for h in s.seen.hidden.values()]
+        full = own is not None and [m.shape[-2:] for m in own] == [(t, t) for t in tokens]
+        # Rows that do not sum to 1 (attention sinks) are no maps over all tokens.
+        full = full and all(((m.float().sum(-1) - 1).abs() < 1e-3).all() for m in own or ())
+        assert not full, f"the model itself returns attention maps, but the adapter says: {error}"
+        raise NotApplicable(str(error).partition(". Give")[0]) from error
+    valid = a.attention_mask(s.inputs)
+    for i, weights in seen.attention.items():
+        tokens = seen.hidden[i].shape[1]
+        assert weights.dim() == 4 and weights.shape[-2:] == (tokens, tokens), f"block {i}: {tuple(weights.shape)}"
+        sums = weights.float().sum(-1)
+        masked = valid is not None and valid.shape[1] == tokens
+        real = valid[:, None].expand_as(sums) if masked else torch.ones_like(sums, dtype=torch.bool)
+        off = (sums - 1).abs()[real].max()
+        assert off < 1e-3, f"block {i}: rows sum to 1 only within {off:.1e}"
+    own = _own_maps(s)
+    if own is None or len(own) != len(seen.attention):
+        return f"{len(seen.attention)} maps"
+    for i, theirs in enumerate(own):
+        ours = seen.attention[i]
+        assert theirs.shape == ours.shape, f"block {i}: {tuple(ours.shape)}, the model's own is {tuple(theirs.shape)}"
+        rows = torch.ones_like(ours[:, 0, :, 0], dtype=torch.bool) if valid is None else valid
+        off = (theirs - ours).abs().amax((1, 3))[rows].max()
+        assert off < 1e-5, f"block {i} differs from the model's own map by {off:.1e}"
+    return f"{len(own)} maps, equal to the model's own eager ones"
+
+
+def _own_maps(s: Specimen) -> list[torch.Tensor] | None:
+    """The maps that a model returns itself when asked to compute attention eagerly, or None."""
+    a = s.fresh()
+    if not hasattr(a.model, "set_attn_implementation"):
+        return None
+    try:
+        a.model.set_attn_implementation("eager")
+        a.model.config.output_attentions = True
+        taken: list[Any] = []
+        handle = a.model.register_forward_hook(lambda m, i, o: taken.append(o))
+        with torch.no_grad():
+            a.forward(s.inputs)
+        handle.remove()
+    except Exception:  # whatever a model raises where it cannot return maps
+        return None
+    out = taken[0]
+    if getattr(out, "attentions", None) is not None:
+        maps = list(out.attentions)
+    else:
+        maps = [*(getattr(out, "encoder_attentions", None) or ()), *(getattr(out, "decoder_attentions", None) or ())]
+    good = maps and all(isinstance(m, torch.Tensor) and m.dim() == 4 for m in maps)
+    return maps if good else None
+
+
+def batch_of_one(s: Specimen) -> str:
+    """One sample alone gives the same output and hidden states as in a batch, to tolerance."""
+    a = s.pristine
+    one = {k: v[:1] for k, v in s.inputs.items()}
+    with torch.no_grad(), a.capture() as seen:
+        alone = a.forward(one)
+    _same(alone, s.logits[:1], "the logits of one sample alone")
+    for i, hidden in seen.hidden.items():
+        assert hidden.shape == s.seen.hidden[i][:1].shape, f"block {i} leaves {tuple(hidden.shape)} for one sample"
+    return ""
+
+
+def odd_size(s: Specimen) -> str:
+    """An image of another, oblong size goes through capture and tail, where the model takes one."""
+    image = s.inputs.get("image")
+    if image is None:
+        raise NotApplicable("it reads text")
+    a, (height, width) = s.pristine, image.shape[-2:]
+    other = {"image": torch.randn(1, image.shape[1], height + height // 2, 2 * width - 1, generator=_seeded())}
+    try:
+        with torch.no_grad():
+            reference = a.forward(other)
+    except Exception as error:
+        raise NotApplicable(f"the model refuses {tuple(other['image'].shape[-2:])}: {_line(error)}") from error
+    _replays(a, other, reference)
+    return f"{tuple(other['image'].shape[-2:])} instead of {(height, width)}"
+
+
+def padding(s: Specimen) -> str:
+    """A text that is padded beside a longer one gives the same output as alone, to tolerance."""
+    if "input_ids" not in s.inputs:
+        raise NotApplicable("it reads images")
+    a, mask = s.pristine, s.pristine.attention_mask(s.inputs)
+    if mask is None or bool(mask.all()):
+        raise NotApplicable("its texts are not padded")
+    row = int((~mask).sum(1).argmax())
+    length = int(mask[row].sum())
+    alone = {k: v[row : row + 1, :length] for k, v in s.inputs.items()}
+    try:
+        with torch.no_grad():
+            reference = a.forward(alone)
+    except Exception:
+        # A tower of fixed context: then what stands in the padding must not matter.
+        filled = {k: v.clone() for k, v in s.inputs.items()}
+        filled["input_ids"][row, length:] = filled["input_ids"][row, 1]
+        with torch.no_grad():
+            _same(a.forward(filled)[row], s.logits[row], "the output with other content in the padding")
+        return "fixed length; the content of padding has no influence"
+    _same(s.logits[row : row + 1], reference, "the output of the padded text")
+    return f"{length} of {mask.shape[1]} tokens"
+
+
+def _replays(a: Adapter, inputs: dict[str, torch.Tensor], reference: torch.Tensor) -> None:
+    with torch.no_grad():
+        with a.capture(keep_calls=True) as seen:
+            a.forward(inputs)
+        again = a.forward_head(inputs, seen, seen.hidden[len(a.blocks()) - 1])
+    assert torch.equal(again, reference), "the last hidden state through the tail differs from the model's output"
+
+
+def _same(ours: torch.Tensor, theirs: torch.Tensor, what: str) -> None:
+    off = (ours - theirs).abs().max() / theirs.abs().max().clamp(min=1e-3)
+    assert off < TOLERANCE, f"{what} differs by {off:.1e} of its size"
+
+
+def _seeded() -> torch.Generator:
+    return torch.Generator().manual_seed(1)
+
+
+def _line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:120]
+
+
+__all__ = ["attention", "batch_of_one", "odd_size", "padding", "tail", "trace"]

@@ -1,0 +1,152 @@
+"""Methods side by side on one model, batch and data: memory, seconds per step, inference latency."""
+
+from __future__ import annotations
+
+import json
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mdpd_plugins.registry.errors import MDPDError
+
+# Every name of the comparison: overrides of a configuration's `distill` section.
+BENCH_METHODS: dict[str, dict[str, Any]] = {
+    "full": {"method": "full"},
+    "lora": {"method": "lora"},
+    "lora_checkpointed": {"method": "lora", "recompute": True},
+    "norm": {"method": "norm"},
+    "norm_checkpointed": {"method": "norm", "recompute": True},
+    "linear": {"method": "linear"},
+    "ladder": {"method": "ladder"},
+    "mdpd": {"method": "mdpd"},
+    "mdpd_low_memory": {"method": "mdpd_low_memory"},
+    "mdpd_last_k": {"method": "mdpd", "norm_gradient": "last_k"},
+    "mdpd_local": {"method": "mdpd", "norm_gradient": "local"},
+    "mdpd_head": {"method": "mdpd_head"},
+}
+
+
+class _Process:
+    """One worker; `ask` sends a request and waits for its answer."""
+
+    def __init__(self, method: str):
+        self.method = method
+        self.errors = tempfile.TemporaryFile("w+")
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "mdpd_plugins.training.bench_worker"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self.errors,
+            text=True,
+        )
+
+    def ask(self, do: str, **request: Any) -> dict[str, Any]:
+        assert self.process.stdin is not None and self.process.stdout is not None
+        try:
+            self.process.stdin.write(json.dumps({"do": do, **request}) + "\n")
+            self.process.stdin.flush()
+            answer = self.process.stdout.readline()
+        except BrokenPipeError:
+            answer = ""
+        if not answer:
+            self.process.wait()
+            self.errors.seek(0)
+            raise MDPDError(f"benchmark of {self.method} failed at {do!r}:\n{self.errors.read()[-2000:]}")
+        return json.loads(answer)
+
+    def close(self) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        self.process.wait()
+        self.errors.close()
+
+
+def bench(
+    config: Path, methods: Sequence[str], options: dict[str, Any], *, device: str = "cpu", rounds: int = 5
+) -> dict[str, Any]:
+    """Compare methods; see docs/memory.md for what each figure means.
+
+    Args:
+        config: a config file. methods: names in BENCH_METHODS. options: `--cfg-options` for all of them.
+        device: "cpu" or "cuda". rounds: timed cycles a method, taken in turn so that a slow moment of the machine
+            falls on all of them; one more before them warms up.
+
+    Returns:
+        {"results": [one dict a method], "environment": {...}}.
+
+    Raises:
+        MDPDError: a method failed, with its output.
+    """
+    processes: dict[str, _Process] = {}
+    rows: dict[str, dict[str, Any]] = {}
+    try:
+        for method in methods:
+            print(f"building {method}", file=sys.stderr, flush=True)
+            processes[method] = _Process(method)
+            overrides = {f"distill.{k}": v for k, v in BENCH_METHODS[method].items()}
+            built = processes[method].ask("build", config=str(config), options={**options, **overrides}, device=device)
+            rows[method] = {"method": method, **built}
+            memory = processes[method].ask("memory")
+            rows[method]["training_state_bytes"] = memory["total"]
+            rows[method]["memory"] = memory
+        seconds: dict[str, list[float]] = {m: [] for m in methods}
+        for i in range(rounds + 1):
+            for method in methods:
+                print(f"round {i}/{rounds}: {method}", file=sys.stderr, flush=True)
+                taken = processes[method].ask("cycle")["seconds"]
+                if i:
+                    seconds[method].append(taken)
+        for method in methods:
+            rows[method].update(processes[method].ask("inference"))
+    finally:
+        for process in processes.values():
+            process.close()
+    for method, taken in seconds.items():
+        spread = {"min": min(taken), "median": statistics.median(taken), "max": max(taken)}
+        rows[method]["step_seconds"] = spread
+        if "lora" in seconds:
+            pairs = [a / b for a, b in zip(taken, seconds["lora"], strict=True)]
+            rows[method]["step_ratio_to_lora"] = statistics.median(pairs)
+    return {"results": [rows[m] for m in methods], "environment": environment(config, options, device, rounds)}
+
+
+def environment(config: Path, options: dict[str, Any], device: str, rounds: int) -> dict[str, Any]:
+    """What the figures were taken on."""
+    return {
+        "config": str(config),
+        "options": options,
+        "rounds": rounds,
+        "device": torch.cuda.get_device_name() if device == "cuda" else f"cpu, {torch.get_num_threads()} threads",
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+    }
+
+
+def markdown(found: dict[str, Any]) -> str:
+    """The results as a Markdown table, ratios to full fine-tuning and LoRA beside the figures."""
+    rows = {r["method"]: r for r in found["results"]}
+    full, lora = (rows.get(m, {}).get("training_state_bytes") for m in ("full", "lora"))
+    lines = [
+        "| method | trainable | training state (MiB) | of full | of LoRA | s/step (min, median, max) | time of LoRA's "
+        "| inference of plain |",
+        "| --- |" + " --- |" * 7,
+    ]
+    for r in found["results"]:
+        state, s = r["training_state_bytes"], r["step_seconds"]
+        of = [f"{state / base:.3f}" if base else "-" for base in (full, lora)]
+        time = f"{r['step_ratio_to_lora']:.2f}" if "step_ratio_to_lora" in r else "-"
+        lines.append(
+            f"| {r['method']} | {r['trainable_parameters']:,} | {state / 2**20:.1f} | {of[0]} | {of[1]} | "
+            f"{s['min']:.2f}, {s['median']:.2f}, {s['max']:.2f} | {time} | {r['inference_ratio_to_plain']:.2f} |"
+        )
+    return "\n".join(lines)
+
+
+__all__ = ["BENCH_METHODS", "bench", "environment", "markdown"]

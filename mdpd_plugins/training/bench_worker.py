@@ -1,0 +1,118 @@
+"""One method of a benchmark in a process of its own; it does what it is told over a pipe.
+
+`python -m mdpd_plugins.training.bench_worker` reads one JSON request a line and answers each with one JSON line:
+`{"do": "build", "config": FILE, "options": {...}}`, then "memory", "cycle", "inference".
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from mdpd_plugins.adapters import build_backbone
+from mdpd_plugins.engine import fade
+from mdpd_plugins.training.config import load_config
+from mdpd_plugins.training.experiment import Experiment, build_experiment
+from mdpd_plugins.training.memory import measure_step
+
+INFERENCE_PAIRS = 7
+
+
+class Worker:
+    """State between requests: the experiment and one fixed batch."""
+
+    def __init__(self) -> None:
+        self.experiment: Experiment | None = None
+        self.batch: dict[str, Any] = {}
+
+    def build(self, config: str, options: dict[str, Any], device: str) -> dict[str, Any]:
+        """Build the method; answers its parameter counts."""
+        experiment = build_experiment(load_config(config, options))
+        experiment.distiller.to(device)
+        self.experiment = experiment
+        self.batch = next(iter(experiment.train_loader))
+        trainable = sum(p.numel() for p in experiment.distiller.trainable.values())
+        side = sum(p.numel() for p in experiment.distiller.side_parameters())
+        return {"trainable_parameters": trainable + side, "batch_size": len(self.batch["labels"])}
+
+    def memory(self) -> dict[str, Any]:
+        """Bytes of a step in which both phases take their turn (and PyTorch's own peak on a GPU)."""
+        assert self.experiment is not None
+        if torch.cuda.is_available():
+            torch.cuda.reset_peak_memory_stats()
+        held = measure_step(self.experiment, self.batch).as_dict()
+        if torch.cuda.is_available():
+            held["cuda_peak"] = torch.cuda.max_memory_allocated()
+        return held
+
+    def cycle(self) -> dict[str, Any]:
+        """Seconds per step, averaged over one whole cycle of phases (a backbone step every k side steps)."""
+        assert self.experiment is not None
+        distiller = self.experiment.distiller
+        steps = distiller.settings.backbone_every if distiller.trainable else 1
+        # Past the warm-up, at the start of a cycle.
+        distiller.step.fill_(steps * (1 + self.experiment.max_steps // steps))
+        seconds = timed(lambda: [distiller.train_step(self.batch, self.experiment.optim) for _ in range(steps)])
+        return {"seconds": seconds / steps}
+
+    def inference(self) -> dict[str, Any]:
+        """Latency of what would be deployed over that of a freshly built plain backbone, the median of pairs."""
+        assert self.experiment is not None
+        experiment, config = self.experiment, self.experiment.config
+        inputs = {k: v.to(experiment.adapter.device) for k, v in self.batch["inputs"].items()}
+        options = dict(config.backbone.options)
+        if config.data.input_size is not None:
+            options.setdefault("image_size", config.data.input_size)
+        plain = build_backbone(
+            config.backbone.name, pretrained=None, num_classes=experiment.task.num_outputs, **options
+        )
+        plain.model.to(experiment.adapter.device)
+        distiller = experiment.distiller
+        if distiller.trainable:
+            fade(distiller, inputs, repeats=1)
+
+            def deployed():
+                return experiment.adapter.forward(inputs)
+        else:  # ladder side-tuning deploys the backbone with its side network
+
+            def deployed():
+                return distiller.side_logits(inputs)
+
+        ratios = []
+        with torch.no_grad():
+            for i in range(INFERENCE_PAIRS + 1):
+                alone = timed(lambda: plain.forward(inputs))
+                ratios.append(timed(deployed) / alone)
+        return {"inference_ratio_to_plain": statistics.median(ratios[1:])}
+
+
+def timed(call: Callable[[], Any]) -> float:
+    """Seconds that `call` takes, the GPU's queue included."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    start = time.perf_counter()
+    call()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
+def main() -> None:
+    """Answer requests until the pipe closes."""
+    worker = Worker()
+    # Whatever a library prints must not end up between the answers.
+    answers, sys.stdout = sys.stdout, sys.stderr
+    for line in sys.stdin:
+        request = json.loads(line)
+        answer = getattr(worker, request.pop("do"))(**request)
+        print(json.dumps(answer), file=answers, flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,117 @@
+"""Optimisers of the two paths: gradient accumulation, averaging over processes, and what a resume needs of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from mmengine.config import Config
+from mmengine.dist import all_reduce_params, is_distributed
+from mmengine.optim import OptimWrapper, OptimWrapperDict
+from mmengine.registry import OPTIM_WRAPPERS
+
+from mdpd_plugins.engine import Distiller
+
+
+@OPTIM_WRAPPERS.register_module()
+class AveragedOptimWrapper(OptimWrapper):
+    """An OptimWrapper that averages gradients over processes, and counts its own path's batches.
+
+    Args:
+        phases: batches that this path gets in the whole run. The last optimiser step takes whatever has been
+            accumulated by then, so that nothing is lost if `accumulative_counts` does not divide it.
+    """
+
+    def __init__(self, *args, phases: int, **kwargs):
+        super().__init__(*args, **kwargs)
+        self._max_counts = phases
+        self._remainder_counts = phases % self._accumulative_counts
+
+    @property
+    def parameters(self) -> list[torch.nn.Parameter]:
+        """What the optimiser trains."""
+        return [p for group in self.optimizer.param_groups for p in group["params"]]
+
+    def backward(self, loss: torch.Tensor, **kwargs) -> None:
+        """Differentiate, then average over processes.
+
+        After every batch and not only before a step: what has been accumulated is then the same in each process,
+        and the first one's checkpoint holds it for all.
+        """
+        super().backward(loss, **kwargs)
+        if is_distributed():
+            # Which parameters have one depends on settings and step alone: it is the same list everywhere.
+            all_reduce_params([p.grad for p in self.parameters if p.grad is not None], coalesce=True, op="mean")
+
+    def scale_loss(self, loss: torch.Tensor) -> torch.Tensor:
+        """The loss over the number of batches that its optimiser step takes together."""
+        rest_from = self._max_counts - self._remainder_counts
+        in_rest = rest_from <= self._inner_count < self._max_counts
+        return loss / (self._remainder_counts if in_rest else self._accumulative_counts)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The optimiser's state, the batches counted, and the gradients that still wait for a step."""
+        waiting = not self.should_update()
+        return {
+            **super().state_dict(),
+            "phases_done": self._inner_count,
+            "waiting": [None if p.grad is None else p.grad.clone() for p in self.parameters] if waiting else [],
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Put back what `state_dict` returned."""
+        state = dict(state_dict)
+        self._inner_count = state.pop("phases_done")
+        waiting = state.pop("waiting")
+        super().load_state_dict(state)
+        for p, gradient in zip(self.parameters, waiting or [None] * len(self.parameters), strict=True):
+            p.grad = None if gradient is None else gradient.to(p.device)
+
+
+def build_optim(distiller: Distiller, config: Config) -> OptimWrapperDict:
+    """AdamW for each path. Norm parameters decay nothing: they are scales and shifts around one and zero."""
+    optim, wrappers = config.optim, {}
+    side = distiller.side_parameters()
+    if side:
+        optimizer = torch.optim.AdamW(side, lr=optim.side_lr, weight_decay=optim.side_weight_decay)
+        wrappers["side"] = _wrap(optimizer, optim, distiller.max_steps)
+    if distiller.trainable:
+        norms = {id(p) for p in distiller.adapter.norm_parameters().values()}
+        scales = [p for p in distiller.trainable.values() if id(p) in norms]
+        rest = [p for p in distiller.trainable.values() if id(p) not in norms]
+        groups = [
+            {"params": scales, "lr": optim.norm_lr, "weight_decay": 0.0},
+            {"params": rest, "lr": optim.head_lr, "weight_decay": optim.head_weight_decay},
+        ]
+        phases = distiller.max_steps // distiller.settings.backbone_every
+        wrappers["backbone"] = _wrap(torch.optim.AdamW([g for g in groups if g["params"]]), optim, phases)
+    return OptimWrapperDict(**wrappers)
+
+
+def _wrap(optimizer: torch.optim.Optimizer, optim: Any, phases: int) -> AveragedOptimWrapper:
+    clip = {"max_norm": optim.clip_grad} if optim.clip_grad else None
+    return AveragedOptimWrapper(optimizer, clip_grad=clip, accumulative_counts=optim.accumulate, phases=phases)
+
+
+def follow_config(wrapper: OptimWrapper, scheduler: Any, initial: Sequence[float], max_steps: int) -> None:
+    """After a resume: let a changed learning rate or number of steps count from here on.
+
+    mmengine takes both from the checkpoint, so that a run which had stopped on a non-finite loss could not be
+    resumed with a lower rate. Nothing is touched where nothing has changed, to keep a resume bit for bit.
+
+    Args:
+        initial: the configured learning rate of each of `wrapper.param_groups`.
+        scheduler: its cosine schedule, which holds the number of steps as `T_max`.
+    """
+    groups = wrapper.param_groups
+    if [g["initial_lr"] for g in groups] == list(initial) and max_steps == scheduler.T_max:
+        return
+    scheduler.T_max, scheduler.base_values = max_steps, list(initial)
+    factor = (1 + math.cos(math.pi * min(1.0, scheduler.last_step / max_steps))) / 2
+    for group, rate in zip(groups, initial, strict=True):
+        group["initial_lr"], group["lr"] = rate, rate * factor
+
+
+__all__ = ["AveragedOptimWrapper", "build_optim", "follow_config"]

@@ -1,0 +1,128 @@
+"""Runs of the trainer: small configurations, and processes that start quickly and can be killed."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import socket
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from small_zoo import BACKBONES
+
+from mdpd_plugins.training import load_config, main, train
+
+WORDS = ("red", "green", "round", "fast", "cold", "late", "small", "new")
+# A server that has imported once what a run imports; each process is forked off it and has a state of its own.
+_FORKS = multiprocessing.get_context("forkserver")
+_FORKS.set_forkserver_preload(
+    ["mdpd_plugins.training", "transformers.models.vit.modeling_vit", "matplotlib.pyplot", "mpl_toolkits.mplot3d"]
+    + ["setuptools", "mdpd_plugins.adapters.huggingface", "mdpd_plugins.data.image_folder", "PIL.PngImagePlugin"]
+)
+
+
+def write_config(folder: Path, backbone: str = "hf-vit", **sections: Any) -> Path:
+    """A config file on a small backbone of `small_zoo`, with ten steps on packaged digits unless said otherwise."""
+    name, options = BACKBONES[backbone]
+    config: dict[str, Any] = {
+        "backbone": {"name": name, "pretrained": None, "options": options},
+        "data": {"source": {"type": "packaged", "name": "digits", "train_size": 40, "val_size": 16}, "batch_size": 8},
+        "distill": {"reduction": 4, "bottleneck": 8},
+        "train": {"max_steps": 10},
+    }
+    for key, value in sections.items():
+        both = isinstance(value, dict) and isinstance(config.get(key), dict)
+        config[key] = {**config[key], **value} if both else value
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "config.py"
+    path.write_text("".join(f"{key} = {value!r}\n" for key, value in config.items()))
+    return path
+
+
+def image_folder(root: Path, count: int = 10, classes: Sequence[str] = ("bright", "dark", "striped")) -> Path:
+    """Random colour pictures of changing size, `count` of each class."""
+    rng = np.random.default_rng(0)
+    for number, name in enumerate(classes):
+        folder = root / name
+        folder.mkdir(parents=True)
+        for i in range(count):
+            picture = rng.integers(0, 80, (36 + i, 44, 3)) + 80 * (number == 0)
+            picture[:: number + 1] += 60
+            Image.fromarray(picture.astype(np.uint8)).save(folder / f"{i:02}.png")
+    return root
+
+
+def text_table(path: Path, rows: int = 44) -> Path:
+    """A CSV of short texts of changing length in two classes."""
+    rng = np.random.default_rng(0)
+    lines = ["text,label"]
+    for i in range(rows):
+        words = rng.choice(WORDS, size=2 + int(rng.integers(0, 9)))
+        lines.append(f"{' '.join(words)},{'ab'[i % 2]}")
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def trained(config: Path, work_dir: Path, **options: Any) -> dict[str, Any]:
+    """Train in this process and return the summary."""
+    loaded = load_config(config, options)
+    loaded.work_dir = str(work_dir)
+    return train(loaded)
+
+
+def start(arguments: Sequence[object], log: Path, env: dict[str, str] | None = None) -> multiprocessing.Process:
+    """Start the trainer's command line in a process of its own; what it prints is appended to `log`."""
+    process = _FORKS.Process(target=_run, args=([str(a) for a in arguments], str(log), env or {}))
+    process.start()
+    return process
+
+
+def run(arguments: Sequence[object], log: Path, env: dict[str, str] | None = None) -> int:
+    """Run the trainer's command line in a process of its own; its exit status, negative for a signal."""
+    process = start(arguments, log, env)
+    process.join()
+    assert process.exitcode is not None
+    return process.exitcode
+
+
+def run_together(arguments: Sequence[object], log: Path, processes: int = 2) -> list[int]:
+    """Run the command line in several processes with the environment that torchrun gives them."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    common = {"WORLD_SIZE": str(processes), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    started = [
+        start(arguments, log, {**common, "RANK": str(rank), "LOCAL_RANK": str(rank)}) for rank in range(processes)
+    ]
+    for process in started:
+        process.join()
+    return [int(process.exitcode or 0) for process in started]
+
+
+def _run(arguments: list[str], log: str, env: dict[str, str]) -> None:
+    os.environ.update(env)
+    torch.set_num_threads(1)
+    with open(log, "a", buffering=1) as file, contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
+        try:
+            status = main(arguments)
+        except BaseException:
+            traceback.print_exc()
+            status = 1
+    sys.exit(status)
+
+
+def weights(work_dir: Path, step: int) -> dict[str, torch.Tensor]:
+    """Everything that a run had learned at a step: the state dict in its checkpoint."""
+    return torch.load(work_dir / f"iter_{step}.pth", weights_only=True)["state_dict"]
+
+
+def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    """Whether two state dicts are equal bit for bit."""
+    return one.keys() == other.keys() and all(torch.equal(v, other[k]) for k, v in one.items())
