@@ -7,13 +7,14 @@ import os
 import sys
 from collections.abc import Sequence
 
-from mdpd_plugins.cli import doctor, export, list_backbones, show, train, verify
+from mdpd_plugins.cli import doctor, export, list_backbones, new_plugin, show, train, verify
 from mdpd_plugins.registry import MDPDError
 
 COMMANDS = {
     "list-backbones": list_backbones,
     "show": show,
     "verify": verify,
+    "new-plugin": new_plugin,
     "doctor": doctor,
     "train": train,
     "export": export,

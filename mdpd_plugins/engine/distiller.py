@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -12,6 +14,7 @@ from torch import nn
 from mdpd_plugins.adapters import Adapter, Capture, Layout
 from mdpd_plugins.adapters.capture import capture
 from mdpd_plugins.engine.feature_distillation import FeatureDistillation
+from mdpd_plugins.engine.low_rank import inject
 from mdpd_plugins.engine.norm_gradients import (
     forward_context,
     local_loss,
@@ -93,7 +96,10 @@ class Distiller(BaseModel):
         self.original_keys = set(self.backbone.state_dict())
         self.original_flags = {n: p.requires_grad for n, p in self.backbone.named_parameters()}
         self.local = settings.norm_gradient == "local" and settings.backbone_update == "norm"
-        self.trainable = trainable_parameters(adapter, settings, {*imitate, *generate})
+        low_rank: dict[str, nn.Parameter] = {}
+        if settings.low_rank:
+            low_rank = inject(adapter, everywhere=settings.backbone_update == "norm+low_rank", rank=settings.rank)
+        self.trainable = trainable_parameters(adapter, settings, {*imitate, *generate}, low_rank)
         ids = {id(p) for p in self.trainable.values()}
         for p in self.backbone.parameters():
             p.requires_grad_(id(p) in ids)
@@ -111,9 +117,26 @@ class Distiller(BaseModel):
     def init_weights(self) -> None:
         """Nothing: mmengine would initialise a pretrained MMPretrain backbone anew here."""
 
+    @contextmanager
+    def plain_flags(self) -> Iterator[None]:
+        """Inside, the backbone's parameters require gradients as they do in the plain model.
+
+        PyTorch chooses kernels by that even under `no_grad` (it folds a batched product only for a matrix that
+        requires one), and the last bits of an output depend on the kernel.
+        """
+        own = {p: p.requires_grad for p in self.backbone.parameters()}
+        for name, parameter in self.backbone.named_parameters():
+            # One that was not there at first is left alone; fading reports it, as a key that differs.
+            parameter.requires_grad_(self.original_flags.get(name, parameter.requires_grad))
+        try:
+            yield
+        finally:
+            for parameter, flag in own.items():
+                parameter.requires_grad_(flag)
+
     def forward(self, inputs: dict[str, torch.Tensor], labels: torch.Tensor, mode: str = "predict") -> list[dict]:
         """Predictions of both paths for mmengine's evaluator: one dict of logits and label a sample."""
-        with torch.no_grad(), self._autocast(), self.adapter.capture() as seen:
+        with torch.no_grad(), self._autocast(), self.plain_flags(), self.adapter.capture() as seen:
             backbone = self.adapter.forward(inputs)
             side = self._side(seen, inputs).logits if self.side is not None else None
         rows = []

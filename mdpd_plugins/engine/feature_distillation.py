@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from mdpd_plugins.adapters import Layout
 from mdpd_plugins.engine.alignment import Alignment, MaskedGenerator
@@ -20,10 +21,34 @@ def normalised_distance(predicted: torch.Tensor, target: torch.Tensor, mask: tor
     Args:
         predicted, target: (B, T, D); the target is detached here. mask: (B, T) bool. An empty mask gives zero.
     """
+    return _distance(predicted, target, mask, fair_count(mask.sum()))
+
+
+def aligned_distance(
+    up: nn.Module, bottleneck: torch.Tensor, target: torch.Tensor, mask: torch.Tensor
+) -> torch.Tensor:
+    """`normalised_distance` of up(bottleneck) and target, keeping for backward what enters and nothing of full width.
+
+    The full-width tensors in between are worked out again in backward: they cost little time and, at several layers,
+    would be the largest part of a side step's memory. Same numbers, same gradients.
+
+    Args:
+        up: (B, T, d) -> (B, T, D). bottleneck: (B, T, d). target: (B, T, D). mask: (B, T) bool.
+    """
+    target = target.detach()
+    count = fair_count(mask.sum())  # outside: processes agree on it once
+
+    def compute(tokens: torch.Tensor) -> torch.Tensor:
+        return _distance(up(tokens), target, mask, count)
+
+    return checkpoint(compute, bottleneck, use_reentrant=False, preserve_rng_state=False)
+
+
+def _distance(predicted: torch.Tensor, target: torch.Tensor, mask: torch.Tensor, count: torch.Tensor) -> torch.Tensor:
     width = predicted.shape[-1:]
     difference = F.layer_norm(predicted.float(), width) - F.layer_norm(target.detach().float(), width)
     squared = difference.square().mean(-1).masked_fill(~mask, 0.0)
-    return squared.sum() / fair_count(mask.sum())
+    return squared.sum() / count
 
 
 class FeatureDistillation(nn.Module):
@@ -61,7 +86,9 @@ class FeatureDistillation(nn.Module):
         self, layer: int, state: torch.Tensor, hidden: torch.Tensor, layout: Layout, valid: torch.Tensor | None
     ) -> torch.Tensor:
         """mean || N(P_i(s_i)) - N(h_i) ||^2 over tokens that count."""
-        return normalised_distance(self.align(layer, state), hidden, token_mask(hidden, layout, valid))
+        alignment = self.alignments[str(layer)]
+        assert isinstance(alignment, Alignment)
+        return aligned_distance(alignment.up, alignment.down(state), hidden, token_mask(hidden, layout, valid))
 
     def generation(
         self,
@@ -89,7 +116,7 @@ class FeatureDistillation(nn.Module):
         alignment = self.alignments[str(layer)]
         assert isinstance(alignment, Alignment)
         filled = self.generators[str(layer)](alignment.down(state), masked, counted, layout)
-        return normalised_distance(alignment.up(filled), hidden, masked)
+        return aligned_distance(alignment.up, filled, hidden, masked)
 
 
-__all__ = ["FeatureDistillation", "normalised_distance"]
+__all__ = ["FeatureDistillation", "aligned_distance", "normalised_distance"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 from torch import nn
 
@@ -75,12 +76,17 @@ def merge(model: nn.Module) -> int:
     from peft.tuners.tuners_utils import BaseTunerLayer
 
     names = [n for n, m in model.named_modules() if isinstance(m, BaseTunerLayer)]
-    # Inner layers first: peft wraps the projection inside an attention layer that it wraps too.
-    for name in sorted(names, key=lambda n: -n.count(".")):
-        layer = model.get_submodule(name)
-        layer.merge()  # type: ignore[operator]
+    # peft's attention layer holds a wrapped projection of its own, which it puts back itself.
+    names = [n for n in names if not any(n.startswith(f"{outer}.") for outer in names)]
+    for name in names:
+        layer: Any = model.get_submodule(name)
+        if hasattr(layer, "unload_and_optionally_merge_module"):
+            plain = layer.unload_and_optionally_merge_module(merge=True, safe_merge=False, adapter_names=None)
+        else:
+            layer.merge()
+            plain = layer.get_base_layer()
         parent, _, attribute = name.rpartition(".")
-        setattr(model.get_submodule(parent), attribute, layer.get_base_layer())  # type: ignore[operator]
+        setattr(model.get_submodule(parent), attribute, plain)
     return len(names)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
@@ -15,13 +15,18 @@ from mdpd_plugins.engine.settings import Settings
 from mdpd_plugins.engine.side import token_mask
 
 
-def trainable_parameters(adapter: Adapter, settings: Settings, distilled: Iterable[int]) -> dict[str, nn.Parameter]:
+def trainable_parameters(
+    adapter: Adapter, settings: Settings, distilled: Iterable[int], low_rank: Mapping[str, nn.Parameter]
+) -> dict[str, nn.Parameter]:
     """Native key -> backbone parameter that training may change, under `backbone_update` and `norm_gradient`.
 
     - exact: every norm parameter and the head.
     - last_k: norms of the last k blocks and after them, and the head.
     - local: norms of the distilled blocks, of the last block and after it, and the head.
     - head: the head alone; the backbone is frozen.
+
+    Args:
+        distilled: layers with an alignment. low_rank: parameters of low-rank updates, if there are any.
     """
     if settings.backbone_update == "none":
         return {}
@@ -30,13 +35,15 @@ def trainable_parameters(adapter: Adapter, settings: Settings, distilled: Iterab
         return head
     if settings.backbone_update == "all":
         return adapter.parameters()
+    if settings.backbone_update == "lora":
+        return {**low_rank, **head}
     norms = adapter.norm_parameters()
     count = len(adapter.blocks())
     if settings.norm_gradient == "last_k":
         norms = _norms_of(adapter, norms, range(max(0, count - settings.last_k), count))
     elif settings.norm_gradient == "local":
         norms = _norms_of(adapter, norms, {*distilled, count - 1})
-    return {**norms, **head}
+    return {**norms, **low_rank, **head}
 
 
 def _norms_of(adapter: Adapter, norms: dict[str, nn.Parameter], layers: Iterable[int]) -> dict[str, nn.Parameter]:
@@ -48,13 +55,9 @@ def _norms_of(adapter: Adapter, norms: dict[str, nn.Parameter], layers: Iterable
 
 
 def forward_context(adapter: Adapter, settings: Settings) -> AbstractContextManager[None]:
-    """What a backbone forward with gradients runs in: block-level recomputation, or nothing.
-
-    Full fine-tuning keeps PyTorch's plain graph: it is the baseline that recomputation is measured against.
-    """
-    if settings.norm_gradient in ("exact", "last_k") and settings.backbone_update == "norm":
-        return adapter.recompute()
-    return nullcontext()
+    """What a backbone forward with gradients runs in: block-level recomputation, or nothing."""
+    reaches_blocks = settings.backbone_update not in ("head", "none") and settings.norm_gradient in ("exact", "last_k")
+    return adapter.recompute() if settings.recompute and reaches_blocks else nullcontext()
 
 
 def local_loss(

@@ -9,7 +9,7 @@ from typing import Any
 from mdpd_plugins.registry.errors import ConfigError, closest
 
 NORM_GRADIENTS = ("exact", "last_k", "local", "head")
-UPDATES = ("norm", "head", "all", "none")
+UPDATES = ("norm", "head", "all", "none", "lora", "norm+low_rank")
 
 # Baselines and ablations are the same engine with switches turned: no second path to compare against.
 METHODS: dict[str, dict[str, Any]] = {
@@ -23,9 +23,12 @@ METHODS: dict[str, dict[str, Any]] = {
         "feature_distillation": False,
         "logits_distillation": False,
     },
-    "norm": {"side": False, "backbone_every": 1},
+    "mdpd_low_rank": {"backbone_update": "norm+low_rank"},
+    # Without a side network: a backbone step at every step, PyTorch's plain graph unless recompute is asked for.
+    "norm": {"side": False, "backbone_every": 1, "recompute": False},
     "linear": {"side": False, "backbone_every": 1, "backbone_update": "head"},
-    "full": {"side": False, "backbone_every": 1, "backbone_update": "all"},
+    "lora": {"side": False, "backbone_every": 1, "backbone_update": "lora", "recompute": False},
+    "full": {"side": False, "backbone_every": 1, "backbone_update": "all", "recompute": False},
 }
 
 
@@ -50,7 +53,11 @@ class Settings:
         warmup: share of all steps before logits distillation begins.
         norm_gradient: how gradients reach norm parameters: exact, last_k, local or head.
         last_k: blocks whose norms are trained when norm_gradient is last_k.
-        backbone_update: norm (and head), head, all, or none.
+        backbone_update: norm (and head), head, all, none, lora (low-rank updates of query and value, and head), or
+            norm+low_rank (beyond the paper: norms, low-rank updates of every linear layer of the blocks, and head).
+        rank: r of low-rank updates.
+        recompute: backbone forwards with gradients keep block inputs only and recompute one block at a time. The
+            gradients are the same, bit for bit.
     """
 
     method: str = "mdpd"
@@ -76,6 +83,8 @@ class Settings:
     norm_gradient: str = "exact"
     last_k: int = 2
     backbone_update: str = "norm"
+    rank: int = 8
+    recompute: bool = True
 
     @classmethod
     def from_dict(cls, given: dict[str, Any]) -> Settings:
@@ -104,7 +113,7 @@ class Settings:
         for key in ("mask_ratio", "warmup"):
             if not _number(getattr(self, key)) or not 0 <= getattr(self, key) <= 1:
                 raise ConfigError(f"distill.{key}={getattr(self, key)!r}: a share between 0 and 1 is meant")
-        for key in ("reduction", "bottleneck", "backbone_every", "last_k", "auto_batches", "side_head_dim"):
+        for key in ("reduction", "bottleneck", "backbone_every", "last_k", "auto_batches", "side_head_dim", "rank"):
             if not isinstance(getattr(self, key), int) or getattr(self, key) < 1:
                 raise ConfigError(f"distill.{key}={getattr(self, key)!r}: a whole number of at least 1 is meant")
         for key in ("nkd_tau", "kl_temperature"):
@@ -121,6 +130,11 @@ class Settings:
     def automatic(self) -> bool:
         """Whether the split of shallow and deep layers is measured from attention maps."""
         return self.shallow == "auto"
+
+    @property
+    def low_rank(self) -> bool:
+        """Whether the backbone gets low-rank updates."""
+        return self.backbone_update in ("lora", "norm+low_rank")
 
     @property
     def distils_logits(self) -> bool:

@@ -70,8 +70,10 @@ def _form(config, fields: dict[str, Any], depth: int | None, factor: int, size: 
             extra["image_size"] = size
         for name in ("n_routed_experts", "num_experts", "num_local_experts"):
             # Fewer experts, still more than are asked at once.
-            if isinstance(getattr(part, name, None), int) and getattr(part, name) > 8:
-                extra[name] = 8
+            # Two in each group at least, where they are grouped.
+            least = max(8, 2 * (getattr(part, "n_group", None) or 0))
+            if isinstance(getattr(part, name, None), int) and getattr(part, name) > least:
+                extra[name] = least
         for name in ("num_experts_per_tok", "num_experts_per_token", "top_k"):
             if isinstance(getattr(part, name, None), int) and getattr(part, name) > 2 and "num_experts" in extra:
                 extra[name] = 2
@@ -113,6 +115,8 @@ def _derived(config, changes: dict[str, Any]) -> dict[str, Any]:
             found["head_dim"] = width // heads
         if "num_key_value_heads" in config.__dict__ and config.num_key_value_heads is None:
             found["num_key_value_heads"] = heads
+    if getattr(config, "num_experts_per_tok", 1) is None:
+        found["num_experts_per_tok"] = 2
     return found
 
 

@@ -37,8 +37,8 @@ def cut(fields: dict[str, Any], depth: int | None, factor: int) -> dict[str, Any
                 changes[key] = {**value, **inner}
         elif depth is not None and DEPTH.search(key):
             changes[key] = _each(value, lambda v: min(v, depth))
-        elif key.endswith("_coefficient") and isinstance(value, float):
-            changes[key] = min(value, 1.0)  # EfficientNet's multipliers of width and depth
+        elif depth is not None and key == "depth_coefficient":
+            changes[key] = min(value, 1.0)  # EfficientNet's multiplier of all depths
         elif factor > 1 and WIDTH.search(key) and not OTHER.search(key):
             changes[key] = _each(value, lambda v: v // factor if v % factor == 0 and v >= 2 * factor else v)
     return {k: v for k, v in changes.items() if v != fields[k]}

@@ -126,6 +126,24 @@ def test_masks_come_from_the_generator_alone():
     assert not torch.equal(other, first)
 
 
+def test_how_far_texts_are_padded_changes_no_loss():
+    module, layout, valid, state, hidden = setting("text", 0.9)
+    assert valid[1].all()  # one text gets its first padding
+
+    def padded(x):
+        return torch.cat([x, torch.randn(2, 3, x.shape[-1])], 1)
+
+    more = torch.nn.functional.pad(valid, (0, 3))
+    torch.testing.assert_close(
+        module.generation(1, padded(state), padded(hidden), layout, more, draws()),
+        module.generation(1, state, hidden, layout, valid, draws()),
+    )
+    torch.testing.assert_close(
+        module.imitation(0, padded(state), padded(hidden), layout, more),
+        module.imitation(0, state, hidden, layout, valid),
+    )
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_no_gradient_reaches_the_target(kind):
     module, layout, valid, state, hidden = setting(kind)

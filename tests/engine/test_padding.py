@@ -47,6 +47,17 @@ def test_the_content_of_padding_changes_no_prediction_of_either_path(key):
         assert torch.equal(row["side"], other["side"])
 
 
+def test_how_far_texts_are_padded_changes_no_loss():
+    distiller, optim = small_zoo.small_distiller("hf-minilm")
+    batch = small_zoo.batch_of(distiller.adapter)
+    logs = distiller.train_step(batch, optim)
+    distiller, optim = small_zoo.small_distiller("hf-minilm")
+    longer = {k: torch.nn.functional.pad(v, (0, 5)) for k, v in batch["inputs"].items()}
+    found = distiller.train_step({**batch, "inputs": longer}, optim)
+    for key, value in logs.items():  # sums of another length round differently
+        torch.testing.assert_close(found[key], value, atol=1e-5, rtol=1e-5)
+
+
 @pytest.mark.parametrize("key", small_zoo.TEXT)
 def test_what_is_not_padding_is_heard(key):
     distiller, optim = small_zoo.small_distiller(key, backbone_every=4)

@@ -28,9 +28,9 @@ _FORKS.set_forkserver_preload(
 )
 
 
-def write_config(folder: Path, backbone: str = "hf-vit", **sections: Any) -> Path:
+def write_config(folder: Path, small_backbone: str = "hf-vit", /, **sections: Any) -> Path:
     """A config file on a small backbone of `small_zoo`, with ten steps on packaged digits unless said otherwise."""
-    name, options = BACKBONES[backbone]
+    name, options = BACKBONES[small_backbone]
     config: dict[str, Any] = {
         "backbone": {"name": name, "pretrained": None, "options": options},
         "data": {"source": {"type": "packaged", "name": "digits", "train_size": 40, "val_size": 16}, "batch_size": 8},

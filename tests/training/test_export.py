@@ -31,7 +31,7 @@ TEXTS = ("hf-minilm", "oc-text")
 def runs(tmp_path_factory):
     """Backbone key -> work directory of a short run with its export."""
     base = tmp_path_factory.mktemp("runs")
-    pictures, table = image_folder(base / "pictures", 6), text_table(base / "texts.csv", 24)
+    pictures, table = image_folder(base / "pictures"), text_table(base / "texts.csv")
     source = {"type": "table", "path": str(table), "text_column": "text", "label_column": "label"}
     found = {}
     for key in KINDS:

@@ -1,0 +1,71 @@
+"""timm's classifiers behind the general adapter."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import timm
+from torch import nn
+
+from mdpd_plugins.adapters import RANDOM, Adapter, record_origin
+from mdpd_plugins.registry import CheckpointError
+
+SMALL: dict[str, dict[str, Any]] = {
+    "vit_small_patch16_224": {"img_size": 64, "embed_dim": 48, "depth": 3},
+    "deit3_small_patch16_224": {"img_size": 64, "embed_dim": 48, "depth": 3},
+    "swin_tiny_patch4_window7_224": {"embed_dim": 24, "depths": (2, 2, 2, 3)},
+    "convnext_tiny": {"dims": (12, 24, 48, 96), "depths": (2, 2, 3, 3)},
+    "resnet50": {"layers": (1, 1, 1, 1)},
+    "regnetx_008": {},
+    "poolformer_s12": {"embed_dims": (16, 32, 48, 64)},
+}
+
+
+class TimmAdapter(Adapter):
+    """Size and normalisation as the model's own data configuration says."""
+
+    def _preprocessing(self) -> dict[str, Any]:
+        data = timm.data.resolve_model_data_config(self.model)
+        size = data["input_size"][1:]
+        if hasattr(self.model, "patch_embed") and hasattr(self.model.patch_embed, "img_size"):
+            size = self.model.patch_embed.img_size or size
+        return {
+            "size": tuple(size),
+            "mean": tuple(data["mean"]),
+            "std": tuple(data["std"]),
+            "interpolation": "bilinear" if data["interpolation"] == "bilinear" else "bicubic",
+        }
+
+
+def build(*, name: str, pretrained: str | None = "auto", num_classes: int, **options: Any) -> nn.Module:
+    """A timm classifier.
+
+    Args:
+        pretrained: "auto" (timm's weights, random if they cannot be had), a file that timm can load, or None.
+        options: arguments of `timm.create_model`.
+    """
+    model_name = name.partition("/")[2]
+    if pretrained not in (None, "auto"):
+        try:
+            model = timm.create_model(model_name, num_classes=num_classes, checkpoint_path=pretrained, **options)
+        except (OSError, RuntimeError) as error:
+            raise CheckpointError(f"{pretrained!r} cannot be loaded into {name}: {error}") from error
+        record_origin(model, f"file {pretrained}")
+        return model
+    if pretrained == "auto":
+        try:
+            model = timm.create_model(model_name, pretrained=True, num_classes=num_classes, **options)
+        except (OSError, RuntimeError):
+            pass  # no network: said below
+        else:
+            record_origin(model, f"timm, {model.pretrained_cfg.get('hf_hub_id') or model_name}")
+            return model
+    model = timm.create_model(model_name, num_classes=num_classes, **options)
+    asked = "asked for" if pretrained is None else "timm's weights cannot be reached"
+    record_origin(model, f"{RANDOM} ({asked})")
+    return model
+
+
+def small(name: str) -> dict[str, dict[str, Any]]:
+    """Options for `mdpd verify`."""
+    return {"": SMALL[name.partition("/")[2]]}
