@@ -21,7 +21,7 @@ def page(results: dict[str, Any]) -> str:
     lines = [
         "# Coverage",
         "",
-        "Written by `python tools/coverage.py RESULTS docs/coverage.md` from the results of `mdpd verify`; not by hand.",
+        "Written by `python tools/coverage.py RESULTS docs/coverage.md` from results of `mdpd verify`, not by hand.",
         "Each backbone was built from its zoo's own classes with random weights, reduced through the framework's own",
         "configuration (fewer blocks, narrower, a smaller image), and checked in a process of its own. A row says what",
         "was run, and nothing was concluded from one backbone to another.",

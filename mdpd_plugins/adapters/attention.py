@@ -42,8 +42,8 @@ class AttentionListener(TorchFunctionMode):
                 elif func is F.multi_head_attention_forward:
                     weights = _mha_weights(args, kwargs)
                 elif func in _SOFTMAX and isinstance(out, torch.Tensor) and out.dim() in (3, 4):
-                    weights = out if out.dim() == 4 else None
-            if weights is not None and weights.dim() == 4 and weights.shape[-1] == weights.shape[-2]:
+                    weights = out
+            if weights is not None and weights.dim() in (3, 4) and weights.shape[-1] == weights.shape[-2]:
                 self.found(weights.detach())
         return out
 

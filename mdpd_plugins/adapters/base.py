@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -22,7 +22,7 @@ from mdpd_plugins.adapters.capture import Capture, capture
 from mdpd_plugins.adapters.layout import first_tensor, from_tokens, with_first_tensor
 from mdpd_plugins.adapters.origin import origin_of
 from mdpd_plugins.adapters.recompute import patched_forward, recompute
-from mdpd_plugins.adapters.structure import find_blocks, norm_modules
+from mdpd_plugins.adapters.structure import bypassed, find_blocks, norm_modules
 from mdpd_plugins.registry.errors import CapabilityError, ConfigError
 
 
@@ -112,7 +112,12 @@ class Adapter:
     @cached_property
     def named_blocks(self) -> list[tuple[str, nn.Module]]:
         """(state-dict path, block), in execution order."""
-        return [(name, block) for name, block in find_blocks(self.model) if name.startswith(self.prefixes)]
+
+        def run():
+            return self.forward(self.example_inputs())
+
+        found = find_blocks(self.model, lambda stages: bypassed(self.model, stages, run))
+        return _as_run([(n, b) for n, b in found if n.startswith(self.prefixes)], run)
 
     def blocks(self) -> list[nn.Module]:
         """The repeated blocks in execution order."""
@@ -120,10 +125,12 @@ class Adapter:
 
     def norm_parameters(self) -> dict[str, nn.Parameter]:
         """Native state-dict key -> affine parameter of every normalisation layer."""
+        # By identity: a tensor that several layers share has one key here, its first.
+        keys = {id(p): n for n, p in self.model.named_parameters()}
         return {
-            f"{module_name}.{name}": parameter
-            for module_name, module in self._norm_modules()
-            for name, parameter in module.named_parameters(recurse=False)
+            keys[id(parameter)]: parameter
+            for _, module in self._norm_modules()
+            for parameter in module.parameters(recurse=False)
         }
 
     def _norm_modules(self) -> list[tuple[str, nn.Module]]:
@@ -156,7 +163,9 @@ class Adapter:
     @property
     def convolutional(self) -> bool:
         """Whether blocks put out feature maps (B, C, H, W) rather than tokens."""
-        return self._probe.axes[0] == "BCHW"
+        # CvT begins with maps and ends with a class token beside them.
+        maps = all(layout.prefix == 0 and layout.grid for layout in self._probe.layouts.values())
+        return self._probe.axes[0] == "BCHW" and maps
 
     @property
     def num_prefix_tokens(self) -> int:
@@ -322,6 +331,30 @@ class Adapter:
         model = copy.deepcopy(self.model)
         load_model(model, str(Path(folder) / "model.safetensors"))
         return model
+
+
+def _as_run(blocks: list[tuple[str, nn.Module]], run: Callable[[], Any]) -> list[tuple[str, nn.Module]]:
+    """`blocks` in the order in which a forward runs them, without those on which its output does not depend."""
+    ran: dict[str, nn.Module] = {}
+    probes = {name: list(block.parameters()) for name, block in blocks}
+    flags = [(p, p.requires_grad) for parameters in probes.values() for p in parameters]
+    handles = [
+        block.register_forward_pre_hook(lambda m, _, name=name: ran.update({name: m}) if name not in ran else None)
+        for name, block in blocks
+    ]
+    try:
+        for p, _ in flags:
+            p.requires_grad_(True)
+        with torch.enable_grad():
+            total = run().sum()
+        grads = torch.autograd.grad(total, [p for p, _ in flags], allow_unused=True)
+    finally:
+        for handle in handles:
+            handle.remove()
+        for p, flag in flags:
+            p.requires_grad_(flag)
+    reached = {id(p) for (p, _), g in zip(flags, grads, strict=True) if g is not None}
+    return [(name, block) for name, block in ran.items() if any(id(p) in reached for p in probes[name])]
 
 
 @contextmanager

@@ -121,6 +121,10 @@ def capture(
 
     def found(weights):
         index = current[-1]
+        if weights.dim() == 3 and seen.batch and weights.shape[0] % seen.batch == 0:
+            weights = weights.unflatten(0, (seen.batch, -1))  # heads folded into the batch
+        if weights.dim() != 4:
+            return
         # A block's first map is its self-attention; a decoder's second one looks at the encoder.
         seen.attention.setdefault(index, weights)
 

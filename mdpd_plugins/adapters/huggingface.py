@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import json
 import os
 from contextlib import contextmanager
@@ -16,10 +17,11 @@ from torch import nn
 
 from mdpd_plugins.adapters.base import Adapter
 from mdpd_plugins.adapters.checkpoint import check_keys
+from mdpd_plugins.adapters.layout import first_tensor
 from mdpd_plugins.adapters.origin import RANDOM, record_origin
 from mdpd_plugins.adapters.weights import packaged_path, reachable
 from mdpd_plugins.registry.errors import CheckpointError, ConfigError, MissingDependencyError, closest
-from mdpd_plugins.zoos.huggingface_models import ARCHITECTURES, IMAGE, TEXT, Architecture
+from mdpd_plugins.zoos.huggingface_models import IMAGE, TEXT, Architecture, architecture
 
 
 class HuggingFaceAdapter(Adapter):
@@ -39,27 +41,54 @@ class HuggingFaceAdapter(Adapter):
     @property
     def in_channels(self) -> int:  # type: ignore[override]
         """Channels of an input image."""
-        return getattr(self.config, "num_channels", 3)
+        channels = getattr(self._vision, "num_channels", 3)
+        return channels if isinstance(channels, int) else 3
+
+    @cached_property
+    def _arguments(self) -> set[str]:
+        return set(inspect.signature(self.model.forward).parameters)
+
+    def attention_mask(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor | None:
+        """(B, T) bool; None too where the model takes no mask (FNet mixes padding in)."""
+        return super().attention_mask(inputs) if "attention_mask" in self._arguments else None
+
+    @property
+    def _vision(self) -> Any:
+        return getattr(self.config, "vision_config", None) or self.config
+
+    @property
+    def _size(self) -> tuple[int, int] | None:
+        size = getattr(self._vision, "image_size", None)
+        return (size, size) if isinstance(size, int) else tuple(size) if size else None
 
     def _call(self, inputs):
         if "image" not in inputs:
-            return self.model(**inputs).logits
+            # A cache of keys and values would grow with every block that runs a second time.
+            if "attention_mask" not in self._arguments and "kwargs" not in self._arguments:
+                inputs = {k: v for k, v in inputs.items() if k != "attention_mask"}
+            out = self.model(**inputs, **({"use_cache": False} if "use_cache" in self._arguments else {}))
+            return _logits(out)
         image = inputs["image"]
-        size = getattr(self.config, "image_size", None)
-        size = tuple(size) if isinstance(size, (list, tuple)) else (size, size)
         # ViT interpolates its position embeddings on request only; DINOv2 and hierarchical models always adapt.
-        resize = {"interpolate_pos_encoding": True} if _interpolates(self.model) and image.shape[-2:] != size else {}
-        return self.model(pixel_values=image, **resize).logits
+        other = _interpolates(self.model) and image.shape[-2:] != self._size
+        resize = {"interpolate_pos_encoding": True} if other else {}
+        return _logits(self.model(pixel_values=image, **resize))
 
     def example_inputs(self, batch: int = 2) -> dict[str, torch.Tensor]:
         """Inputs of the model's own size (text: 16 tokens, the last sample padded after 9)."""
         if self.modality == "image":
             return super().example_inputs(batch)
         generator = torch.Generator().manual_seed(0)
-        ids = torch.randint(5, min(self.config.vocab_size, 1000), (batch, 16), generator=generator)
+        config = self.config.get_text_config()
+        special = {v for k, v in config.to_dict().items() if k.endswith("_token_id") and isinstance(v, int)}
+        # Characters count as tokens for models without a vocabulary.
+        usual = [i for i in range(5, min(getattr(config, "vocab_size", 128), 1000)) if i not in special]
+        ids = torch.tensor(usual)[torch.randint(len(usual), (batch, 16), generator=generator)]
+        if self.config.is_encoder_decoder and isinstance(config.eos_token_id, int):
+            ids[:, 15] = ids[-1, 8] = config.eos_token_id  # BART classifies by the end of a text
         mask = torch.ones_like(ids)
         mask[-1, 9:] = 0
-        ids = ids.masked_fill(mask == 0, getattr(self.config, "pad_token_id", None) or 0)
+        ids = ids.masked_fill(mask == 0, getattr(config, "pad_token_id", None) or 0)
         return {"input_ids": ids.to(self.device), "attention_mask": mask.to(self.device)}
 
     def _preprocessing(self) -> dict[str, Any]:
@@ -93,13 +122,11 @@ class HuggingFaceAdapter(Adapter):
                 tokenizer(first, second, padding=True, truncation=True, max_length=max_length, return_tensors="pt")
             )
 
-        limit = getattr(self.config, "max_position_embeddings", 512)
+        limit = getattr(self.config.get_text_config(), "max_position_embeddings", 512)
         return {"tokenizer": tokenize, "max_length": min(limit, tokenizer.model_max_length)}
 
     def _image(self) -> dict[str, Any]:
-        size = getattr(self.config, "image_size", 224)
-        size = (size, size) if isinstance(size, int) else tuple(size)
-        found = {"size": size, "mean": (0.5,) * 3, "std": (0.5,) * 3, "interpolation": "bilinear"}
+        found = {"size": self._size or (224, 224), "mean": (0.5,) * 3, "std": (0.5,) * 3, "interpolation": "bilinear"}
         settings = Path(self.source or ".") / "preprocessor_config.json"
         if self.source and settings.is_file():
             raw = json.loads(settings.read_text())
@@ -154,9 +181,12 @@ class HuggingFaceAdapter(Adapter):
         return getattr(transformers, auto).from_pretrained(str(folder), local_files_only=True).eval()
 
 
-def _interpolates(model: nn.Module) -> bool:
-    import inspect
+def _logits(output: Any) -> torch.Tensor:
+    # PP-LCNet returns its logits under another name, and nothing else.
+    return output.logits if hasattr(output, "logits") else first_tensor(output)
 
+
+def _interpolates(model: nn.Module) -> bool:
     return "interpolate_pos_encoding" in inspect.signature(model.forward).parameters
 
 
@@ -165,6 +195,7 @@ def build(
     name: str,
     pretrained: str | None = "auto",
     num_classes: int,
+    head: str = "",
     tokenizer: str = "",
     image_size: int | None = None,
     **options: Any,
@@ -172,19 +203,20 @@ def build(
     """A transformers classifier with `num_classes` outputs.
 
     Args:
-        name: registered name, `huggingface/<model>`.
+        name: registered name, `huggingface/<model>` or `huggingface/<model type>`.
+        head: "image" or "text", for a model type that has both classifiers.
         pretrained: "auto" (package, cache, then hub; random if none can be had), a folder or hub id, or None.
         num_classes: outputs of the head.
         image_size: input side in pixels; learned position embeddings are resized after loading.
         tokenizer: folder or hub id of a tokenizer, for text models built without weights.
-        options: fields of the model's configuration, such as `num_hidden_layers`.
+        options: fields of the model's configuration, such as `num_hidden_layers`; a mapping for a nested one.
 
     Raises:
         ConfigError: an option that the configuration does not have.
         CheckpointError: an explicit checkpoint that is missing or of another architecture.
     """
     transformers = _transformers()
-    arch = ARCHITECTURES[name.rpartition("/")[2]]
+    arch = architecture(name.rpartition("/")[2], head)
     source, origin = _find(arch, pretrained)
     if source:
         try:
@@ -193,24 +225,29 @@ def build(
             raise CheckpointError(f"{source!r} has no readable transformers configuration: {error}") from error
     else:
         config = transformers.AutoConfig.for_model(arch.model_type, **arch.config)
-    if config.model_type != arch.model_type:
+    if config.model_type != transformers.AutoConfig.for_model(arch.model_type).model_type:
         raise CheckpointError(
             f"{source!r} holds a {config.model_type!r} model, but {name} is {arch.model_type!r}: choose a "
             f"backbone of that type, or another checkpoint"
         )
-    for key, value in options.items():
-        if not hasattr(config, key):
-            known = [k for k in config.to_dict() if not k.startswith("_")]
-            raise ConfigError(f"{name} has no option {key!r}: {closest(key, known)}")
-        setattr(config, key, value)
+    if image_size is not None and not source and hasattr(config, "image_size"):
+        options = {**options, "image_size": image_size}
+    _set_fields(config, options, name)
     if options and not source:
         # Made anew, so that fields worked out from others follow (DINOv2's stage names from its depth): a
         # configuration that contradicts itself cannot be read back from an export.
         config = transformers.AutoConfig.for_model(arch.model_type, **{**arch.config, **options})
     config.num_labels = num_classes
+    config.architectures = config.architectures or []  # where a type has several classifiers, the first
+    if arch.auto_class == TEXT and getattr(config.get_text_config(), "pad_token_id", None) is None:
+        # Decoders find the last token of a text by it. Padding is masked, so any token serves.
+        config.get_text_config().pad_token_id = config.pad_token_id = 0
+    for part in (config, *(getattr(config, k) for k in getattr(config, "sub_configs", {}))):
+        if getattr(part, "use_cache", False):
+            part.use_cache = False  # a classifier generates nothing, and its blocks may run a second time
+    if config.is_encoder_decoder and getattr(config, "decoder_start_token_id", None) is None:
+        config.decoder_start_token_id = config.pad_token_id  # T5's, which its configuration no longer says
     auto = getattr(transformers, arch.auto_class)
-    if image_size is not None and not source:
-        config.image_size = image_size
     model = _load(auto, config, source, name) if source else auto.from_config(config)
     if image_size is not None and source and _interpolates(model):
         model = _resized(auto, model, image_size)
@@ -218,6 +255,19 @@ def build(
     # transformers' own field for where a model's files are; the adapter finds the tokenizer there.
     model.config.name_or_path = source or tokenizer or _tokenizer_of(arch)
     return model.float()
+
+
+def _set_fields(config, values: dict[str, Any], name: str) -> None:
+    from transformers import PretrainedConfig
+
+    for key, value in values.items():
+        if not hasattr(config, key):
+            known = [k for k in config.to_dict() if not k.startswith("_")]
+            raise ConfigError(f"{name} has no option {key!r}: {closest(key, known)}")
+        if isinstance(value, dict) and isinstance(getattr(config, key), PretrainedConfig):
+            _set_fields(getattr(config, key), value, f"{name}'s {key}")
+        else:
+            setattr(config, key, value)
 
 
 def _load(auto, config, source: str, name: str) -> nn.Module:
@@ -291,6 +341,8 @@ def _find(arch: Architecture, pretrained: str | None) -> tuple[str, str]:
             f"checkpoint {pretrained!r} does not exist: it is neither a folder here nor a hub id that can be "
             f"reached. Give a folder with config.json and weights, 'auto', or None for random initialisation"
         )
+    if not arch.hub:
+        return "", f"{RANDOM}: {arch.model_type} is a model type; give pretrained= one of its checkpoints"
     if arch.package and (found := packaged_path(arch.package, "model/config.json")):
         return str(found.parent), f"package {arch.package} ({arch.hub})"
     if _on_hub(arch.hub):

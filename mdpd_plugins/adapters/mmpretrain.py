@@ -56,9 +56,10 @@ class MMPretrainAdapter(Adapter):
     def replace_head(self, num_outputs: int) -> None:
         """A fresh output layer; the config's `num_classes` follows."""
         super().replace_head(num_outputs)
-        self.model.head.num_classes = num_outputs
+        part = "head" if hasattr(self.model.head, "num_classes") else "backbone"
+        getattr(self.model, part).num_classes = num_outputs
         if self.config is not None:
-            self.config.model.head.num_classes = num_outputs
+            self.config.model[part].num_classes = num_outputs
 
     def set_labels(self, classes: tuple[str, ...]) -> None:
         """Write class names where MMPretrain's inferencers read them."""
@@ -127,11 +128,13 @@ def build(
         if key not in known:
             raise ConfigError(f"{name} has no option {key!r}: {closest(key, known)}")
     changes = {"backbone": dict(backbone or {}), "head": {}, **options}
-    if image_size is not None and _takes_size(info.config, changes["backbone"]):
+    if image_size is not None and _takes("img_size", info.config, changes, "backbone"):
         changes["backbone"]["img_size"] = image_size
-    changes["head"] = {**changes["head"], "num_classes": num_classes}
+    # VGG and Inception carry their output layer in the backbone, under a head that has none.
+    classifier = "head" if _takes("num_classes", info.config, changes, "head") else "backbone"
+    changes[classifier] = {**changes[classifier], "num_classes": num_classes}
     arch = changes["backbone"].get("arch")
-    if isinstance(arch, dict):
+    if isinstance(arch, dict) and isinstance(arch.get("embed_dims"), int):
         changes["head"].setdefault("in_channels", arch["embed_dims"])
     config = copy.deepcopy(info.config)
     if image_size is not None:
@@ -143,6 +146,8 @@ def build(
             config.model[part] = values
     # Batch augmentations of the zoo's training recipe play no part here.
     config.model.pop("train_cfg", None)
+    if isinstance(config.model.get("backbone"), dict):
+        config.model.backbone.pop("init_cfg", None)  # a checkpoint file of the recipe; weights are loaded below
     try:
         model = mmpretrain.get_model(config, pretrained=False)
         _quietly(model.init_weights)
@@ -157,14 +162,15 @@ def build(
     return model
 
 
-def _takes_size(config, backbone: dict[str, Any]) -> bool:
-    # Convolutional backbones take images of any size and have no argument for it.
+def _takes(argument: str, config, changes: dict[str, Any], part: str) -> bool:
+    # Convolutional backbones, for example, take images of any size and have no argument for it.
     from mmpretrain.registry import MODELS
 
-    kind = MODELS.get(backbone.get("type", config.model.backbone.type))
+    given = (config.model.get(part) or {}).get("type")
+    kind = MODELS.get(changes[part].get("type", given))
     # A subclass that only passes `**kwargs` on takes what its base takes.
     inits = [c.__init__ for c in inspect.getmro(kind) if "__init__" in vars(c) and c is not object]
-    return any("img_size" in inspect.signature(init).parameters for init in inits)
+    return any(argument in inspect.signature(init).parameters for init in inits)
 
 
 def _resize_pipeline(config, image_size: int) -> None:

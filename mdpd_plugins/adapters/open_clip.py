@@ -43,18 +43,41 @@ class OpenCLIPAdapter(Adapter):
 
     def _call(self, inputs):
         if self.modality == "image":
-            return self.model.encode_image(inputs["image"])
-        return self.model.encode_text(inputs["input_ids"])
+            return self.model.encode_image(inputs["image"], normalize=False)  # CoCa normalises by default
+        return self.model.encode_text(inputs["input_ids"], normalize=False)
 
     def attention_mask(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor | None:
-        """(B, T): True up to the end-of-text token. Token id 0 is a real token, so ids cannot tell padding."""
+        """(B, T): True up to the end-of-text token. Token id 0 is a real token, so ids cannot tell padding.
+
+        None for a tower whose tokens also look at the padding (SigLIP's): there it is part of the text.
+        """
+        if self.modality == "text" and not self._padding_is_hidden:
+            return None
         return inputs["attention_mask"].bool() if "attention_mask" in inputs else None
+
+    @property
+    def _padding_is_hidden(self) -> bool:
+        # A causal tower reads its last real token; a HuggingFace one is given a mask of its padding.
+        tower = self._text_tower()
+        return hasattr(tower, "config") or getattr(tower, "attn_mask", None) is not None
 
     def example_inputs(self, batch: int = 2) -> dict[str, torch.Tensor]:
         """Inputs of the model's own size."""
         if self.modality == "image":
             return super().example_inputs(batch)
-        return {k: v.to(self.device) for k, v in self._tokenize(["a photo of a cat", "dog"][:batch], 0).items()}
+        tower, generator = self._text_tower(), torch.Generator().manual_seed(0)
+        length = 16 if hasattr(tower, "config") else tower.context_length
+        ids = torch.randint(5, min(tower.vocab_size, 1000) - 1, (batch, length), generator=generator)
+        for row, real in enumerate((length // 2, *[length // 3] * (batch - 1))):
+            ids[row, real - 1] = tower.vocab_size - 1  # CLIP's end of text
+            ids[row, real:] = self._padding
+        return {k: v.to(self.device) for k, v in self._masked(ids).items()}
+
+    @property
+    def _padding(self) -> int:
+        tower = self._text_tower()
+        found = tower.config.pad_token_id if hasattr(tower, "config") else getattr(tower, "pad_id", 0)
+        return found or 0
 
     def _preprocessing(self) -> dict[str, Any]:
         """OpenCLIP's preprocess configuration, or its tokenizer (fixed length, as its text tower wants)."""
@@ -80,7 +103,13 @@ class OpenCLIPAdapter(Adapter):
         tokenizer = open_clip.get_tokenizer(self.settings["config_name"], context_length=tower.context_length)
         if any(isinstance(t, tuple) for t in texts):
             raise ConfigError("OpenCLIP's text towers read one text; sentence pairs need a HuggingFace backbone")
-        ids = tokenizer(list(texts))
+        return self._masked(tokenizer(list(texts)))
+
+    def _masked(self, ids: torch.Tensor) -> dict[str, torch.Tensor]:
+        if hasattr(self._text_tower(), "config"):
+            return {"input_ids": ids, "attention_mask": ids != self._padding}
+        if not self._padding_is_hidden:
+            return {"input_ids": ids, "attention_mask": torch.ones_like(ids, dtype=torch.bool)}
         end = ids.argmax(-1, keepdim=True)  # end-of-text is the largest id of CLIP's vocabulary
         return {"input_ids": ids, "attention_mask": torch.arange(ids.shape[1]) <= end}
 
@@ -131,6 +160,7 @@ def build(
     image_size: int | None = None,
     vision_cfg: dict[str, Any] | None = None,
     text_cfg: dict[str, Any] | None = None,
+    multimodal_cfg: dict[str, Any] | None = None,
 ) -> nn.Module:
     """An OpenCLIP model whose tower ends in `num_classes` outputs.
 
@@ -141,7 +171,7 @@ def build(
         num_classes: outputs of the tower's projection.
         tower: "image" or "text": which one is the backbone.
         image_size: input side in pixels; OpenCLIP resizes position embeddings on loading.
-        vision_cfg, text_cfg: overrides of the config's towers.
+        vision_cfg, text_cfg, multimodal_cfg: overrides of the config's towers and of CoCa's text decoder.
 
     Raises:
         ConfigError: an unknown tower or override.
@@ -152,7 +182,10 @@ def build(
         raise ConfigError(f"{name} has no tower {tower!r}: use 'image' or 'text'")
     config_name = name.partition("/")[2]
     config = copy.deepcopy(open_clip.get_model_config(config_name))
-    for part, changes in (("vision_cfg", vision_cfg), ("text_cfg", text_cfg)):
+    parts = {"vision_cfg": vision_cfg, "text_cfg": text_cfg}
+    if "multimodal_cfg" in config:
+        parts["multimodal_cfg"] = multimodal_cfg
+    for part, changes in parts.items():
         known = _fields(open_clip, part)
         for key in changes or {}:
             if key not in known:
@@ -160,6 +193,7 @@ def build(
         config[part].update(changes or {})
     if image_size is not None:
         config["vision_cfg"]["image_size"] = image_size
+    _give_projection(config, tower)
     settings = {"config_name": config_name, "model_cfg": config, "tower": tower}
     state, origin = _find(open_clip, config_name, config, pretrained)
     model = _create(settings, num_classes)
@@ -170,6 +204,18 @@ def build(
     model.mdpd_settings = settings
     record_origin(model, origin)
     return model.eval()
+
+
+def _give_projection(config: dict[str, Any], tower: str) -> None:
+    """Turn a tower without an output projection into one that has it: it is the classifier."""
+    vision, text = config["vision_cfg"], config["text_cfg"]
+    if tower == "image":
+        if vision.get("timm_proj") in ("none", ""):
+            vision["timm_proj"] = "linear"
+        if vision.get("attentional_pool"):
+            vision["attn_pooler_heads"] = 1  # the pooler is as wide as the output, which heads must divide
+    elif "hf_model_name" not in text and text.get("proj_type") == "none":
+        text["proj_type"] = "linear"
 
 
 def _create(settings: dict[str, Any], embed_dim: int) -> nn.Module:
@@ -207,7 +253,7 @@ def _load(model: nn.Module, state: dict[str, torch.Tensor], origin: str, tower: 
 def _projections(model: nn.Module) -> set[str]:
     """Keys whose shape is the joint space's width: the last matrix of either tower."""
     names = ("visual.proj", "visual.head.proj", "visual.head.mlp", "visual.attnpool.c_proj", "text_projection")
-    names += ("text.text_projection", "text.proj")
+    names += ("text.text_projection", "text.proj", "visual.attn_pool.")
     return {k for k in model.state_dict() if k.startswith(names)}
 
 
@@ -265,7 +311,13 @@ def _available(where: dict[str, Any]) -> bool:
 
 
 def _fields(open_clip, part: str) -> list[str]:
-    kind = open_clip.CLIPVisionCfg if part == "vision_cfg" else open_clip.CLIPTextCfg
+    from open_clip.coca_model import MultimodalCfg
+
+    kind = {
+        "vision_cfg": open_clip.CLIPVisionCfg,
+        "text_cfg": open_clip.CLIPTextCfg,
+        "multimodal_cfg": MultimodalCfg,
+    }[part]
     return list(kind.__dataclass_fields__)
 
 

@@ -6,12 +6,14 @@ Nothing here knows a zoo or a class name, so an architecture that appears tomorr
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
+from mdpd_plugins.adapters.layout import first_tensor
 from mdpd_plugins.registry.errors import CapabilityError
 
 # A container's children are its blocks unless most of their parameters sit in blocks of their own
@@ -33,7 +35,7 @@ def is_norm(module: nn.Module) -> bool:
         return False
     if isinstance(module, _TORCH_NORMS):
         return True
-    if any(True for _ in module.children()):
+    if any(True for child in module.children() for _ in child.parameters()):
         return False
     sizes = {p.numel() for p in parameters.values()}
     vectors = all(p.numel() == max(p.shape, default=0) for p in parameters.values())
@@ -51,12 +53,15 @@ def _ignores_scale(module: nn.Module, width: int) -> bool:
     generator = torch.Generator().manual_seed(0)
     for shape in ((2, 3, width), (2, width, 3, 3), (2, 3, 3, width)):
         x = torch.randn(shape, generator=generator)
-        try:
-            with torch.no_grad():
-                once, scaled = trial(x), trial(4 * x)
-        except Exception:  # an unknown module may refuse a trial input in any way it likes
-            continue
-        if not isinstance(once, torch.Tensor) or once.shape != x.shape:
+        for more in ((), (torch.ones_like(x),)):  # some take a gate beside their input
+            try:
+                with torch.no_grad():
+                    once, scaled = (first_tensor(trial(y, *more)) for y in (x, 4 * x))
+            except Exception:  # an unknown module may refuse a trial input in any way it likes
+                continue
+            if once.shape == x.shape:
+                break
+        else:
             continue
         return bool(torch.allclose(once, scaled, rtol=1e-2, atol=1e-2)) and bool(once.std() > 1e-3)
     return False
@@ -69,11 +74,17 @@ def norm_modules(root: nn.Module) -> Iterator[tuple[str, nn.Module]]:
             yield name, module
 
 
-def find_blocks(root: nn.Module) -> list[tuple[str, nn.Module]]:
+def find_blocks(
+    root: nn.Module, closed: Callable[[dict[str, list[str]]], set[str]] | None = None
+) -> list[tuple[str, nn.Module]]:
     """(name, module) of the repeated blocks of `root`, in registration order.
 
     A block is a child of a `ModuleList`, `Sequential` or `ModuleDict` that holds both a normalisation layer
     and a matrix (or kernel). Stages are opened: their blocks count instead.
+
+    Args:
+        closed: given name of a possible stage -> names of the blocks in it, returns those that are no stages but
+            blocks themselves, because something passes their parts by (see `bypassed`). None: all are opened.
 
     Raises:
         CapabilityError: `root` has no such container.
@@ -81,24 +92,44 @@ def find_blocks(root: nn.Module) -> list[tuple[str, nn.Module]]:
     norms = {id(m) for _, m in norm_modules(root)}
 
     def is_block(module: nn.Module) -> bool:
-        return any(id(m) in norms for m in module.modules()) and any(p.dim() > 1 for p in module.parameters())
+        if not any(p.dim() > 1 for p in module.parameters()):
+            return False
+        # Some transformers have no affine norm anywhere; then several matrices make a block.
+        return any(id(m) in norms for m in module.modules()) if norms else sum(1 for _ in module.parameters()) > 2
 
-    def below(module: nn.Module, prefix: str) -> list[tuple[str, nn.Module]]:
+    shut: set[str] = set()
+
+    def below(module: nn.Module, prefix: str, stages: dict[str, list[str]]) -> list[tuple[str, nn.Module]]:
+        if _container(module) and _all_blocks(module, is_block):
+            return inside(module, prefix, stages)
         found: list[tuple[str, nn.Module]] = []
+        numbered = _numbered(module, is_block)
         for name, child in module.named_children():
             path = f"{prefix}.{name}" if prefix else name
-            if isinstance(child, (nn.ModuleList, nn.Sequential, nn.ModuleDict)) and _all_blocks(child, is_block):
-                for inner, block in child.named_children():
-                    if not any(True for _ in block.parameters()):
-                        continue
-                    deeper = below(block, f"{path}.{inner}")
-                    share = _size(m for _, m in deeper) / max(1, _size([block]))
-                    found += deeper if share >= STAGE_SHARE else [(f"{path}.{inner}", block)]
-            else:
-                found += below(child, path)
+            # Blocks may also stand side by side, told apart by a number (MobileNetV3's layer1, layer2, ...).
+            found += opened(path, child, stages) if name in numbered else below(child, path, stages)
         return found
 
-    blocks = below(root, "")
+    def inside(container: nn.Module, path: str, stages: dict[str, list[str]]) -> list[tuple[str, nn.Module]]:
+        found: list[tuple[str, nn.Module]] = []
+        for inner, block in container.named_children():
+            if any(True for _ in block.parameters()):
+                found += opened(f"{path}.{inner}" if path else inner, block, stages)
+        return found
+
+    def opened(name: str, block: nn.Module, stages: dict[str, list[str]]) -> list[tuple[str, nn.Module]]:
+        nested: dict[str, list[str]] = {}
+        deeper = below(block, name, nested) if name not in shut else []
+        listed = isinstance(block, (nn.ModuleList, nn.ModuleDict))  # never runs itself
+        if deeper and (listed or _size(m for _, m in deeper) / _size([block]) >= STAGE_SHARE):
+            stages |= nested if listed else {name: [n for n, _ in deeper], **nested}
+            return deeper
+        return [(name, block)]
+
+    blocks = below(root, "", stages := {})
+    while closed is not None and stages and (more := closed(stages) - shut):
+        shut |= more
+        blocks = below(root, "", stages := {})
     if not blocks:
         raise CapabilityError(
             f"no repeated blocks were found in {type(root).__name__}: it has no ModuleList or Sequential whose "
@@ -106,6 +137,123 @@ def find_blocks(root: nn.Module) -> list[tuple[str, nn.Module]]:
             f"blocks() lists them (see docs/plugin-authors.md)."
         )
     return blocks
+
+
+def bypassed(root: nn.Module, stages: dict[str, list[str]], forward: Callable[[], Any]) -> set[str]:
+    """Which of `stages` pass something of their input around the last of their blocks, as a residual does.
+
+    Found by differentiating: with the last block's output held constant, the output of a stage no longer depends
+    on the stage's input; that of a residual branch does. A stage that `forward` does not run is none.
+    """
+    found: set[str] = set()
+    handles: list[Any] = []
+    entered: dict[str, list[torch.Tensor]] = {}
+    last: dict[str, str] = {}  # stage -> its block that ran last
+
+    def enter(name):
+        def hook(module, args, kwargs):
+            held = [_variable(a) for a in args], {k: _variable(v) for k, v in kwargs.items()}
+            entered[name] = [t for t in [*held[0], *held[1].values()] if _differentiable(t)]
+            return tuple(held[0]), held[1]
+
+        return hook
+
+    def leave(name):
+        def hook(module, args, output):
+            outputs = [t for t in _tensors(output) if t.requires_grad]
+            inputs = entered[name]
+            if inputs and outputs:
+                total = sum(t.float().sum() for t in outputs)
+                grads = torch.autograd.grad(total, inputs, allow_unused=True, retain_graph=True)
+                if any(g is not None for g in grads):
+                    found.add(name)
+
+        return hook
+
+    def constant(module, args, output):
+        return _map(output, torch.Tensor.detach)
+
+    flags = [(p, p.requires_grad) for p in root.parameters()]
+    try:
+        for p, _ in flags:
+            p.requires_grad_(False)
+        for name, inner in stages.items():
+            for block in inner:
+                handles.append(
+                    root.get_submodule(block).register_forward_hook(
+                        lambda m, a, o, stage=name, block=block: last.__setitem__(stage, block)
+                    )
+                )
+        with torch.no_grad():
+            forward()
+        for handle in handles:
+            handle.remove()
+        handles.clear()
+        # One level at a time: an outer stage would see nothing of what an inner one holds constant.
+        levels: dict[int, list[str]] = {}
+        for name in last:
+            levels.setdefault(sum(name.startswith(f"{other}.") for other in last), []).append(name)
+        for names in levels.values():
+            for name in names:
+                stage, block = root.get_submodule(name), root.get_submodule(last[name])
+                handles += [
+                    stage.register_forward_pre_hook(enter(name), with_kwargs=True),
+                    block.register_forward_hook(constant),
+                    stage.register_forward_hook(leave(name)),
+                ]
+            with torch.enable_grad():
+                forward()
+            for handle in handles:
+                handle.remove()
+            handles.clear()
+    finally:
+        for handle in handles:
+            handle.remove()
+        for p, flag in flags:
+            p.requires_grad_(flag)
+    return found
+
+
+def _differentiable(value: Any) -> bool:
+    return isinstance(value, torch.Tensor) and value.is_floating_point()
+
+
+def _variable(value: Any) -> Any:
+    # A clone, because a block may write into its input, and a leaf that requires a gradient refuses that.
+    return value.detach().requires_grad_(True).clone() if _differentiable(value) else value
+
+
+def _tensors(value: Any) -> list[torch.Tensor]:
+    found: list[torch.Tensor] = []
+    _map(value, lambda t: found.append(t) or t)
+    return found
+
+
+def _map(value: Any, change: Callable[[torch.Tensor], Any]) -> Any:
+    """`value` with `change` applied to each floating tensor in it; containers are made anew only if changed."""
+    if isinstance(value, torch.Tensor):
+        return change(value) if value.is_floating_point() else value
+    if isinstance(value, (tuple, list)) and not hasattr(value, "_fields"):
+        return type(value)(_map(v, change) for v in value)
+    if isinstance(value, dict):
+        new = copy.copy(value)
+        for k, v in value.items():
+            new[k] = _map(v, change)
+        return new
+    return value
+
+
+def _numbered(module: nn.Module, is_block) -> set[str]:
+    """Names of children that differ from others of their class by a number at the end, and are blocks."""
+    groups: dict[tuple[str, type], list[str]] = {}
+    for name, child in module.named_children():
+        if name != (stem := name.rstrip("0123456789")) and stem and not _container(child) and is_block(child):
+            groups.setdefault((stem, type(child)), []).append(name)
+    return {name for names in groups.values() if len(names) > 1 for name in names}
+
+
+def _container(module: nn.Module) -> bool:
+    return isinstance(module, (nn.ModuleList, nn.Sequential, nn.ModuleDict))
 
 
 def _all_blocks(container: nn.Module, is_block) -> bool:
@@ -117,4 +265,4 @@ def _size(modules) -> int:
     return sum(p.numel() for m in modules for p in m.parameters())
 
 
-__all__ = ["find_blocks", "is_norm", "norm_modules"]
+__all__ = ["bypassed", "find_blocks", "is_norm", "norm_modules"]

@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from mdpd_plugins.cli import doctor, export, list_backbones, new_plugin, show, train, verify
+from mdpd_plugins.cli import bench, doctor, export, list_backbones, new_plugin, show, train, verify
 from mdpd_plugins.registry import MDPDError
 
 COMMANDS = {
@@ -17,6 +17,7 @@ COMMANDS = {
     "new-plugin": new_plugin,
     "doctor": doctor,
     "train": train,
+    "bench": bench,
     "export": export,
 }
 

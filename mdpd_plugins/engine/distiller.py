@@ -110,6 +110,7 @@ class Distiller(BaseModel):
     def train(self, mode: bool = True) -> Distiller:
         """Training mode of the side network; the backbone stays in eval mode, module by module."""
         super().train(mode)
+        self.backbone.eval()  # LeViT keeps what it needs then; MMPretrain's backbones skip some modules
         for module in self.backbone.modules():
             module.training = False
         return self

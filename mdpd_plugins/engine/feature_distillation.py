@@ -24,9 +24,7 @@ def normalised_distance(predicted: torch.Tensor, target: torch.Tensor, mask: tor
     return _distance(predicted, target, mask, fair_count(mask.sum()))
 
 
-def aligned_distance(
-    up: nn.Module, bottleneck: torch.Tensor, target: torch.Tensor, mask: torch.Tensor
-) -> torch.Tensor:
+def aligned_distance(up: nn.Module, bottleneck: torch.Tensor, target: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     """`normalised_distance` of up(bottleneck) and target, keeping for backward what enters and nothing of full width.
 
     The full-width tensors in between are worked out again in backward: they cost little time and, at several layers,

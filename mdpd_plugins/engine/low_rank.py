@@ -63,8 +63,32 @@ def inject(adapter: Adapter, *, everywhere: bool, rank: int) -> dict[str, nn.Par
     targets = low_rank_targets(adapter, everywhere=everywhere)
     config = LoraConfig(r=rank, lora_alpha=2 * rank, lora_dropout=0.0, target_modules=targets)
     inject_adapter_in_model(config, adapter.model)
+    _keep_attention_weights(adapter.model)
     adapter.model.eval()
     return {n: p for n, p in adapter.parameters().items() if ".lora_" in n}
+
+
+def _keep_attention_weights(model: nn.Module) -> None:
+    # peft's attention layer adds the update to its weights before each forward and subtracts it afterwards. That
+    # rounds: frozen weights would drift, and a recomputed block differ. So the very tensors are put back.
+    from peft.tuners.lora.layer import MultiheadAttention
+
+    class ExactMultiheadAttention(MultiheadAttention):
+        def forward(self, *args, **kwargs):
+            if self.merged:
+                return super().forward(*args, **kwargs)
+            attention = self.get_base_layer()
+            owners = ((attention, "in_proj_weight"), (attention.out_proj.get_base_layer(), "weight"))
+            kept = [(owner, name, owner._parameters[name]) for owner, name in owners]
+            try:
+                return super().forward(*args, **kwargs)
+            finally:
+                for owner, name, weight in kept:
+                    owner._parameters[name] = weight
+
+    for module in model.modules():
+        if type(module) is MultiheadAttention:
+            module.__class__ = ExactMultiheadAttention
 
 
 def merge(model: nn.Module) -> int:

@@ -115,6 +115,8 @@ def _derived(config, changes: dict[str, Any]) -> dict[str, Any]:
             found["head_dim"] = width // heads
         if "num_key_value_heads" in config.__dict__ and config.num_key_value_heads is None:
             found["num_key_value_heads"] = heads
+    if getattr(config, "languages", None) and getattr(config, "default_language", "") is None:
+        found["default_language"] = next(iter(config.languages))
     if getattr(config, "num_experts_per_tok", 1) is None:
         found["num_experts_per_tok"] = 2
     return found

@@ -32,8 +32,8 @@ def _forms(model) -> Iterator[dict[str, Any]]:
     arch = _table(kind).get(fields.get("arch")) if not isinstance(fields.get("arch"), dict) else fields["arch"]
     for depth, factor in FORMS:
         changes = cut({k: v for k, v in fields.items() if k != "arch"}, depth, factor)
-        if isinstance(arch, dict):
-            changes["arch"] = {**arch, **cut(dict(arch), depth, factor)}
+        if isinstance(arch, dict) and (smaller := cut(dict(arch), depth, factor)):
+            changes["arch"] = {**arch, **smaller}  # not all classes take an architecture that is not a name
         for size in SIZES:
             options: dict[str, Any] = {"backbone": changes} if changes else {}
             if size is not None:
@@ -77,11 +77,13 @@ def _fitted(model, kind, backbone, changes, options: dict[str, Any], size: int |
         net = MODELS.build(config)
         for module in net.modules():
             module.training = False
-        neck = MODELS.build(copy.deepcopy(model.neck)) if isinstance(model.get("neck"), dict) else None
+        neck = model.get("neck") or []
+        necks = [MODELS.build(copy.deepcopy(n)) for n in (neck if isinstance(neck, (list, tuple)) else [neck])]
         side = size or 224
         with torch.no_grad():
-            out = net(torch.zeros(1, 3, side, side))
-            out = neck(out) if neck is not None and neck.__class__.__name__ != "ClsBatchNormNeck" else out
+            out = net(torch.zeros(2, 3, side, side))
+            for part in necks:
+                out = part(out) if part.__class__.__name__ != "ClsBatchNormNeck" else out
         last = out[-1] if isinstance(out, (tuple, list)) else out
         last = last[-1] if isinstance(last, (tuple, list)) else last
         new = last.shape[1] if last.dim() != 3 else last.shape[-1]

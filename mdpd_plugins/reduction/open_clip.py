@@ -53,7 +53,8 @@ def _forms(config: dict[str, Any]) -> Iterator[dict[str, Any]]:
 def _text(text: dict[str, Any]) -> dict[str, Any]:
     if "hf_model_name" in text:
         return {"hf_model_name": _hf_folder(text["hf_model_name"])}
-    return {"vocab_size": VOCABULARY, "layers": 3, "width": text.get("width", 512) // 8, "heads": max(1, text.get("heads", 8) // 4)}
+    width, heads = text.get("width", 512) // 8, max(1, text.get("heads", 8) // 4)
+    return {"vocab_size": VOCABULARY, "layers": 3, "width": width, "heads": heads}
 
 
 @cache

@@ -16,7 +16,7 @@ MAX_PARAMETERS = 60_000_000
 
 DEPTH = re.compile(r"(^|_)(n_layers?|layers?|depths?|num_blocks|stage_blocks|num_layers_per_block)$")
 WIDTH = re.compile(
-    r"(size|sizes|dim|dims|width|channels?|rank|embd|d_model|d_ff|d_kv|d_inner|ffn|filters|head_width|features)$"
+    r"(size|sizes|dim|dims|width|channels?|rank|embd|d_model|d_latents|d_ff|d_kv|d_inner|ffn|filters|head_width|features)$"
 )
 # Sizes that are not widths.
 OTHER = re.compile(
@@ -60,7 +60,7 @@ def first_working(name: str, candidates: Iterable[dict[str, Any]]) -> dict[str, 
     Raises:
         what the last candidate raised; ConfigError if each was too large.
     """
-    problem: Exception | None = None
+    problem: Exception | None = None  # the first: later forms often fail for being too small or too large
     tried: list[dict[str, Any]] = []
     for options in candidates:
         if options in tried:
@@ -70,7 +70,7 @@ def first_working(name: str, candidates: Iterable[dict[str, Any]]) -> dict[str, 
             adapter = build_backbone(name, pretrained=None, num_classes=5, **options)
             size = sum(p.numel() for p in adapter.model.parameters())
             if size > MAX_PARAMETERS:
-                problem = ConfigError(f"the smallest form of {name} has {size / 1e6:.0f} M parameters")
+                problem = problem or ConfigError(f"the smallest form of {name} has {size / 1e6:.0f} M parameters")
                 continue
             with torch.no_grad():
                 logits = adapter.forward(adapter.example_inputs())
@@ -80,7 +80,7 @@ def first_working(name: str, candidates: Iterable[dict[str, Any]]) -> dict[str, 
         except MissingDependencyError:
             raise
         except Exception as error:  # a form that contradicts itself fails in any way it likes
-            problem = error
+            problem = problem or error
     raise problem or ConfigError(f"no form of {name} is below {MAX_PARAMETERS / 1e6:.0f} M parameters")
 
 

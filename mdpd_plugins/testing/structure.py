@@ -127,8 +127,8 @@ def shapes(s: Specimen) -> str:
 def norm_parameters(s: Specimen) -> str:
     """`norm_parameters()` lists every affine normalisation parameter and nothing else.
 
-    Counted independently: what a forward passes to PyTorch's normalisation functions, and the vectors of modules
-    whose class is called a norm.
+    Counted independently: what a forward passes to PyTorch's normalisation functions, the vectors of modules whose
+    class is called a norm, and those of leaves that answer alike to what they were given and to three times that.
     """
     own = s.pristine.parameters()
     by_id = {id(p): n for n, p in own.items()}
@@ -150,6 +150,7 @@ def norm_parameters(s: Specimen) -> str:
             for key, p in module.named_parameters(recurse=False):
                 if p.dim() == 1 and by_id.get(id(p)) == f"{name}.{key}":
                     counted.add(f"{name}.{key}")
+    counted |= {by_id[i] for i in _scale_free(s) if i in by_id}
     declared = set(s.pristine.norm_parameters())
     assert declared <= set(own), f"not in the state dict: {sorted(declared - set(own))[:3]}"
     missing, extra = sorted(counted - declared), sorted(declared - counted)
@@ -158,6 +159,36 @@ def norm_parameters(s: Specimen) -> str:
     if not declared:
         raise NotApplicable("it has no affine normalisation: the method trains its output layer alone")
     return f"{len(declared)} tensors"
+
+
+def _scale_free(s: Specimen) -> set[int]:
+    found: set[int] = set()
+    busy: list[nn.Module] = []
+
+    def hook(module, args, kwargs, output):
+        x = args[0] if args else None
+        if busy or not isinstance(x, torch.Tensor) or not isinstance(output, torch.Tensor) or x.shape != output.shape:
+            return
+        busy.append(module)
+        try:
+            tripled = module(3 * x, *args[1:], **kwargs)
+        finally:
+            busy.clear()
+        if torch.allclose(tripled, output, rtol=1e-2, atol=1e-3) and output.std() > 1e-2:
+            found.update(id(p) for p in module.parameters())
+
+    leaves = [m for m in s.pristine.model.modules() if not any(True for _ in m.children())]
+    vectors = [m for m in leaves if any(True for _ in m.parameters()) and all(p.dim() == 1 for p in m.parameters())]
+    # A frozen batch norm is linear: PyTorch's own are counted by their class.
+    vectors = [m for m in vectors if not isinstance(m, nn.modules.batchnorm._NormBase)]
+    handles = [m.register_forward_hook(hook, with_kwargs=True) for m in vectors]
+    try:
+        with torch.no_grad():
+            s.pristine.forward(s.inputs)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return found
 
 
 def head(s: Specimen) -> str:

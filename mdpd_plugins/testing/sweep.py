@@ -190,9 +190,8 @@ def matrix(rows: Iterable[dict[str, Any]]) -> list[str]:
     names = list(dict.fromkeys(c.rpartition("/")[2] for r in rows for c in r["checks"]))
 
     def cell(zoo: str, check: str) -> str:
-        found = Counter(
-            v["status"] for r in rows if r["zoo"] == zoo for k, v in r["checks"].items() if k.rpartition("/")[2] == check
-        )
+        outcomes = [item for r in rows if r["zoo"] == zoo for item in r["checks"].items()]
+        found = Counter(v["status"] for k, v in outcomes if k.rpartition("/")[2] == check)
         return f"{found['pass']}/{found['pass'] + found['fail']}"
 
     def count(zoo: str, status: str) -> str:

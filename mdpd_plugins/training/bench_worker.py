@@ -11,6 +11,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -54,11 +55,11 @@ class Worker:
     def cycle(self) -> dict[str, Any]:
         """Seconds per step, averaged over one whole cycle of phases (a backbone step every k side steps)."""
         assert self.experiment is not None
-        distiller = self.experiment.distiller
+        distiller, optim = self.experiment.distiller, self.experiment.optim
         steps = distiller.settings.backbone_every if distiller.trainable else 1
         # Past the warm-up, at the start of a cycle.
         distiller.step.fill_(steps * (1 + self.experiment.max_steps // steps))
-        seconds = timed(lambda: [distiller.train_step(self.batch, self.experiment.optim) for _ in range(steps)])
+        seconds = timed(lambda: [distiller.train_step(self.batch, optim) for _ in range(steps)])
         return {"seconds": seconds / steps}
 
     def inference(self) -> dict[str, Any]:
@@ -74,20 +75,16 @@ class Worker:
         )
         plain.model.to(experiment.adapter.device)
         distiller = experiment.distiller
+        # Ladder side-tuning deploys the backbone with its side network; everything else fades first.
         if distiller.trainable:
             fade(distiller, inputs, repeats=1)
-
-            def deployed():
-                return experiment.adapter.forward(inputs)
-        else:  # ladder side-tuning deploys the backbone with its side network
-
-            def deployed():
-                return distiller.side_logits(inputs)
-
+            deployed = partial(experiment.adapter.forward, inputs)
+        else:
+            deployed = partial(distiller, inputs, self.batch["labels"])
         ratios = []
         with torch.no_grad():
             for i in range(INFERENCE_PAIRS + 1):
-                alone = timed(lambda: plain.forward(inputs))
+                alone = timed(partial(plain.forward, inputs))
                 ratios.append(timed(deployed) / alone)
         return {"inference_ratio_to_plain": statistics.median(ratios[1:])}
 

@@ -29,8 +29,8 @@ DEFAULTS: dict[str, Any] = {
     "optim": {
         "side_lr": 1e-3,
         "side_weight_decay": 0.05,
-        "norm_lr": 1e-3,
-        "head_lr": 1e-3,
+        "norm_lr": 3e-3,
+        "head_lr": 3e-3,
         "head_weight_decay": 0.05,
         "clip_grad": None,  # largest gradient norm, per path
         "accumulate": 1,  # batches per optimiser step
@@ -130,6 +130,9 @@ def _check_value(path: str, key: str, default: Any, value: Any) -> None:
     if type(value) not in kinds and not (value is None and default is None):
         names = " or ".join(kind.__name__ for kind in kinds)
         raise ConfigError(f"config key {path}={value!r}: {names} is meant, and the default is {default!r}")
+    # Adam divides a rate by 0.1 in its first step, and float32 ends at 3e38.
+    if isinstance(value, float) and not abs(value) < 1e37:
+        raise ConfigError(f"config key {path}={value!r}: it must be finite, and below 1e37")
     if key in COUNTS and value is not None and value <= 0:
         raise ConfigError(f"config key {path}={value!r}: it must be positive")
 

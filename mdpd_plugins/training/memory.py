@@ -39,8 +39,12 @@ class StepMemory:
 def measure_step(experiment: Experiment, data: dict[str, Any]) -> StepMemory:
     """Run one training step in which both phases take their turn, and count what it holds.
 
-    It is a real step: it changes weights and optimiser state. Call it on an experiment that is not trained on.
+    It changes optimiser state, though no weight: its learning rates are zero, because a rate that breaks the run
+    must do so at a step of the run. Call it on an experiment that is not trained on.
     """
+    for wrapper in experiment.optim.values():
+        for group in wrapper.optimizer.param_groups:
+            group["lr"] = 0.0
     distiller = experiment.distiller
     every = distiller.settings.backbone_every
     # The first steps create the optimisers' state, of which accumulation takes several; the last is measured.

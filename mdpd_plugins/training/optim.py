@@ -95,7 +95,7 @@ def _wrap(optimizer: torch.optim.Optimizer, optim: Any, phases: int) -> Averaged
     return AveragedOptimWrapper(optimizer, clip_grad=clip, accumulative_counts=optim.accumulate, phases=phases)
 
 
-def follow_config(wrapper: OptimWrapper, scheduler: Any, initial: Sequence[float], max_steps: int) -> None:
+def follow_config(wrapper: OptimWrapper, scheduler: Any, initial: Sequence[float], done: int, max_steps: int) -> None:
     """After a resume: let a changed learning rate or number of steps count from here on.
 
     mmengine takes both from the checkpoint, so that a run which had stopped on a non-finite loss could not be
@@ -103,13 +103,15 @@ def follow_config(wrapper: OptimWrapper, scheduler: Any, initial: Sequence[float
 
     Args:
         initial: the configured learning rate of each of `wrapper.param_groups`.
-        scheduler: its cosine schedule, which holds the number of steps as `T_max`.
+        scheduler: its cosine schedule, which holds the number of steps as `T_max` and `end`.
+        done, max_steps: steps that were taken, and that the run now has.
     """
     groups = wrapper.param_groups
     if [g["initial_lr"] for g in groups] == list(initial) and max_steps == scheduler.T_max:
         return
-    scheduler.T_max, scheduler.base_values = max_steps, list(initial)
-    factor = (1 + math.cos(math.pi * min(1.0, scheduler.last_step / max_steps))) / 2
+    scheduler.T_max = scheduler.end = max_steps
+    scheduler.base_values, scheduler.last_step = list(initial), min(done, max_steps - 1)
+    factor = (1 + math.cos(math.pi * scheduler.last_step / max_steps)) / 2
     for group, rate in zip(groups, initial, strict=True):
         group["initial_lr"], group["lr"] = rate, rate * factor
 

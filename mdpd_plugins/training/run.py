@@ -21,7 +21,7 @@ from mdpd_plugins.registry.errors import ConfigError
 from mdpd_plugins.training.card import is_export, print_summary, random_notice, write_card, write_json
 from mdpd_plugins.training.config import RUN_CONFIG, load_config
 from mdpd_plugins.training.experiment import Experiment, build_experiment, first_batch
-from mdpd_plugins.training.memory import StepMemory, measure_step
+from mdpd_plugins.training.memory import measure_step
 from mdpd_plugins.training.processes import joined
 from mdpd_plugins.training.resume import clear_leftovers, latest_checkpoint, load_run, refuse_last
 from mdpd_plugins.training.runner import FadingRunner, NonFiniteWeightError
@@ -80,7 +80,7 @@ def train(config: Config, *, resume: bool = False, launcher: str = "none") -> di
         metrics = _run(runner)
         if not first:
             return {}
-    summary = finish(experiment, metrics, export_dir, memory.as_dict())
+    summary = finish(experiment, metrics, export_dir, memory)
     write_json(work_dir / "summary.json", summary)
     print_summary(summary)
     return summary
@@ -253,10 +253,13 @@ def _origin_lines(experiment: Experiment) -> str:
     return f"weights: {origin}\n{random_notice(origin)}"
 
 
-def _measured_aside(config: Config) -> StepMemory:
+def _measured_aside(config: Config) -> dict[str, int]:
     # Its own experiment, so that the run itself starts untouched; freed before the run is built.
     experiment = build_experiment(config)
-    return measure_step(experiment, first_batch(experiment.train_loader))
+    try:
+        return measure_step(experiment, first_batch(experiment.train_loader)).as_dict()
+    except NonFiniteLossError:
+        return {}  # training will meet it, and say at which step
 
 
 def _parameters(experiment: Experiment) -> dict[str, int]:

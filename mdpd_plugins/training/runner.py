@@ -63,7 +63,7 @@ class FadingRunner(Runner):
         wanted = {k: [g["initial_lr"] for g in w.param_groups] for k, w in self.optim_wrapper.items()}
         super().resume(filename, *args, **kwargs)
         for name, wrapper in self.optim_wrapper.items():
-            follow_config(wrapper, self.param_schedulers[name][0], wanted[name], self.max_iters)
+            follow_config(wrapper, self.param_schedulers[name][0], wanted[name], self.iter, self.max_iters)
 
     def save_checkpoint(self, out_dir, filename, *args, **kwargs) -> None:
         """As mmengine's, through a temporary name: a kill while writing leaves the previous checkpoints valid.

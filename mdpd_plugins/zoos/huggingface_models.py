@@ -21,7 +21,7 @@ class Architecture:
     """A named model.
 
     Attributes:
-        hub: its hub id; "" for a model type as such. family: what it is listed under. model_type: transformers' name of the architecture.
+        hub: its hub id; "" for a model type. family: what it is listed under. model_type: transformers' name of the architecture.
         config: fields that differ from the type's defaults, so that it can be built without the hub.
         auto_class: the transformers class that builds its classifier.
         package: a distribution that carries its weights, under `model/`; "" for none.

@@ -8,7 +8,7 @@ import torch
 from transformers import LlamaConfig, LlamaForSequenceClassification
 from transformers.models.t5.modeling_t5 import T5LayerNorm
 
-from mdpd_plugins.adapters import Adapter
+from mdpd_plugins.adapters import Adapter, adapt
 from mdpd_plugins.adapters.huggingface import HuggingFaceAdapter
 from mdpd_plugins.adapters.structure import is_norm
 from mdpd_plugins.registry import CapabilityError
@@ -168,3 +168,15 @@ def test_description_states_what_was_measured(key):
         "4 heads" if key in small_zoo.GLOBAL_ATTENTION else "none over all tokens"
     )
     assert facts["parameters"] > facts["norm_parameters"] > 0
+
+
+@pytest.mark.parametrize("key", small_zoo.ALL)
+def test_a_live_model_finds_its_zoos_adapter(key):
+    built = small_zoo.small(key)
+    adapter = adapt(built.model)
+    assert type(adapter) is type(built)
+    assert adapter.modality == built.modality
+    assert adapter.norm_parameters().keys() == built.norm_parameters().keys()
+    inputs = small_zoo.inputs_of(built)
+    with torch.no_grad():
+        assert torch.equal(adapter.forward(inputs), built.forward(inputs))

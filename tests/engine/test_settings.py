@@ -20,7 +20,7 @@ def test_a_method_is_a_row_of_switches_that_what_is_given_besides_wins_over():
         ({"reducton": 8}, r"distill\.reducton is not a setting: did you mean 'reduction'\?"),
         ({"method": "lader"}, r"distill\.method='lader' is not known: did you mean 'ladder'"),
         ({"norm_gradient": "naive"}, r"distill\.norm_gradient='naive': use one of exact, last_k, local, head"),
-        ({"backbone_update": "some"}, r"distill\.backbone_update='some': use one of norm, head, all, none"),
+        ({"backbone_update": "some"}, r"distill\.backbone_update='some': use one of norm, head, all, none, lora"),
         ({"mask_ratio": 1.5}, r"distill\.mask_ratio=1\.5: a share between 0 and 1"),
         ({"warmup": -0.1}, r"distill\.warmup=-0\.1"),
         ({"reduction": 0}, r"distill\.reduction=0: a whole number of at least 1"),

@@ -121,9 +121,17 @@ def test_every_method_runs_and_trains_what_its_row_says(key, method):
     logs = train(distiller, optim, 2)[-1]
     adapter = distiller.adapter
     norms, head = keys(adapter, NORM[key]), keys(adapter, HEAD[key])
-    expected = {"ladder": set(), "linear": head, "mdpd_head": head, "full": set(adapter.parameters())}
-    changed = small_zoo.changed(before, distiller.backbone)
-    assert changed == expected.get(method, norms | head)
+    updates = keys(adapter, r"\.lora_[AB]\.")
+    assert bool(updates) is (method in ("lora", "mdpd_low_rank"))
+    expected = {
+        "ladder": set(),
+        "linear": head,
+        "mdpd_head": head,
+        "lora": head | updates,
+        "mdpd_low_rank": norms | head | updates,
+        "full": set(adapter.parameters()),
+    }
+    assert small_zoo.changed(before, distiller.backbone) == expected.get(method, norms | head)
     features = {"side/imitation_0", "side/imitation_1", "side/generation_2"}
     terms = {
         "mdpd": {"side/task", "backbone/task", "backbone/distillation", *features},
@@ -136,19 +144,21 @@ def test_every_method_runs_and_trains_what_its_row_says(key, method):
             *(f"side/imitation_{i}" for i in range(3)),
         },
         "mdpd_head": {"side/task", "backbone/task", "backbone/distillation", *features},
+        "mdpd_low_rank": {"side/task", "backbone/task", "backbone/distillation", *features},
         "ladder": {"side/task"},
+        "lora": {"backbone/task"},
         "norm": {"backbone/task"},
         "linear": {"backbone/task"},
         "full": {"backbone/task"},
     }
     assert logs.keys() - {"loss"} == terms[method]
     assert logs["loss"] == pytest.approx(sum(v for k, v in logs.items() if k != "loss"), rel=1e-5)
-    assert (side is None) is (method in ("norm", "linear", "full"))
+    assert (side is None) is (method in ("norm", "linear", "lora", "full"))
     assert side is None or small_zoo.changed(side, distiller.side) == side.keys()
 
 
 @pytest.mark.parametrize("norm_gradient", ["exact", "last_k", "local", "head"])
-@pytest.mark.parametrize("update", ["norm", "head", "all", "none"])
+@pytest.mark.parametrize("update", ["norm", "head", "all", "none", "lora", "norm+low_rank"])
 def test_every_combination_of_gradient_and_update_runs(norm_gradient, update):
     distiller, optim = small_zoo.small_distiller("mm-vit", norm_gradient=norm_gradient, backbone_update=update)
     before = small_zoo.snapshot(distiller.backbone)

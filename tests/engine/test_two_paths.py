@@ -84,7 +84,7 @@ def test_what_the_side_teaches_reaches_the_backbone_as_a_loss_of_its_own(key):
 
 @pytest.mark.parametrize("key", small_zoo.ALL)
 def test_a_step_with_exact_gradients_is_plain_norm_tunings_bit_for_bit(key):
-    distiller, optim = small_zoo.small_distiller(key, method="norm")
+    distiller, optim = small_zoo.small_distiller(key, method="norm", recompute=True)
     plain = small_zoo.small(key)
     trained = {**plain.norm_parameters(), **plain.head_parameters()}
     for name, p in plain.model.named_parameters():

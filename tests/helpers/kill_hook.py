@@ -1,4 +1,4 @@
-"""A mmengine hook that ends its own process with SIGKILL at one exact moment of a run."""
+"""Hooks of mmengine that break a run at one exact moment: with SIGKILL, or with a weight that is no number."""
 
 from __future__ import annotations
 
@@ -71,3 +71,15 @@ class KillHook(Hook):
     def after_run(self, runner) -> None:
         if self._at("before export", runner.iter):
             _kill()
+
+
+@HOOKS.register_module()
+class PoisonHook(Hook):
+    """Makes a weight of the side network NaN after `step`, counted from 1, before that step is saved."""
+
+    def __init__(self, step: int):
+        self.step = step
+
+    def after_train_iter(self, runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
+        if batch_idx + 1 == self.step:
+            runner.model.side.head.weight.data[0, 0] = float("nan")

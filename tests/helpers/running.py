@@ -10,7 +10,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 import torch
@@ -78,8 +78,11 @@ def trained(config: Path, work_dir: Path, **options: Any) -> dict[str, Any]:
 
 
 def start(arguments: Sequence[object], log: Path, env: dict[str, str] | None = None) -> multiprocessing.Process:
-    """Start the trainer's command line in a process of its own; what it prints is appended to `log`."""
-    process = _FORKS.Process(target=_run, args=([str(a) for a in arguments], str(log), env or {}))
+    """Start the trainer's command line in a process of its own.
+
+    What it prints is appended to `log`, and what it prints to stderr also to the file beside it that ends in .err.
+    """
+    process = _FORKS.Process(target=_run, args=([str(a) for a in arguments], log, env or {}))
     process.start()
     return process
 
@@ -106,15 +109,30 @@ def run_together(arguments: Sequence[object], log: Path, processes: int = 2) -> 
     return [int(process.exitcode or 0) for process in started]
 
 
-def _run(arguments: list[str], log: str, env: dict[str, str]) -> None:
+class _Both:
+    """A stream into two files."""
+
+    def __init__(self, *files: TextIO):
+        self.files = files
+
+    def write(self, text: str) -> int:
+        return max(file.write(text) for file in self.files)
+
+    def flush(self) -> None:
+        for file in self.files:
+            file.flush()
+
+
+def _run(arguments: list[str], log: Path, env: dict[str, str]) -> None:
     os.environ.update(env)
     torch.set_num_threads(1)
-    with open(log, "a", buffering=1) as file, contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
-        try:
-            status = main(arguments)
-        except BaseException:
-            traceback.print_exc()
-            status = 1
+    with open(log, "a", buffering=1) as out, open(Path(f"{log}.err"), "a", buffering=1) as err:
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(_Both(out, err)):  # type: ignore[type-var]
+            try:
+                status = main(arguments)
+            except BaseException:
+                traceback.print_exc()
+                status = 1
     sys.exit(status)
 
 

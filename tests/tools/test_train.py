@@ -8,8 +8,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from packages import run_mdpd
-from running import image_folder, same, weights, write_config
+from running import image_folder, run, same, weights, write_config
+
+from mdpd_plugins.cli.main import main
 
 ROOT = Path(__file__).parents[2]
 
@@ -26,26 +29,23 @@ def tool(*arguments, **env):
     )
 
 
-def test_a_killed_tool_resumes_to_the_end_of_mdpd_train_and_mdpd_export_repeats_its_export(tmp_path):
+def test_the_tool_resumes_to_the_end_of_mdpd_train_and_mdpd_export_repeats_its_export(tmp_path, capsys):
     data = {"data_root": str(image_folder(tmp_path / "pictures")), "data": {"augment": "crop+flip", "batch_size": 8}}
     train = {"max_steps": 6, "checkpoint_every": 2}
     plain = write_config(tmp_path / "plain", **data, train=train)
     hooks = [{"type": "KillHook", "step": 5, "moment": "after step"}]
     imports = {"imports": ["kill_hook"]}
     hooked = write_config(tmp_path / "hooked", **data, train=train, custom_hooks=hooks, custom_imports=imports)
-    helpers = str(ROOT / "tests" / "helpers")
 
-    killed = tool(hooked, "--work-dir", tmp_path / "tool", PYTHONPATH=helpers)
-    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert run([hooked, "--work-dir", tmp_path / "tool"], tmp_path / "log") == -signal.SIGKILL
     resumed = tool(plain, "--work-dir", tmp_path / "tool", "--resume")
     assert resumed.returncode == 0, resumed.stderr
     done = run_mdpd("train", str(plain), "--work-dir", str(tmp_path / "mdpd"), site=tmp_path)
     assert done.returncode == 0, done.stderr
     assert same(weights(tmp_path / "tool", 6), weights(tmp_path / "mdpd", 6))
 
-    exported = run_mdpd("export", str(tmp_path / "mdpd"), str(tmp_path / "out"), site=tmp_path)
-    assert exported.returncode == 0, exported.stderr
-    assert f"exported to {tmp_path / 'out'}" in exported.stdout
+    assert main(["export", str(tmp_path / "mdpd"), str(tmp_path / "out")]) == 0
+    assert f"exported to {tmp_path / 'out'}" in capsys.readouterr().out
     for work_dir in ("tool", "mdpd"):
         first = tmp_path / work_dir / "export"
         assert {p.name for p in first.iterdir()} == {p.name for p in (tmp_path / "out").iterdir()}
@@ -53,40 +53,35 @@ def test_a_killed_tool_resumes_to_the_end_of_mdpd_train_and_mdpd_export_repeats_
         assert ours.read_bytes() == theirs.read_bytes()
 
 
-def test_the_tool_reports_a_wrong_input_in_one_line(tmp_path):
-    done = tool(write_config(tmp_path / "config"), "--work-dir", tmp_path / "run", "--resume")
-    assert done.returncode == 2
-    assert done.stderr.startswith("error: there is nothing to resume") and done.stderr.count("\n") == 1
+def test_mdpd_train_reads_the_options_of_the_tool(tmp_path, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["train", "--help"])
+    out = capsys.readouterr().out
+    assert stop.value.code == 0
+    for option in ("--work-dir", "--resume", "--amp", "--cfg-options", "--launcher", "--dry-run"):
+        assert option in out
+    assert main(["train", str(write_config(tmp_path / "a")), "--work-dir", str(tmp_path / "run"), "--resume"]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("error: there is nothing to resume") and err.count("\n") == 1
     assert not (tmp_path / "run").exists()
 
 
-def test_help_answers_without_building_anything():
-    done = tool("--help")
-    assert done.returncode == 0
-    for option in ("--work-dir", "--resume", "--amp", "--cfg-options", "--launcher", "--dry-run"):
-        assert option in done.stdout
-
-
 def test_exporting_refuses_what_it_would_overwrite_and_what_is_no_run(tmp_path, capsys):
-    from mdpd_plugins.cli.main import main
-
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.md").write_text("precious")
-    run = tmp_path / "run"
-    assert main(["export", str(run), str(tmp_path / "out")]) == 2
+    work_dir = tmp_path / "run"
+    assert main(["export", str(work_dir), str(tmp_path / "out")]) == 2
     assert "is not a work directory of a training run" in capsys.readouterr().err
-    run.mkdir()
-    write_config(run)
-    assert main(["export", str(run), str(tmp_path / "full")]) == 2
+    work_dir.mkdir()
+    write_config(work_dir)
+    assert main(["export", str(work_dir), str(tmp_path / "full")]) == 2
     assert "exists and is not empty" in capsys.readouterr().err
-    assert main(["export", str(run), str(tmp_path / "out")]) == 2
+    assert main(["export", str(work_dir), str(tmp_path / "out")]) == 2
     assert "it holds no iter_*.pth" in capsys.readouterr().err
     assert [p.name for p in (tmp_path / "full").iterdir()] == ["thesis.md"] and not (tmp_path / "out").exists()
 
 
 def test_show_describes_a_registered_backbone(capsys):
-    from mdpd_plugins.cli.main import main
-
     assert main(["show", "huggingface/minilm-l6"]) == 0
     out = capsys.readouterr().out
     assert "blocks: 6\n" in out and "norm layers: 13\n" in out and "384" in out

@@ -9,43 +9,34 @@ from running import trained, weights, write_config
 STEPS = 10
 
 
-def moved(work_dir, prefix):
-    """Steps after which weights under a prefix had changed, from the checkpoints of every step."""
-    states = [weights(work_dir, step) for step in range(1, STEPS + 1)]
-    keys = [k for k in states[0] if k.startswith(prefix)]
-    return [
-        step + 2
-        for step, (before, after) in enumerate(zip(states, states[1:], strict=False))
-        if any(not torch.equal(before[k], after[k]) for k in keys)
-    ]
-
-
-@pytest.fixture
-def every_step(monkeypatch):
-    """Keep the checkpoint of every step."""
-    from mmengine.hooks import CheckpointHook
-
-    wanted = CheckpointHook.__init__
-
-    def keep_all(self, *args, **kwargs):
-        wanted(self, *args, **{**kwargs, "max_keep_ckpts": -1})
-
-    monkeypatch.setattr(CheckpointHook, "__init__", keep_all)
-
-
 def run(tmp_path, **optim):
+    """Train, and return the folder with a checkpoint of every step."""
+    # A second hook of mmengine's, which keeps all it writes.
+    keep = {"type": "CheckpointHook", "interval": 1, "by_epoch": False, "out_dir": str(tmp_path / "every")}
     config = write_config(
         tmp_path,
         data={"batch_size": 4},
         distill={"reduction": 4, "bottleneck": 8, "backbone_every": 2, "warmup": 0.0},
         optim=optim,
-        train={"max_steps": STEPS, "checkpoint_every": 1},
+        train={"max_steps": STEPS},
+        custom_hooks=[keep],
     )
     trained(config, tmp_path / "run")
-    return tmp_path / "run"
+    return tmp_path / "every" / "run"
 
 
-def test_each_path_steps_after_as_many_of_its_own_batches(tmp_path, every_step, capsys):
+def moved(folder, prefix):
+    """Steps after which weights under a prefix had changed."""
+    states = [weights(folder, step) for step in range(1, STEPS + 1)]
+    keys = [k for k in states[0] if k.startswith(prefix)]
+    return [
+        step
+        for step, (before, after) in enumerate(zip(states, states[1:], strict=False), 2)
+        if any(not torch.equal(before[k], after[k]) for k in keys)
+    ]
+
+
+def test_each_path_steps_after_as_many_of_its_own_batches(tmp_path, capsys):
     work_dir = run(tmp_path, accumulate=3)
     # Ten side batches: steps of three, and one that takes the rest. Backbone batches come at steps 2, 4, 6, 8
     # and 10: the third of them is step 6, and the last step takes the two that are left.
@@ -54,7 +45,7 @@ def test_each_path_steps_after_as_many_of_its_own_batches(tmp_path, every_step, 
     capsys.readouterr()
 
 
-def test_without_accumulation_every_batch_counts_at_once(tmp_path, every_step, capsys):
+def test_without_accumulation_every_batch_counts_at_once(tmp_path, capsys):
     work_dir = run(tmp_path)
     assert moved(work_dir, "side.") == list(range(2, 11))
     assert moved(work_dir, "backbone.") == [2, 4, 6, 8, 10]
@@ -64,10 +55,14 @@ def test_without_accumulation_every_batch_counts_at_once(tmp_path, every_step, c
 @pytest.mark.parametrize("norm_gradient", ["exact", "local"])
 def test_two_accumulated_batches_teach_what_one_of_their_size_does(tmp_path, capsys, norm_gradient):
     ends = []
-    for name, size, accumulate in (("one", 8, 1), ("two", 4, 2)):
+    # The step of two batches comes where the cosine has halved the rates.
+    for name, size, accumulate, rate in (("one", 8, 1, 1e-3), ("two", 4, 2, 2e-3)):
         config = write_config(
             tmp_path / name,
-            data={"source": {"type": "packaged", "name": "digits", "train_size": 16, "val_size": 8}, "batch_size": size},
+            data={
+                "source": {"type": "packaged", "name": "digits", "train_size": 16, "val_size": 8},
+                "batch_size": size,
+            },
             # Imitation only: the masks of generation are drawn for each batch anew.
             distill={
                 "reduction": 4,
@@ -77,7 +72,7 @@ def test_two_accumulated_batches_teach_what_one_of_their_size_does(tmp_path, cap
                 "hierarchy": False,
                 "norm_gradient": norm_gradient,
             },
-            optim={"accumulate": accumulate},
+            optim={"accumulate": accumulate, "side_lr": rate, "norm_lr": rate, "head_lr": rate},
             train={"max_steps": accumulate},
         )
         trained(config, tmp_path / name / "run")

@@ -66,12 +66,15 @@ def test_a_learning_rate_that_breaks_the_side_network_names_its_term(tmp_path, s
 
 
 def test_weights_that_are_not_finite_are_not_saved(tmp_path, stopped):
-    # An infinite rate makes every weight NaN in the first step, whose own loss was finite.
-    path = write_config(tmp_path / "config", train={"max_steps": 4, "checkpoint_every": 1})
-    path.write_text(path.read_text() + "optim = dict(side_lr=float('inf'))\n")
-    step, term, line = stopped(path)
-    assert step == 1 and term.startswith("side.") and "not saved" in line
-    assert checkpoints(tmp_path / "run") == [] and "no checkpoint had been written yet" in line
+    # An overflow in a gradient leaves such weights behind a loss that was finite; here a hook plants one.
+    hooks, imports = [{"type": "PoisonHook", "step": 3}], {"imports": ["kill_hook"]}
+    train = {"max_steps": 6, "checkpoint_every": 1}
+    step, term, line = stopped(
+        write_config(tmp_path / "config", train=train, custom_hooks=hooks, custom_imports=imports)
+    )
+    assert step == 3 and term == "side.head.weight" and "this step is not saved" in line
+    assert checkpoints(tmp_path / "run")[-1] == 2 and finite(weights(tmp_path / "run", 2))
+    assert "--resume goes on from" in line and "iter_2.pth" in line
 
 
 def test_a_label_that_is_not_finite_stops_before_any_update(tmp_path, stopped):

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
-from running import image_folder, trained, weights, write_config
+from running import image_folder, run, trained, weights, write_config
 
 from mdpd_plugins.training import load_config, main
 
-ROOT = Path(__file__).parents[2]
 ONE_OF_EACH = ("hf-vit", "mm-vit", "oc-image")
 
 
@@ -25,22 +21,13 @@ def pictures(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def first_run(tmp_path_factory, pictures):
-    """(work directory, printed to stdout, printed to stderr) of a run through the command line."""
-    folder = tmp_path_factory.mktemp("first")
+    """(work directory, all that was printed, what of it to stderr) of a run with the command line's options."""
+    folder, logs = tmp_path_factory.mktemp("first"), tmp_path_factory.mktemp("logs")
     config = write_config(folder, train={"max_steps": 4})
-    command = [sys.executable, ROOT / "tools" / "train.py", config, "--work-dir", folder / "run"]
-    done = subprocess.run(
-        [*command, "--cfg-options", f"data_root={pictures}", "train.log_every=2"],
-        capture_output=True,
-        text=True,
-        cwd=folder,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    options = ["--cfg-options", f"data_root={pictures}", "train.log_every=2"]
+    assert run([config, "--work-dir", folder / "run", *options], logs / "log") == 0, (logs / "log").read_text()
     assert {p.name for p in folder.iterdir()} == {"config.py", "run"}, "something was written elsewhere"
-    return folder / "run", done.stdout, done.stderr
+    return folder / "run", (logs / "log").read_text(), (logs / "log.err").read_text()
 
 
 def test_the_summary_names_metrics_parameters_memory_origin_and_export(first_run):
@@ -87,6 +74,7 @@ def test_random_weights_are_announced_on_the_screen_in_the_log_the_summary_and_t
 def test_the_screen_shows_progress_and_no_noise_of_the_libraries(first_run):
     _, out, err = first_run
     assert "eta:" in out and "Iter(train) [2/4]" in out
+    # The libraries' own warning about a start method is owed to how this test starts the process.
     for noise in ("Writing model shards", "FileClient", "deprecated", "Traceback", "scheduler.step"):
         assert noise not in out + err, noise
 

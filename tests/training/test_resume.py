@@ -94,6 +94,8 @@ def killed_and_resumed(tmp_path, given, step, moment):
     work_dir, log = tmp_path / "run", tmp_path / "log"
     assert run([hooked, "--work-dir", work_dir], log) == -signal.SIGKILL, log.read_text()
     assert not (work_dir / "summary.json").exists()
+    # As a kill leaves it that comes in the middle of a write: it is newer than any other, and not whole.
+    (work_dir / ".iter_99.pth.part").write_bytes((work_dir / "iter_3.pth").read_bytes()[:5000] if step < 9 else b"")
     assert run([plain, "--work-dir", work_dir, "--resume"], log) == 0, log.read_text()
     return work_dir
 
@@ -104,9 +106,7 @@ def killed_and_resumed(tmp_path, given, step, moment):
         (5, "before step"),
         (6, "after step"),
         (9, "before saving"),
-        (6, "while pickling"),
         (9, "while writing"),
-        (8, "before validation"),
         (STEPS, "before validation"),
         (STEPS, "before export"),
     ],
@@ -117,9 +117,7 @@ def test_a_killed_run_resumes_to_the_same_end(tmp_path, data, untouched, step, m
     assert not list(work_dir.glob(".*")), "something half-written is left"
 
 
-@pytest.mark.parametrize(
-    "scenario", ["loader workers", "automatic split", "accumulation", "local gradients", "texts"]
-)
+@pytest.mark.parametrize("scenario", ["loader workers", "automatic split", "accumulation", "local gradients", "texts"])
 def test_every_kind_of_run_resumes_to_the_same_end(tmp_path, data, untouched, scenario):
     work_dir = killed_and_resumed(tmp_path, sections(data, scenario), 8, "after step")
     assert_same_end(work_dir, untouched(scenario))
@@ -170,17 +168,6 @@ def test_resuming_does_not_read_the_batches_that_went_by(tmp_path, data):
     assert run([*arguments, "train.max_steps=4", "--resume"], log) == 0, log.read_text()
     assert weights(tmp_path / "run", 4)["step"] == 4
     assert run([*arguments, "train.max_steps=4"], log) == 2
-
-
-def test_a_half_written_checkpoint_is_not_resumed_from(tmp_path, data, untouched):
-    plain, hooked = configs(
-        tmp_path, sections(data, "pictures"), {"type": "KillHook", "step": 7, "moment": "after step"}
-    )
-    work_dir, log = tmp_path / "run", tmp_path / "log"
-    run([hooked, "--work-dir", work_dir], log)
-    (work_dir / ".iter_9.pth.part").write_bytes((work_dir / "iter_6.pth").read_bytes()[:5000])
-    assert run([plain, "--work-dir", work_dir, "--resume"], log) == 0, log.read_text()
-    assert_same_end(work_dir, untouched("pictures"))
 
 
 def test_a_new_run_in_an_old_work_directory_is_not_mixed_with_it(tmp_path, data, untouched):

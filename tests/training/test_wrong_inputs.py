@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import json
 import pickle
 import shutil
 import subprocess
@@ -40,7 +40,7 @@ def refused(tmp_path, capsys):
     [
         (
             {"backbone": {"name": "huggingface/vit-base-patch16-22"}},
-            "'huggingface/vit-base-patch16-22'; did you mean 'huggingface/vit-base-patch16-224'",
+            "'huggingface/vit-base-patch16-22': did you mean 'huggingface/vit-base-patch16-224'",
         ),
         ({"backbone": {"nmae": "x"}}, "config key backbone.nmae is not known: did you mean 'name'?"),
         ({"optm": {}}, "config key optm is not known: did you mean 'optim'?"),
@@ -55,6 +55,7 @@ def refused(tmp_path, capsys):
         ({"train": {"max_steps": "ten"}}, "config key train.max_steps='ten': int is meant"),
         ({"train": {"amp": "yes"}}, "config key train.amp='yes': bool is meant"),
         ({"data": {"batch_size": 0}}, "config key data.batch_size=0: it must be positive"),
+        ({"train": {"val_every": -1}}, "config key train.val_every=-1: it must be positive"),
         ({"optim": {"accumulate": 0}}, "config key optim.accumulate=0: it must be positive"),
         ({"task": {"kind": "multy"}}, "task.kind='multy' is not known: did you mean 'multi'"),
         ({"task": {"kind": "float"}}, "task.kind='float', but the data has 'single' labels"),
@@ -71,6 +72,11 @@ def test_a_configuration_that_cannot_work(tmp_path, refused, sections, said):
 def test_an_option_with_an_unknown_key(tmp_path, refused):
     said = refused(write_config(tmp_path / "config"), "--cfg-options", "train.max_stps=3")
     assert "config key train.max_stps is not known: did you mean 'max_steps'" in said
+
+
+def test_a_rate_that_is_not_finite(tmp_path, refused):
+    said = refused(write_config(tmp_path / "config"), "--cfg-options", "optim.side_lr=inf")
+    assert "config key optim.side_lr=inf: it must be finite" in said
 
 
 def test_options_that_are_no_pairs(tmp_path, capsys):
@@ -103,7 +109,13 @@ def test_a_backbone_of_the_other_modality(tmp_path, refused):
 
 def test_a_label_outside_the_classes(tmp_path, refused):
     table = text_table(tmp_path / "texts.csv")
-    source = {"type": "table", "path": str(table), "text_column": "text", "label_column": "label", "classes": ["a", "c"]}
+    source = {
+        "type": "table",
+        "path": str(table),
+        "text_column": "text",
+        "label_column": "label",
+        "classes": ["a", "c"],
+    }
     said = refused(write_config(tmp_path / "config", "hf-minilm", data={"source": source}))
     assert "'b'" in said and "texts.csv" in said
 
@@ -282,40 +294,55 @@ def test_resuming_from_a_file_with_pickled_code(tmp_path, refused):
 
 # --- zoos
 
-
-@pytest.mark.parametrize(
-    ("package", "key", "extra"),
-    [
-        ("transformers", "hf-vit", "mdpd-plugins[huggingface]"),
-        ("mmpretrain", "mm-vit", "mdpd-plugins[mmpretrain]"),
-        ("open_clip", "oc-image", "mdpd-plugins[open_clip]"),
-    ],
-)
-def test_a_zoo_that_is_not_installed(tmp_path, package, key, extra):
-    config = write_config(tmp_path, key)
-    script = f"""
-import importlib.machinery, sys
+ZOOS = {"transformers": "hf-vit", "mmpretrain": "mm-vit", "open_clip": "oc-image"}
+WITHOUT = """
+import contextlib, importlib.machinery, io, json, sys
 
 class Without(importlib.machinery.PathFinder):
     @classmethod
     def find_spec(cls, name, path=None, target=None):
-        if name.partition(".")[0] == {package!r}:
+        if name.partition(".")[0] in {"transformers", "mmpretrain", "open_clip"}:
             return None
         return super().find_spec(name, path, target)
 
 sys.meta_path[:] = [Without if f is importlib.machinery.PathFinder else f for f in sys.meta_path]
 from mdpd_plugins.training import main
-sys.exit(main())
+said = []
+for config in sys.argv[1:]:
+    with contextlib.redirect_stderr(io.StringIO()) as err:
+        said.append((main([config]), err.getvalue()))
+print(json.dumps(said))
 """
+
+
+@pytest.fixture(scope="module")
+def without_zoos(tmp_path_factory):
+    """Package -> (exit status, stderr) where none of them is installed."""
+    folder = tmp_path_factory.mktemp("without")
+    configs = [write_config(folder / "configs" / package, key) for package, key in ZOOS.items()]
+    (folder / "cwd").mkdir()
     done = subprocess.run(
-        [sys.executable, "-c", script, config, "--work-dir", tmp_path / "run"],
+        [sys.executable, "-c", WITHOUT, *configs],
         capture_output=True,
         text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        cwd=folder / "cwd",
         timeout=300,
         check=False,
     )
-    assert done.returncode == 2, done.stderr
-    (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
-    assert extra in line and done.stderr.splitlines()[-1] == line
-    assert not (tmp_path / "run").exists()
+    assert done.returncode == 0, done.stderr
+    assert not list((folder / "cwd").iterdir()), "something was written"
+    return dict(zip(ZOOS, json.loads(done.stdout), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("package", "extra"),
+    [
+        ("transformers", "mdpd-plugins[huggingface]"),
+        ("mmpretrain", "mdpd-plugins[mmpretrain]"),
+        ("open_clip", "mdpd-plugins[open_clip]"),
+    ],
+)
+def test_a_zoo_that_is_not_installed(without_zoos, package, extra):
+    status, stderr = without_zoos[package]
+    assert status == 2
+    assert stderr.startswith("error: ") and stderr.count("\n") == 1 and extra in stderr

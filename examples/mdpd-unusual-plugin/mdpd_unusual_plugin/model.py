@@ -67,7 +67,9 @@ class LoomAdapter(Adapter):
         return {**super()._preprocessing(), "size": (self.model.side, self.model.side)}
 
 
-def build(*, pretrained: str | None = "auto", num_classes: int, side: int = 64, width: int = 96, depth: int = 6) -> Loom:
+def build(
+    *, pretrained: str | None = "auto", num_classes: int, side: int = 64, width: int = 96, depth: int = 6
+) -> Loom:
     """The network with random weights: none are published."""
     model = Loom(num_classes, side, width, depth)
     record_origin(model, f"{RANDOM}: no checkpoint is published")

@@ -1,0 +1,41 @@
+"""Compare methods on one configuration: training memory, seconds per step, inference latency."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from mdpd_plugins.registry import ConfigError, closest
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("config", metavar="CONFIG", type=Path)
+    parser.add_argument("--methods", nargs="+", metavar="M", help="some of them (default: all)")
+    parser.add_argument("--batch-size", type=int, metavar="N")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--rounds", type=int, default=5, metavar="N", help="timed cycles a method, taken in turn")
+    parser.add_argument("--json", type=Path, metavar="OUT", help="write the results here")
+    parser.add_argument("--cfg-options", nargs="+", default=[], metavar="KEY=VALUE", help="overrides for all methods")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the comparison and print it as a table."""
+    from mmengine.config import DictAction
+
+    from mdpd_plugins.training.bench import BENCH_METHODS, bench, markdown
+    from mdpd_plugins.training.card import write_json
+
+    methods = args.methods or list(BENCH_METHODS)
+    for method in methods:
+        if method not in BENCH_METHODS:
+            raise ConfigError(f"there is no method {method!r} to compare: {closest(method, BENCH_METHODS)}")
+    if args.rounds < 1:
+        raise ConfigError(f"--rounds {args.rounds}: at least one timed cycle is needed")
+    options = {k: DictAction._parse_iterable(v) for k, v in (o.split("=", 1) for o in args.cfg_options)}
+    if args.batch_size is not None:
+        options["data.batch_size"] = args.batch_size
+    found = bench(args.config, methods, options, device=args.device, rounds=args.rounds)
+    if args.json:
+        write_json(args.json, found)
+    print(markdown(found))
+    return 0

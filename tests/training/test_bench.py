@@ -1,0 +1,38 @@
+"""`mdpd bench`: every figure of the table, on a real backbone made small."""
+
+import json
+
+import pytest
+from running import write_config
+
+from mdpd_plugins.cli.main import main
+
+
+def test_methods_are_compared_and_every_figure_is_there(tmp_path, capsys):
+    config = write_config(tmp_path)
+    out = tmp_path / "bench.json"
+    methods = ["full", "lora", "mdpd"]
+    assert main(["bench", str(config), "--methods", *methods, "--rounds", "1", "--json", str(out)]) == 0
+    printed = capsys.readouterr().out
+    assert all(f"| {method} |" in printed for method in methods)
+    found = json.loads(out.read_text())
+    rows = {r["method"]: r for r in found["results"]}
+    assert list(rows) == methods and found["environment"]["torch"]
+    for row in rows.values():
+        assert row["training_state_bytes"] > 0 and row["trainable_parameters"] > 0
+        assert 0 < row["step_seconds"]["min"] <= row["step_seconds"]["median"] <= row["step_seconds"]["max"]
+        assert row["inference_ratio_to_plain"] > 0
+    assert rows["lora"]["step_ratio_to_lora"] == 1.0
+    # Full fine-tuning keeps two moments and a gradient of every weight: more than LoRA holds altogether.
+    assert rows["full"]["training_state_bytes"] > rows["lora"]["training_state_bytes"]
+
+
+def test_an_unknown_method_names_the_closest(tmp_path, capsys):
+    assert main(["bench", str(tmp_path / "c.py"), "--methods", "lorra"]) == 2
+    assert "'lora'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("rounds", ["0", "-1"])
+def test_rounds_must_be_positive(tmp_path, capsys, rounds):
+    assert main(["bench", str(tmp_path / "c.py"), f"--rounds={rounds}"]) == 2
+    assert "at least one" in capsys.readouterr().err
