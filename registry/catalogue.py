@@ -112,8 +112,7 @@ class Catalogue:
         chosen = [
             registered
             for registered in self._backbones.values()
-            if (zoo is None or registered.zoo == zoo)
-            and (modality is None or registered.spec.modality == modality)
+            if (zoo is None or registered.zoo == zoo) and (modality is None or registered.spec.modality == modality)
         ]
         if family is not None:
             families = {registered.spec.family for registered in chosen} - {""}
@@ -188,9 +187,7 @@ class Catalogue:
             return
         # Only now, with every spec known to be good: a plugin registers all of its backbones or none.
         for spec in specs:
-            self._backbones[spec.name] = Registered(
-                spec, candidate.plugin, candidate.distribution, candidate.version
-            )
+            self._backbones[spec.name] = Registered(spec, candidate.plugin, candidate.distribution, candidate.version)
         for entry in unavailable:
             self._unavailable.setdefault(entry.zoo, entry)
         self._plugins.append(
@@ -236,6 +233,10 @@ class Catalogue:
         same = [n for n in self._backbones if folded in (n.casefold(), n.partition("/")[2].casefold())]
         if same:
             return "did you mean " + " or ".join(repr(n) for n in sorted(same)) + "?"
+        # A name cut short says more than one that is merely alike.
+        longer = sorted(n for n in self._backbones if n.casefold().startswith(folded)) if len(folded) > 3 else []
+        if 0 < len(longer) <= 3:
+            return "did you mean " + " or ".join(repr(n) for n in longer) + "?"
         return closest(name, self._backbones)
 
     def _skipped_hint(self) -> str:

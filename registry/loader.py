@@ -208,9 +208,7 @@ class Loader:
                     f"({', '.join(impl.argnames)}), and must take ({expected})"
                 )
 
-    def call(
-        self, hook: str, function: Callable[[Candidate, Callable[..., Any]], Any], *, last_first: bool
-    ) -> Any:
+    def call(self, hook: str, function: Callable[[Candidate, Callable[..., Any]], Any], *, last_first: bool) -> Any:
         """Call ``function(candidate, implementation)`` for each plugin until one gives something but None."""
         implementations = getattr(self.manager.hook, hook).get_hookimpls()
         for impl in reversed(implementations) if last_first else implementations:

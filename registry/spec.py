@@ -65,8 +65,7 @@ class BackboneSpec:
             )
         if self.modality not in MODALITIES:
             raise BackboneSpecError(
-                f"backbone {self.name!r} says modality={self.modality!r}; "
-                f"{closest(self.modality, MODALITIES)}"
+                f"backbone {self.name!r} says modality={self.modality!r}; {closest(self.modality, MODALITIES)}"
             )
         self._check_reference("build", self.build)
         if self.adapter is not None:

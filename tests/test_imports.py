@@ -128,8 +128,6 @@ def test_what_listing_backbones_loads_is_light(folder, third_party, at_load):
 
 
 def test_no_file_is_long_and_none_is_a_drawer_of_odds_and_ends():
-    long = {
-        str(p.relative_to(ROOT)): n for p in EVERYTHING if (n := len(p.read_text().splitlines())) > MAX_LINES
-    }
+    long = {str(p.relative_to(ROOT)): n for p in EVERYTHING if (n := len(p.read_text().splitlines())) > MAX_LINES}
     assert not long, f"files above {MAX_LINES} lines: {long}"
     assert not [path for path in EVERYTHING if path.name in {"utils.py", "util.py", "helpers.py"}]

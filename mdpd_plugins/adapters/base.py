@@ -61,7 +61,7 @@ class Adapter:
         for seen in self._open_captures:
             # Batch and image size tell tokens from positions.
             seen.batch = first.shape[0]
-            seen.image_size = tuple(first.shape[-2:]) if "image" in inputs else None
+            seen.image_size = (first.shape[-2], first.shape[-1]) if "image" in inputs else None
             seen.attention.clear()
         return self._call(inputs)
 

@@ -126,7 +126,8 @@ def find_blocks(
             return deeper
         return [(name, block)]
 
-    blocks = below(root, "", stages := {})
+    stages: dict[str, str] = {}
+    blocks = below(root, "", stages)
     while closed is not None and stages and (more := closed(stages) - shut):
         shut |= more
         blocks = below(root, "", stages := {})
@@ -195,11 +196,11 @@ def bypassed(root: nn.Module, stages: dict[str, list[str]], forward: Callable[[]
             levels.setdefault(sum(name.startswith(f"{other}.") for other in last), []).append(name)
         for names in levels.values():
             for name in names:
-                stage, block = root.get_submodule(name), root.get_submodule(last[name])
+                outer, inner = root.get_submodule(name), root.get_submodule(last[name])
                 handles += [
-                    stage.register_forward_pre_hook(enter(name), with_kwargs=True),
-                    block.register_forward_hook(constant),
-                    stage.register_forward_hook(leave(name)),
+                    outer.register_forward_pre_hook(enter(name), with_kwargs=True),
+                    inner.register_forward_hook(constant),
+                    outer.register_forward_hook(leave(name)),
                 ]
             with torch.enable_grad():
                 forward()
@@ -225,7 +226,12 @@ def _variable(value: Any) -> Any:
 
 def _tensors(value: Any) -> list[torch.Tensor]:
     found: list[torch.Tensor] = []
-    _map(value, lambda t: found.append(t) or t)
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        found.append(tensor)
+        return tensor
+
+    _map(value, keep)
     return found
 
 

@@ -106,9 +106,7 @@ def probe_torch(timeout: float = 180.0) -> dict[str, Any]:
 def report_probe(report: EnvironmentReport, result: dict[str, Any]) -> None:
     """Turn what `probe_torch` found into findings."""
     if "torch_error" in result:
-        report.problem(
-            "torch", f"it cannot be imported: {result['torch_error']}", fix="pip install torch torchvision"
-        )
+        report.problem("torch", f"it cannot be imported: {result['torch_error']}", fix="pip install torch torchvision")
         return
     build = f"CUDA {result['cuda']}" if result.get("cuda") else "no CUDA"
     device = "a GPU can be used" if result.get("device") else "no GPU can be used"

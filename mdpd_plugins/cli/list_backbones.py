@@ -72,8 +72,8 @@ def _print_table(rows: list[dict[str, str]]) -> None:
     table = Table(box=None, header_style="bold", pad_edge=False)
     for column in COLUMNS:
         # The name is what people copy: other columns give way to it in a narrow terminal.
-        keep = {"min_width": max(len(row["name"]) for row in rows)} if column == "name" and rows else {}
-        table.add_column(column.replace("_", " "), no_wrap=True, overflow="ellipsis", **keep)
+        keep = max(len(row["name"]) for row in rows) if column == "name" and rows else None
+        table.add_column(column.replace("_", " "), no_wrap=True, overflow="ellipsis", min_width=keep)
     for row in rows:
         table.add_row(*(row[column] for column in COLUMNS))
     Console().print(table, markup=False)

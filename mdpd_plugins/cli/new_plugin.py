@@ -113,7 +113,7 @@ def small(name):
     return {{"": {{"image_size": 32, "width": 32, "depth": 3}}}}
 '''
 
-TEST = '''\
+TEST = """\
 import pytest
 from mdpd_plugins.testing import CHECKS
 
@@ -121,7 +121,7 @@ from mdpd_plugins.testing import CHECKS
 @pytest.mark.parametrize("check", CHECKS)
 def test_tiny(check):
     check("{zoo}/tiny", image_size=32, width=32, depth=3)
-'''
+"""
 
 README = """\
 # {name}

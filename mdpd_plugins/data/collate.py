@@ -70,8 +70,7 @@ class ImageCollate:
             raise ConfigError(f"preprocessing size={size!r}: height and width must be positive")
         if interpolation not in _INTERPOLATIONS:
             raise ConfigError(
-                f"interpolation {interpolation!r} does not exist: "
-                f"{closest(str(interpolation), _INTERPOLATIONS)}"
+                f"interpolation {interpolation!r} does not exist: {closest(str(interpolation), _INTERPOLATIONS)}"
             )
         if fit not in _FITS:
             raise ConfigError(f"preprocessing fit={fit!r} does not exist: {closest(str(fit), _FITS)}")
@@ -84,11 +83,7 @@ class ImageCollate:
 
     def __call__(self, samples: Sequence[Sample]) -> Batch:
         pixels = np.stack([np.asarray(self._resize(image)) for image, _ in samples])
-        images = (
-            torch.from_numpy(pixels)
-            .permute(0, 3, 1, 2)
-            .to(torch.float32, memory_format=torch.contiguous_format)
-        )
+        images = torch.from_numpy(pixels).permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format)
         images = images.div_(255).sub_(self.mean).div_(self.std)
         return {"inputs": {"image": images}, "labels": _labels(samples)}
 
@@ -122,14 +117,10 @@ def _labels(samples: Sequence[Sample]) -> torch.Tensor:
     return torch.stack([label for _, label in samples])
 
 
-def _check_keys(
-    preprocessing: Mapping[str, Any], known: Sequence[str], required: Sequence[str], modality: str
-) -> None:
+def _check_keys(preprocessing: Mapping[str, Any], known: Sequence[str], required: Sequence[str], modality: str) -> None:
     for key in preprocessing:
         if key not in known:
             raise ConfigError(f"{modality} preprocessing has no key {key!r}: {closest(key, known)}")
     missing = [key for key in required if key not in preprocessing]
     if missing:
-        raise ConfigError(
-            f"{modality} preprocessing lacks {', '.join(missing)}; it needs {', '.join(required)}"
-        )
+        raise ConfigError(f"{modality} preprocessing lacks {', '.join(missing)}; it needs {', '.join(required)}")

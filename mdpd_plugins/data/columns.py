@@ -25,9 +25,7 @@ class Columns:
     def __post_init__(self) -> None:
         if (self.text is None) == (self.image is None):
             given = "both" if self.text is not None else "neither"
-            raise ConfigError(
-                f"name either text_column or image_column in the data configuration, not {given}"
-            )
+            raise ConfigError(f"name either text_column or image_column in the data configuration, not {given}")
         if self.text_pair is not None and self.text is None:
             raise ConfigError("text_pair_column needs text_column, the first text of each pair")
 

@@ -30,9 +30,7 @@ class LabelledDataset(Dataset[tuple[Any, torch.Tensor]]):
         train: without it, examples come as they are.
     """
 
-    def __init__(
-        self, source: Source, transform: Transform | None = None, seed: int = 0, train: bool = False
-    ) -> None:
+    def __init__(self, source: Source, transform: Transform | None = None, seed: int = 0, train: bool = False) -> None:
         self.source = source
         self.transform = transform
         self.seed = seed

@@ -31,8 +31,7 @@ def without_duplicates(texts: Sequence[str], overlap: float = 0.5) -> list[int]:
         normal = " ".join(_WORD.findall(text.casefold()))
         shared = Counter(holder for sentence in sentences[index] for holder in holders[sentence])
         repeats = normal in whole or any(
-            count >= overlap * min(len(sentences[index]), len(sentences[holder]))
-            for holder, count in shared.items()
+            count >= overlap * min(len(sentences[index]), len(sentences[holder])) for holder, count in shared.items()
         )
         if repeats:
             continue

@@ -34,9 +34,7 @@ def open_film_snippets(*, archive: str | None = None, label_kind: str = "single"
     """
     kind = check_label_kind(label_kind)
     if kind == "multi":
-        raise ConfigError(
-            "film-snippets has label_kind 'single' (negative, positive) or 'float' (the rating)"
-        )
+        raise ConfigError("film-snippets has label_kind 'single' (negative, positive) or 'float' (the rating)")
     rows = _parse(_read_table(_find(archive)))
     kept = without_duplicates([text for text, _ in rows])
     rows = [rows[i] for i in kept]
@@ -46,9 +44,7 @@ def open_film_snippets(*, archive: str | None = None, label_kind: str = "single"
         "2014."
     )
     if kind == "float":
-        return {
-            "train": Source([t for t, _ in rows], [r for _, r in rows], (), "text", about, label_kind="float")
-        }
+        return {"train": Source([t for t, _ in rows], [r for _, r in rows], (), "text", about, label_kind="float")}
     rows = [(text, rating) for text, rating in rows if rating]
     labels = [int(rating > 0) for _, rating in rows]
     return {"train": Source([text for text, _ in rows], labels, ("negative", "positive"), "text", about)}
@@ -60,9 +56,7 @@ def _find(archive: str | None) -> Path:
         if not path.is_file():
             raise MissingDependencyError(f"archive {archive} does not exist; get it with: {_GET}")
         return path
-    found = [
-        p for p in sorted(Path("data").glob("*-3.3.2.tar.gz")) if p.name.lower().startswith("vadersentiment")
-    ]
+    found = [p for p in sorted(Path("data").glob("*-3.3.2.tar.gz")) if p.name.lower().startswith("vadersentiment")]
     if not found:
         raise MissingDependencyError(
             "packaged data set 'film-snippets' needs the source archive of vaderSentiment 3.3.2, and there "

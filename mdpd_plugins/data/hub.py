@@ -62,9 +62,7 @@ def open_huggingface(
     datasets = _import_datasets()
     columns = Columns(label_column, text_column, text_pair_column, image_column)
     if name is not None and Path(path).expanduser().exists():
-        raise ConfigError(
-            f"name={name!r} chooses a configuration on the hub, but {path} is local; leave it out"
-        )
+        raise ConfigError(f"name={name!r} chooses a configuration on the hub, but {path} is local; leave it out")
     found = _load(datasets, path, name, revision)
     parts = {pool: found[own] for pool, own in _choose_splits(found, splits, path).items()}
     values: dict[str, dict[str, Sequence[Any]]] = {}
@@ -190,9 +188,7 @@ def _label_names(datasets: Any, feature: Any, values: Sequence[Any]) -> Sequence
 
 def _image_column(datasets: Any, part: Any, column: str, path: str) -> _ImageColumn:
     if not isinstance(part.features[column], datasets.Image):
-        raise DataError(
-            f"data set {path}: column {column!r} does not hold images but {part.features[column]}"
-        )
+        raise DataError(f"data set {path}: column {column!r} does not hold images but {part.features[column]}")
     undecoded = part.select_columns([column]).cast_column(column, datasets.Image(decode=False))
     return _ImageColumn(undecoded, column)
 

@@ -56,9 +56,7 @@ def open_image_folder(
     if classes is not None:
         empty = sorted(set(known) - set(names["train"]))
         if empty:
-            raise DataError(
-                f"class {empty[0]!r} has no folder under {homes['train']}; add it or drop the class"
-            )
+            raise DataError(f"class {empty[0]!r} has no folder under {homes['train']}; add it or drop the class")
     about = description or f"Images of the folder {base.resolve().name!r}, one sub-folder per class."
     return {
         pool: Source(files[pool], labels[pool], known, "image", about, read=read_image, augment="crop+flip")
@@ -67,12 +65,7 @@ def open_image_folder(
 
 
 def _pool_folders(base: Path) -> dict[str, Path]:
-    found = {
-        pool: base / name
-        for pool, names in _FOLDERS.items()
-        for name in names[::-1]
-        if (base / name).is_dir()
-    }
+    found = {pool: base / name for pool, names in _FOLDERS.items() for name in names[::-1] if (base / name).is_dir()}
     # A class may well be called "test"; only a train folder that holds folders makes these names splits.
     if "train" in found and any(p.is_dir() for p in found["train"].iterdir()):
         return found
@@ -82,16 +75,12 @@ def _pool_folders(base: Path) -> dict[str, Path]:
 def _class_folders(home: Path) -> list[Path]:
     folders = sorted(p for p in home.iterdir() if p.is_dir() and not p.name.startswith("."))
     if not folders:
-        raise DataError(
-            f"{home} holds no class folders; put each class's images into a sub-folder of its name"
-        )
+        raise DataError(f"{home} holds no class folders; put each class's images into a sub-folder of its name")
     return folders
 
 
 def _images(folder: Path) -> list[Path]:
-    paths = sorted(
-        p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and not p.name.startswith(".")
-    )
+    paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
     if not paths:
         raise DataError(
             f"class folder {folder} holds no image ({', '.join(sorted(SUFFIXES))}); add images or remove it"

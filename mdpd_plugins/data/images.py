@@ -85,7 +85,6 @@ def _from_array(array: np.ndarray) -> Image.Image:
     flat = array[..., 0] if array.ndim == 3 and array.shape[2] == 1 else array
     if flat.dtype != np.uint8 or not (flat.ndim == 2 or (flat.ndim == 3 and flat.shape[2] == 3)):
         raise DataError(
-            f"an image array must be uint8 of shape (H, W), (H, W, 1) or (H, W, 3), "
-            f"not {array.dtype} {array.shape}"
+            f"an image array must be uint8 of shape (H, W), (H, W, 1) or (H, W, 3), not {array.dtype} {array.shape}"
         )
     return Image.fromarray(np.ascontiguousarray(flat)).convert("RGB")

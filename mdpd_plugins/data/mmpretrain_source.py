@@ -41,9 +41,7 @@ def open_mmpretrain(
         DataError: the data set cannot be built, or is not for image classification.
     """
     if (dataset is None) == (train is None):
-        raise ConfigError(
-            "data type 'mmpretrain' needs either dataset= (to be split) or train= (with val=, test=)"
-        )
+        raise ConfigError("data type 'mmpretrain' needs either dataset= (to be split) or train= (with val=, test=)")
     configs = {"train": dataset or train, "val": val, "test": test}
     built = {pool: _build(dict(config), pool) for pool, config in configs.items() if config is not None}
     infos = {pool: [_info(data, i, pool) for i in range(len(data))] for pool, data in built.items()}

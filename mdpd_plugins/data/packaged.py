@@ -146,9 +146,7 @@ def _package_path(package: str, relative: str, install: str) -> Path:
             f"install it with: pip install {install}"
         ) from error
     if not path.exists():
-        raise DataError(
-            f"{package} is installed without {relative}; install the version that holds it: {install}"
-        )
+        raise DataError(f"{package} is installed without {relative}; install the version that holds it: {install}")
     return path
 
 
@@ -157,9 +155,7 @@ def _read_numbers(path: Path, columns: int) -> np.ndarray:
         values = np.fromstring(file.read().replace("\n", ","), dtype=np.float32, sep=",")
     rows = values.reshape(-1, columns) if values.size % columns == 0 else values
     if rows.ndim != 2:
-        raise DataError(
-            f"{path} should have {columns} columns, but its shape is {rows.shape}; reinstall its package"
-        )
+        raise DataError(f"{path} should have {columns} columns, but its shape is {rows.shape}; reinstall its package")
     return rows
 
 

@@ -45,9 +45,7 @@ class EpochBatchSampler(Sampler[list[int]]):
         ConfigError: a data set that does not know virtual indices, an empty one, or none left by `drop_last`.
     """
 
-    def __init__(
-        self, sampler: Any, batch_size: int, seed: int | None = None, drop_last: bool = False
-    ) -> None:
+    def __init__(self, sampler: Any, batch_size: int, seed: int | None = None, drop_last: bool = False) -> None:
         self.sampler = sampler
         self.rank, self.world_size = get_dist_info()
         self.global_batch = batch_size * self.world_size

@@ -40,14 +40,8 @@ class Sizes:
         for key in ("train_size", "val_size", "test_size"):
             size = getattr(self, key)
             if size is not None and not _is_size(size):
-                raise ConfigError(
-                    f"{key}={size!r}: give a whole number of examples, or a share between 0 and 1"
-                )
-        if (
-            not isinstance(self.split_seed, Integral)
-            or isinstance(self.split_seed, bool)
-            or self.split_seed < 0
-        ):
+                raise ConfigError(f"{key}={size!r}: give a whole number of examples, or a share between 0 and 1")
+        if not isinstance(self.split_seed, Integral) or isinstance(self.split_seed, bool) or self.split_seed < 0:
             raise ConfigError(f"split_seed={self.split_seed!r}: give a whole number, 0 or more")
 
 
@@ -76,8 +70,7 @@ def select_split(pools: Mapping[str, Source], split: str, sizes: Sizes) -> Sourc
     val = 0 if "val" in pools else _count(_val_size(sizes), len(pool))
     if test + val >= len(pool):
         raise ConfigError(
-            f"test_size ({test}) and val_size ({val}) leave nothing of {len(pool)} examples to train on; "
-            "lower them"
+            f"test_size ({test}) and val_size ({val}) leave nothing of {len(pool)} examples to train on; lower them"
         )
     if split == "train":
         return _take(pool, order, test + val, sizes.train_size, "train_size")

@@ -60,16 +60,10 @@ def open_table(
     """
     files = {"train": train or path, "val": val, "test": test}
     if bool(train) == bool(path):
-        raise ConfigError(
-            "data type 'table' needs either path= (one file, to be split) or train= (with val=, test=)"
-        )
+        raise ConfigError("data type 'table' needs either path= (one file, to be split) or train= (with val=, test=)")
     columns = Columns(label_column, text_column, text_pair_column, image_column)
-    tables = {
-        pool: _read(Path(file).expanduser(), delimiter, columns.names) for pool, file in files.items() if file
-    }
-    roots = {
-        pool: Path(image_root).expanduser() if image_root else t.path.parent for pool, t in tables.items()
-    }
+    tables = {pool: _read(Path(file).expanduser(), delimiter, columns.names) for pool, file in files.items() if file}
+    roots = {pool: Path(image_root).expanduser() if image_root else t.path.parent for pool, t in tables.items()}
     about = description or f"Table {', '.join(table.path.name for table in tables.values())}."
     return open_columns(
         {pool: table.columns for pool, table in tables.items()},

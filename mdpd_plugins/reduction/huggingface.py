@@ -143,9 +143,7 @@ def _plain(config) -> dict[str, Any]:
     parts = _parts(config)
     skipped = ("id2label", "label2id", "transformers_version", "model_type", "layer_types", "stage_names")
     found = {
-        k: v
-        for k, v in config.__dict__.items()
-        if not k.startswith("_") and k not in skipped and (k not in parts)
+        k: v for k, v in config.__dict__.items() if not k.startswith("_") and k not in skipped and (k not in parts)
     }
     if "depths" in found:  # then the number of stages, worked out from it
         found.pop("num_layers", None)

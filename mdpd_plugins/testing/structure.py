@@ -75,12 +75,7 @@ def _embeddings(s: Specimen) -> set[int]:
         if "embed" in type(module).__name__.lower() and not any(id(m) in listed for m in module.modules()):
             found |= {id(p) for p in module.parameters()}
     # Learned positions and special tokens belong to a module with parts of its own, not to a layer.
-    found |= {
-        id(p)
-        for m in model.modules()
-        if any(True for _ in m.children())
-        for p in m.parameters(recurse=False)
-    }
+    found |= {id(p) for m in model.modules() if any(True for _ in m.children()) for p in m.parameters(recurse=False)}
     image = s.inputs.get("image")
     if image is None:
         return found

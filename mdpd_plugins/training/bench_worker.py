@@ -76,16 +76,18 @@ class Worker:
         plain.model.to(experiment.adapter.device)
         distiller = experiment.distiller
         # Ladder side-tuning deploys the backbone with its side network; everything else fades first.
+        deployed: Callable[[], Any]
         if distiller.trainable:
             fade(distiller, inputs, repeats=1)
             deployed = partial(experiment.adapter.forward, inputs)
         else:
-            deployed = partial(distiller, inputs, self.batch["labels"])
+            deployed = partial(distiller.forward, inputs, self.batch["labels"])
         ratios = []
         with torch.no_grad():
-            for i in range(INFERENCE_PAIRS + 1):
+            for _ in range(INFERENCE_PAIRS + 1):
                 alone = timed(partial(plain.forward, inputs))
                 ratios.append(timed(deployed) / alone)
+        # The first pair warms caches up.
         return {"inference_ratio_to_plain": statistics.median(ratios[1:])}
 
 

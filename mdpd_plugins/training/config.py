@@ -71,8 +71,10 @@ TYPES: dict[str, type | tuple[type, ...]] = {
     "export_dir": str,
 }
 # Counts of which there must be at least one.
-COUNTS = ("batch_size", "eval_batch_size", "input_size", "max_length", "accumulate", "max_epochs", "max_steps")
-COUNTS += ("val_every", "checkpoint_every", "log_every")
+COUNTS = (
+    *("batch_size", "eval_batch_size", "input_size", "max_length", "accumulate", "max_epochs", "max_steps"),
+    *("val_every", "checkpoint_every", "log_every"),
+)
 
 
 def load_config(path: str | Path, options: Mapping[str, Any] | None = None) -> Config:

@@ -49,7 +49,9 @@ def sweep(
     keys = {_key(run) for run in done}
     given = [f"{k}={v}" for k, v in options.items()]
     todo = [(m, s) for s in seeds for m in methods]
-    todo = [(m, s) for m, s in todo if _key({"config": str(config), "method": m, "seed": s, "options": given}) not in keys]
+    todo = [
+        (m, s) for m, s in todo if _key({"config": str(config), "method": m, "seed": s, "options": given}) not in keys
+    ]
     for count, (method, seed) in enumerate(todo, 1):
         print(f"[{count}/{len(todo)}] {method}, seed {seed}", file=sys.stderr, flush=True)
         run = _run(config, method, seed, given)
@@ -68,7 +70,9 @@ def _run(config: Path, method: str, seed: int, given: list[str]) -> dict[str, An
         start = time.perf_counter()
         result = subprocess.run(command, capture_output=True, text=True)
         if result.returncode:
-            raise MDPDError(f"{method} with seed {seed} failed:\n{result.stderr[-2000:]}\nRun it alone: {' '.join(command)}")
+            raise MDPDError(
+                f"{method} with seed {seed} failed:\n{result.stderr[-2000:]}\nRun it alone: {' '.join(command)}"
+            )
         summary = json.loads((Path(folder) / "summary.json").read_text())
     return {
         "config": str(config),

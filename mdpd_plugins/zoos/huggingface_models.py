@@ -21,7 +21,8 @@ class Architecture:
     """A named model.
 
     Attributes:
-        hub: its hub id; "" for a model type. family: what it is listed under. model_type: transformers' name of the architecture.
+        hub: its hub id; "" for a model type. family: what it is listed under.
+        model_type: transformers' name of the architecture.
         config: fields that differ from the type's defaults, so that it can be built without the hub.
         auto_class: the transformers class that builds its classifier.
         package: a distribution that carries its weights, under `model/`; "" for none.
@@ -93,7 +94,8 @@ def read_model_types(table: Path) -> dict[str, list[str]]:
         reads = _TABLES.get(node.targets[0].id)
         if reads and isinstance(node.value, ast.Call) and node.value.args:
             for row in getattr(node.value.args[0], "elts", []):
-                model_type = row.elts[0].value if isinstance(row, ast.Tuple) else None
+                first = row.elts[0] if isinstance(row, ast.Tuple) else None
+                model_type = first.value if isinstance(first, ast.Constant) else None
                 if isinstance(model_type, str):
                     found.setdefault(model_type, []).append(reads)
     return dict(sorted(found.items()))
@@ -121,7 +123,7 @@ def architecture(name: str, head: str = "") -> Architecture:
 
 
 def modality(architecture: Architecture) -> str:
-    """"image" or "text": what the architecture's classifier reads."""
+    """ "image" or "text": what the architecture's classifier reads."""
     return "image" if architecture.auto_class == IMAGE else "text"
 
 

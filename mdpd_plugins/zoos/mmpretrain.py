@@ -148,9 +148,7 @@ def _check_import(report: EnvironmentReport, version: str) -> bool:
         )
         return False
     if failure:
-        report.problem(
-            "mmpretrain", f"version {version} does not import: {failure}", fix=_import_fix(failure)
-        )
+        report.problem("mmpretrain", f"version {version} does not import: {failure}", fix=_import_fix(failure))
     return failure is None
 
 

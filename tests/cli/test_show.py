@@ -19,9 +19,7 @@ def site(tmp_path_factory):
 
 
 def test_the_example_is_listed_with_its_provenance(site):
-    (row,) = json.loads(
-        run_mdpd("list-backbones", "--zoo", "example", "--json", site=site, strict=True).stdout
-    )
+    (row,) = json.loads(run_mdpd("list-backbones", "--zoo", "example", "--json", site=site, strict=True).stdout)
     assert row == {
         "name": "example/small-vit",
         "zoo": "example",

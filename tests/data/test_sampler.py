@@ -22,9 +22,7 @@ from mdpd_plugins.registry import ConfigError
 
 def dataset(count: int, train: bool = True) -> LabelledDataset:
     pictures = [Image.linear_gradient("L").resize((8, 8)).convert("RGB").rotate(9 * i) for i in range(count)]
-    source = Source(
-        pictures, [i % 2 for i in range(count)], ("a", "b"), "image", "ramps", augment="crop+flip"
-    )
+    source = Source(pictures, [i % 2 for i in range(count)], ("a", "b"), "image", "ramps", augment="crop+flip")
     return LabelledDataset(source, make_transform(source), seed=1, train=train)
 
 

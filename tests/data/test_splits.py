@@ -14,9 +14,7 @@ from mdpd_plugins.registry import ConfigError, DataError
 
 
 def write_table(path: Path, labels: list[Any]) -> Path:
-    path.write_text(
-        "".join(json.dumps({"text": f"text {i}", "label": x}) + "\n" for i, x in enumerate(labels))
-    )
+    path.write_text("".join(json.dumps({"text": f"text {i}", "label": x}) + "\n" for i, x in enumerate(labels)))
     return path
 
 

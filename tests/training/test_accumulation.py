@@ -54,29 +54,18 @@ def test_without_accumulation_every_batch_counts_at_once(tmp_path, capsys):
 
 @pytest.mark.parametrize("norm_gradient", ["exact", "local"])
 def test_two_accumulated_batches_teach_what_one_of_their_size_does(tmp_path, capsys, norm_gradient):
+    source = {"type": "packaged", "name": "digits", "train_size": 16, "val_size": 8}
+    # Imitation only: the masks of generation are drawn for each batch anew.
+    distill = {"reduction": 4, "bottleneck": 8, "backbone_every": 1, "warmup": 0.0}
+    distill |= {"hierarchy": False, "norm_gradient": norm_gradient}
     ends = []
     # The step of two batches comes where the cosine has halved the rates.
-    for name, size, accumulate, rate in (("one", 8, 1, 1e-3), ("two", 4, 2, 2e-3)):
-        config = write_config(
-            tmp_path / name,
-            data={
-                "source": {"type": "packaged", "name": "digits", "train_size": 16, "val_size": 8},
-                "batch_size": size,
-            },
-            # Imitation only: the masks of generation are drawn for each batch anew.
-            distill={
-                "reduction": 4,
-                "bottleneck": 8,
-                "backbone_every": 1,
-                "warmup": 0.0,
-                "hierarchy": False,
-                "norm_gradient": norm_gradient,
-            },
-            optim={"accumulate": accumulate, "side_lr": rate, "norm_lr": rate, "head_lr": rate},
-            train={"max_steps": accumulate},
-        )
-        trained(config, tmp_path / name / "run")
-        ends.append(weights(tmp_path / name / "run", accumulate))
+    for size, accumulate, rate in ((8, 1, 1e-3), (4, 2, 2e-3)):
+        folder = tmp_path / str(size)
+        optim = {"accumulate": accumulate, "side_lr": rate, "norm_lr": rate, "head_lr": rate}
+        data, train = {"source": source, "batch_size": size}, {"max_steps": accumulate}
+        trained(write_config(folder, data=data, distill=distill, optim=optim, train=train), folder / "run")
+        ends.append(weights(folder / "run", accumulate))
     capsys.readouterr()
     # One optimiser step on the same samples; Adam's first step has the size of its rate, so signs tell.
     for key, value in ends[0].items():

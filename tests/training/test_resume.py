@@ -44,6 +44,8 @@ def sections(data, scenario):
     if scenario == "accumulation":
         # A checkpoint after step 3 or 6 lies within what two steps of four batches take together.
         return {**images, "optim": {"accumulate": 4, "clip_grad": 1.0}}
+    if scenario == "low rank":
+        return {**images, "distill": {**images["distill"], "backbone_update": "norm+low_rank", "rank": 2}}
     if scenario == "local gradients":
         return {**images, "distill": {**images["distill"], "norm_gradient": "local"}}
     assert scenario == "texts"
@@ -117,7 +119,9 @@ def test_a_killed_run_resumes_to_the_same_end(tmp_path, data, untouched, step, m
     assert not list(work_dir.glob(".*")), "something half-written is left"
 
 
-@pytest.mark.parametrize("scenario", ["loader workers", "automatic split", "accumulation", "local gradients", "texts"])
+@pytest.mark.parametrize(
+    "scenario", ["loader workers", "automatic split", "accumulation", "local gradients", "low rank", "texts"]
+)
 def test_every_kind_of_run_resumes_to_the_same_end(tmp_path, data, untouched, scenario):
     work_dir = killed_and_resumed(tmp_path, sections(data, scenario), 8, "after step")
     assert_same_end(work_dir, untouched(scenario))

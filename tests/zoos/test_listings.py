@@ -58,9 +58,7 @@ def test_the_second_time_comes_from_the_cache_until_the_index_changes(index):
     assert mmpretrain.list_models(index) == [("other", "", "image")]
 
 
-@pytest.mark.parametrize(
-    "content", ["", "{", "[]", '{"key": 1}', '{"value": []}', "null", "[" * 100_000, "\udcff"]
-)
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"key": 1}', '{"value": []}', "null", "[" * 100_000, "\udcff"])
 def test_a_damaged_cache_is_replaced(index, content):
     mmpretrain.list_models(index)
     (file,) = cache.cache_folder().iterdir()
@@ -109,9 +107,7 @@ def test_every_configuration_of_the_installed_open_clip_is_listed():
     if folder is None:
         pytest.skip("open_clip is not installed")
     found = load_catalogue().select(zoo="open_clip")
-    assert {r.name for r in found} == {
-        f"open_clip/{p.stem}" for p in (folder / "model_configs").glob("*.json")
-    }
+    assert {r.name for r in found} == {f"open_clip/{p.stem}" for p in (folder / "model_configs").glob("*.json")}
     families = {r.name: r.spec.family for r in found}
     assert families["open_clip/ViT-B-16"] == "vit"
     assert families["open_clip/RN50"] == "resnet"

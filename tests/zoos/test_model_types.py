@@ -7,7 +7,7 @@ import pytest
 from mdpd_plugins.registry import UnknownBackboneError, load_catalogue
 from mdpd_plugins.zoos.huggingface_models import model_types, read_model_types
 
-TABLE = '''
+TABLE = """
 OTHER = OrderedDict([("no", "No")])
 MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES = OrderedDict(
     [
@@ -17,7 +17,7 @@ MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES = OrderedDict(
     ]
 )
 MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES = OrderedDict([("both", "C"), ("bert", "Bert")])
-'''
+"""
 
 
 def test_tables_of_classifiers_are_read_and_others_not(tmp_path):

@@ -36,9 +36,7 @@ class Block(nn.Module):
 class SmallViT(nn.Module):
     """Images (B, 3, image_size, image_size) to logits (B, num_classes)."""
 
-    def __init__(
-        self, num_classes: int, image_size: int, patch_size: int, width: int, depth: int, heads: int
-    ) -> None:
+    def __init__(self, num_classes: int, image_size: int, patch_size: int, width: int, depth: int, heads: int) -> None:
         super().__init__()
         if image_size % patch_size or width % heads:
             raise ConfigError(
@@ -83,8 +81,6 @@ def build(
     try:
         model.load_state_dict(load_file(pretrained))
     except (OSError, SafetensorError, RuntimeError) as error:
-        raise CheckpointError(
-            f"checkpoint {pretrained!r} cannot be loaded into this network: {error}"
-        ) from error
+        raise CheckpointError(f"checkpoint {pretrained!r} cannot be loaded into this network: {error}") from error
     record_origin(model, pretrained)
     return model
