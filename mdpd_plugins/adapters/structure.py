@@ -126,7 +126,7 @@ def find_blocks(
             return deeper
         return [(name, block)]
 
-    stages: dict[str, str] = {}
+    stages: dict[str, list[str]] = {}
     blocks = below(root, "", stages)
     while closed is not None and stages and (more := closed(stages) - shut):
         shut |= more
@@ -196,11 +196,11 @@ def bypassed(root: nn.Module, stages: dict[str, list[str]], forward: Callable[[]
             levels.setdefault(sum(name.startswith(f"{other}.") for other in last), []).append(name)
         for names in levels.values():
             for name in names:
-                outer, inner = root.get_submodule(name), root.get_submodule(last[name])
+                stage, block_module = root.get_submodule(name), root.get_submodule(last[name])
                 handles += [
-                    outer.register_forward_pre_hook(enter(name), with_kwargs=True),
-                    inner.register_forward_hook(constant),
-                    outer.register_forward_hook(leave(name)),
+                    stage.register_forward_pre_hook(enter(name), with_kwargs=True),
+                    block_module.register_forward_hook(constant),
+                    stage.register_forward_hook(leave(name)),
                 ]
             with torch.enable_grad():
                 forward()
