@@ -37,10 +37,9 @@ def joined(launcher: str) -> Iterator[None]:
         torch.distributed.init_process_group("gloo")
     else:
         raise ConfigError(f"--launcher {launcher} needs GPUs; on CPUs use torchrun with --launcher pytorch")
-    try:
-        yield
-    finally:
-        torch.distributed.destroy_process_group()
+    yield
+    # Not after an error: the other processes may be waiting in a collective, and this one is about to end.
+    torch.distributed.destroy_process_group()
 
 
 __all__ = ["joined"]
