@@ -84,8 +84,12 @@ def _build(config: dict[str, Any], pool: str) -> Any:
     kind = config.get("type")
     if isinstance(kind, str) and DATASETS.get(kind) is None:
         raise ConfigError(f"MMPretrain has no data set type {kind!r}: {closest(kind, DATASETS.module_dict)}")
+    from mmengine.registry import DefaultScope
+
     try:
-        return DATASETS.build({**config, "pipeline": []})
+        # A run earlier in this process leaves mmengine's own scope behind, where these classes are unknown.
+        with DefaultScope.overwrite_default_scope("mmpretrain"):
+            return DATASETS.build({**config, "pipeline": []})
     except Exception as error:  # whatever the data set class raises for its own files and arguments
         raise DataError(
             f"MMPretrain cannot build the {pool} data set {kind!r} ({type(error).__name__}: {error}); "

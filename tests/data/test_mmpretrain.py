@@ -51,3 +51,11 @@ def test_wrong_configurations(root: Path) -> None:
     with pytest.raises(DataError, match="cannot build the train data set 'CustomDataset'"):
         cfg = {"type": "mmpretrain", "dataset": {"type": "CustomDataset", "data_root": str(root / "gone")}}
         load_source(cfg, "train")
+
+
+def test_a_scope_left_behind_by_an_earlier_run_does_not_hide_the_classes(root: Path) -> None:
+    from mmengine.registry import DefaultScope
+
+    cfg = {"type": "mmpretrain", "dataset": {"type": "CustomDataset", "data_root": str(root)}}
+    with DefaultScope.overwrite_default_scope("mmengine"):
+        assert len(load_source(cfg, "train")) == 14

@@ -9,7 +9,6 @@ FAMILIES = {
     "convnext_tiny": "convnext",
     "resnet50": "resnet",
     "regnetx_008": "regnet",
-    "poolformer_s12": "poolformer",
 }
 
 

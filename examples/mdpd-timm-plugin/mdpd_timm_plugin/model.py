@@ -17,7 +17,6 @@ SMALL: dict[str, dict[str, Any]] = {
     "convnext_tiny": {"dims": (12, 24, 48, 96), "depths": (2, 2, 3, 3)},
     "resnet50": {"layers": (1, 1, 1, 1)},
     "regnetx_008": {},
-    "poolformer_s12": {"dims": (16, 32, 48, 64)},
 }
 
 
