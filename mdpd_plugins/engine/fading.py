@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -93,14 +94,15 @@ def _latency_ratio(distiller: Distiller, inputs, repeats: int) -> float:
     labels = torch.zeros(len(next(iter(inputs.values()))), device=distiller.adapter.device)
     ratios = []
     for i in range(repeats + 1):
-        alone = _seconds(lambda: distiller.adapter.forward(inputs))
-        both = _seconds(lambda: distiller(inputs, labels))
+        alone = timed(lambda: distiller.adapter.forward(inputs))
+        both = timed(lambda: distiller(inputs, labels))
         if i:  # the first pair warms caches up
             ratios.append(both / alone)
     return sorted(ratios)[len(ratios) // 2]
 
 
-def _seconds(call) -> float:
+def timed(call: Callable[[], Any]) -> float:
+    """Seconds that `call` takes, the GPU's queue included."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
     start = time.perf_counter()
@@ -110,4 +112,4 @@ def _seconds(call) -> float:
     return time.perf_counter() - start
 
 
-__all__ = ["FadingReport", "fade"]
+__all__ = ["FadingReport", "fade", "timed"]

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import statistics
 import sys
-import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -18,6 +17,7 @@ import torch
 
 from mdpd_plugins.adapters import build_backbone
 from mdpd_plugins.engine import fade
+from mdpd_plugins.engine.fading import timed
 from mdpd_plugins.training.config import load_config
 from mdpd_plugins.training.experiment import Experiment, build_experiment
 from mdpd_plugins.training.memory import measure_step
@@ -89,17 +89,6 @@ class Worker:
                 ratios.append(timed(deployed) / alone)
         # The first pair warms caches up.
         return {"inference_ratio_to_plain": statistics.median(ratios[1:])}
-
-
-def timed(call: Callable[[], Any]) -> float:
-    """Seconds that `call` takes, the GPU's queue included."""
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    start = time.perf_counter()
-    call()
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    return time.perf_counter() - start
 
 
 def main() -> None:
