@@ -26,6 +26,8 @@ from mdpd_plugins.training.processes import joined
 from mdpd_plugins.training.resume import clear_leftovers, latest_checkpoint, load_run, refuse_last
 from mdpd_plugins.training.runner import FadingRunner, NonFiniteWeightError
 
+# Samples that fading compares and times both paths on: enough to compare, few enough to be over soon on a CPU.
+COMPARED = 16
 LOADERS = {
     "huggingface": "transformers' from_pretrained",
     "mmpretrain": "mmpretrain.get_model('config.py', pretrained='model.pth')",
@@ -147,7 +149,7 @@ def finish(
     config, adapter = experiment.config, experiment.adapter
     parameters = _parameters(experiment)
     batch = first_batch(experiment.val_loader)["inputs"]
-    inputs = {k: v.to(adapter.device) for k, v in batch.items()}
+    inputs = {k: v[:COMPARED].to(adapter.device) for k, v in batch.items()}
     _, report = fade(experiment.distiller, inputs)
     zoo = config.backbone.name.partition("/")[0]
     if torch.cuda.is_available():
