@@ -7,10 +7,9 @@ overrides only what that zoo does differently. An adapter is not an `nn.Module` 
 from __future__ import annotations
 
 import json
-import shutil
-import tempfile
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -19,11 +18,23 @@ import torch
 from torch import nn
 
 from mdpd_plugins.adapters.capture import Capture, capture
-from mdpd_plugins.adapters.layout import first_tensor, from_tokens, with_first_tensor
+from mdpd_plugins.adapters.folder import fresh_folder
+from mdpd_plugins.adapters.layout import Layout, first_tensor, from_tokens, with_first_tensor
 from mdpd_plugins.adapters.origin import origin_of
 from mdpd_plugins.adapters.recompute import patched_forward, recompute
 from mdpd_plugins.adapters.structure import bypassed, find_blocks, norm_modules
 from mdpd_plugins.registry.errors import CapabilityError, ConfigError
+
+
+@dataclass(frozen=True)
+class _Anatomy:
+    """What one forward showed of a backbone's blocks."""
+
+    stem_dim: int
+    dims: tuple[int, ...]
+    layouts: tuple[Layout, ...]
+    starts_with_maps: bool
+    tokens: int
 
 
 class Adapter:
@@ -136,11 +147,10 @@ class Adapter:
     def _norm_modules(self) -> list[tuple[str, nn.Module]]:
         return [(n, m) for n, m in norm_modules(self.model) if f"{n}.".startswith(self.prefixes)]
 
-    @cached_property
-    def _probe(self) -> Capture:
-        inputs = self.example_inputs()
+    def _observe(self) -> Capture:
+        """One forward of the example inputs, with every block's call."""
         with torch.no_grad(), self.capture(keep_calls=True) as seen:
-            self.forward(inputs)
+            self.forward(self.example_inputs())
         missing = [i for i in range(len(self.blocks())) if i not in seen.calls]
         if missing:
             raise CapabilityError(
@@ -149,32 +159,45 @@ class Adapter:
             )
         return seen
 
+    @cached_property
+    def _anatomy(self) -> _Anatomy:
+        # Facts only: the tensors they are read off would otherwise stay alive through the whole training.
+        seen = self._observe()
+        order = range(len(self.blocks()))
+        assert seen.stem is not None
+        return _Anatomy(
+            stem_dim=seen.stem.shape[-1],
+            dims=tuple(seen.hidden[i].shape[-1] for i in order),
+            layouts=tuple(seen.layouts[i] for i in order),
+            starts_with_maps=seen.axes[0] == "BCHW",
+            tokens=seen.hidden[order[-1]].shape[1],
+        )
+
     @property
     def dims(self) -> list[int]:
         """Width D_i of what leaves each block."""
-        return [self._probe.hidden[i].shape[-1] for i in range(len(self.blocks()))]
+        return list(self._anatomy.dims)
 
     @property
     def stem_dim(self) -> int:
         """Width D_0 of what enters the first block."""
-        assert self._probe.stem is not None
-        return self._probe.stem.shape[-1]
+        return self._anatomy.stem_dim
 
     @property
     def convolutional(self) -> bool:
         """Whether blocks put out feature maps (B, C, H, W) rather than tokens."""
         # CvT begins with maps and ends with a class token beside them.
-        maps = all(layout.prefix == 0 and layout.grid for layout in self._probe.layouts.values())
-        return self._probe.axes[0] == "BCHW" and maps
+        maps = all(layout.prefix == 0 and layout.grid for layout in self._anatomy.layouts)
+        return self._anatomy.starts_with_maps and maps
 
     @property
     def num_prefix_tokens(self) -> int:
         """Special tokens (class, distillation, register) before the grid of the last block."""
-        return self._probe.layouts[len(self.blocks()) - 1].prefix
+        return self._anatomy.layouts[-1].prefix
 
     def grid(self, layer: int) -> tuple[int, int] | None:
         """(height, width) of the token grid that leaves block `layer` at the model's own input size."""
-        return self._probe.layouts[layer % len(self.blocks())].grid
+        return self._anatomy.layouts[layer % len(self._anatomy.layouts)].grid
 
     def tail_parameters(self) -> dict[str, nn.Parameter]:
         """Native key -> parameter of what lies between the last block and the logits: final norms, pool and head.
@@ -183,12 +206,12 @@ class Adapter:
         """
         named = self.parameters()
         flags = {n: p.requires_grad for n, p in named.items()}
-        last = len(self.blocks()) - 1
+        seen = self._observe()
         try:
             for p in named.values():
                 p.requires_grad_(True)
             with torch.enable_grad():
-                logits = self.forward_head(self.example_inputs(), self._probe, self._probe.hidden[last].detach())
+                logits = self.forward_head(self.example_inputs(), seen, seen.hidden[len(self.blocks()) - 1])
             grads = torch.autograd.grad(logits.sum(), list(named.values()), allow_unused=True)
         finally:
             for n, p in named.items():
@@ -217,15 +240,15 @@ class Adapter:
             attention = f"{min(heads)}-{max(heads)} heads" if len(set(heads)) > 1 else f"{heads[0]} heads"
         except CapabilityError:
             attention = "none over all tokens"
-        norms, last = self.norm_parameters(), len(self.blocks()) - 1
+        norms = self.norm_parameters()
         return {
             "name": self.name,
             "class": type(self.model).__name__,
             "blocks": len(self.blocks()),
             "dims": sorted(set(self.dims)),
-            "tokens": self._probe.hidden[last].shape[1],
+            "tokens": self._anatomy.tokens,
             "prefix_tokens": self.num_prefix_tokens,
-            "grid": self.grid(last),
+            "grid": self.grid(-1),
             "norm_layers": len(self._norm_modules()),
             "norm_parameters": sum(p.numel() for p in norms.values()),
             "head_parameters": sum(p.numel() for p in self.head_parameters().values()),
@@ -357,33 +380,4 @@ def _as_run(blocks: list[tuple[str, nn.Module]], run: Callable[[], Any]) -> list
     return [(name, block) for name, block in ran.items() if any(id(p) in reached for p in probes[name])]
 
 
-@contextmanager
-def fresh_folder(folder: str | Path):
-    """A temporary folder beside `folder` that takes its place when the body succeeds, and vanishes otherwise."""
-    target = Path(folder)
-    if target.exists() and any(target.iterdir()):
-        old = target
-    else:
-        old = None
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-    try:
-        yield temporary
-        temporary.chmod(0o755)
-        for file in temporary.iterdir():
-            file.chmod(0o644)  # safetensors writes for the owner alone
-        if old is not None:
-            aside = Path(tempfile.mkdtemp(prefix=f".{target.name}.old.", dir=target.parent))
-            target.rename(aside / "x")
-            temporary.rename(target)
-            shutil.rmtree(aside)
-        else:
-            if target.exists():
-                target.rmdir()
-            temporary.rename(target)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
-
-
-__all__ = ["Adapter", "fresh_folder"]
+__all__ = ["Adapter"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
 import torch
@@ -66,7 +66,7 @@ def load_weights(model: nn.Module, state: Mapping[str, torch.Tensor], head: Coll
     own = model.state_dict()
     head = set(head)
     missing = [k for k in own if k not in state and k not in head]
-    unexpected = [k for k in state if k not in own and not _belongs(k, head)]
+    unexpected = [k for k in state if k not in own and not _belongs(k, own, head)]
     shapes = [k for k in own if k in state and own[k].shape != state[k].shape and k not in head]
     check_keys(source, type(model).__name__, missing, unexpected, shapes)
     fitting = {k: v for k, v in state.items() if k in own and own[k].shape == v.shape}
@@ -74,10 +74,12 @@ def load_weights(model: nn.Module, state: Mapping[str, torch.Tensor], head: Coll
     return [k for k in own if k in head and k not in fitting]
 
 
-def _belongs(key: str, head: set[str]) -> bool:
-    # A checkpoint's own head may have more layers than ours (a hidden layer before the classifier).
-    tops = {h.split(".")[0] for h in head}
-    return key.split(".")[0] in tops and not any(key.startswith(t) for t in ("backbone", "visual", "transformer"))
+def _belongs(key: str, own: Iterable[str], head: set[str]) -> bool:
+    # A checkpoint's own head may have more layers than ours (a hidden layer before the classifier): what lies under
+    # a part of the model that holds nothing but the head.
+    top = key.partition(".")[0]
+    there = [k for k in own if k.partition(".")[0] == top]
+    return bool(there) and all(k in head for k in there)
 
 
 def check_keys(

@@ -6,6 +6,7 @@ import copy
 import inspect
 import json
 import os
+import re
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -288,9 +289,16 @@ def _load(auto, config, source: str, name: str) -> nn.Module:
     base = model.base_model_prefix
     in_body = [k for k in report["missing_keys"] if k.startswith(base + ".") and ".pooler." not in k]
     shapes = [k[0] for k in report["mismatched_keys"] if k[0].startswith(base + ".")]
-    unexpected = [k for k in report["unexpected_keys"] if ".layer" in k or "encoder" in k]
+    # Pretraining heads are left out freely; a further block, told by its number alone, is another architecture.
+    kinds = {_unnumbered(k, base) for k in model.state_dict()}
+    unexpected = [k for k in report["unexpected_keys"] if _unnumbered(k, base) in kinds]
     check_keys(f"{source!r}", type(model).__name__, in_body, unexpected, shapes)
     return model
+
+
+def _unnumbered(key: str, base: str) -> str:
+    """A key with its numbers left open, the same in a bare encoder's checkpoint and in a classifier's."""
+    return re.sub(r"\d+", "#", key.removeprefix(f"{base}."))
 
 
 def _resized(auto, model: nn.Module, image_size: int) -> nn.Module:

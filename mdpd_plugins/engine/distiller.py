@@ -314,6 +314,9 @@ class Distiller(BaseModel):
         return torch.autocast(device, dtype=torch.bfloat16, enabled=self.amp)
 
     def _check(self, terms: dict[str, torch.Tensor]) -> None:
+        # One look for all of them: each is a wait for the device.
+        if not terms or bool(torch.stack([v.detach() for v in terms.values()]).isfinite().all()):
+            return
         for name, value in terms.items():
             if not torch.isfinite(value):
                 raise NonFiniteLossError(

@@ -15,7 +15,7 @@ from mmengine.evaluator import Evaluator
 from rich.console import Console
 
 from mdpd_plugins.adapters import origin_of
-from mdpd_plugins.adapters.base import fresh_folder
+from mdpd_plugins.adapters.folder import fresh_folder
 from mdpd_plugins.engine import NonFiniteLossError, fade
 from mdpd_plugins.registry.errors import ConfigError
 from mdpd_plugins.training.card import is_export, print_summary, random_notice, write_card, write_json
