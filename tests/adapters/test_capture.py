@@ -1,10 +1,13 @@
 """Capture: right states, and no trace of having been there."""
 
+import gc
+
 import pytest
 import small_zoo
 import torch
 from torch import nn
 
+from mdpd_plugins.adapters import Capture
 from mdpd_plugins.registry import ConfigError
 
 
@@ -164,3 +167,11 @@ def test_an_adapter_adds_nothing_to_the_model(key):
     assert list(adapter.model.state_dict()) == keys
     assert [id(m) for m in adapter.model.modules()] == modules
     assert not any(m.training for m in adapter.model.modules())
+
+
+def test_what_an_adapter_knows_of_its_blocks_keeps_no_captured_tensors_alive():
+    adapter = small_zoo.small("hf-vit")
+    assert len(adapter.dims) == 3 and adapter.head_parameters() and adapter.grid(0) == (4, 4)
+    gc.collect()
+    held = [o for o in gc.get_objects() if isinstance(o, Capture)]
+    assert held == []
