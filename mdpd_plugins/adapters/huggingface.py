@@ -47,7 +47,7 @@ class HuggingFaceAdapter(Adapter):
 
     @cached_property
     def _arguments(self) -> set[str]:
-        return set(inspect.signature(self.model.forward).parameters)
+        return _arguments(self.model)
 
     def attention_mask(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor | None:
         """(B, T) bool; None too where the model takes no mask (FNet mixes padding in)."""
@@ -71,7 +71,7 @@ class HuggingFaceAdapter(Adapter):
             return _logits(out)
         image = inputs["image"]
         # ViT interpolates its position embeddings on request only; DINOv2 and hierarchical models always adapt.
-        other = _interpolates(self.model) and image.shape[-2:] != self._size
+        other = "interpolate_pos_encoding" in self._arguments and image.shape[-2:] != self._size
         resize = {"interpolate_pos_encoding": True} if other else {}
         return _logits(self.model(pixel_values=image, **resize))
 
@@ -187,8 +187,8 @@ def _logits(output: Any) -> torch.Tensor:
     return output.logits if hasattr(output, "logits") else first_tensor(output)
 
 
-def _interpolates(model: nn.Module) -> bool:
-    return "interpolate_pos_encoding" in inspect.signature(model.forward).parameters
+def _arguments(model: nn.Module) -> set[str]:
+    return set(inspect.signature(model.forward).parameters)
 
 
 def build(
@@ -250,7 +250,7 @@ def build(
         config.decoder_start_token_id = config.pad_token_id  # T5's, which its configuration no longer says
     auto = getattr(transformers, arch.auto_class)
     model = _load(auto, config, source, name) if source else auto.from_config(config)
-    if image_size is not None and source and _interpolates(model):
+    if image_size is not None and source and "interpolate_pos_encoding" in _arguments(model):
         model = _resized(auto, model, image_size)
     record_origin(model, origin)
     # transformers' own field for where a model's files are; the adapter finds the tokenizer there.
@@ -286,13 +286,14 @@ def _load(auto, config, source: str, name: str) -> nn.Module:
             )
     except (OSError, ValueError, RuntimeError) as error:
         raise CheckpointError(f"weights of {name} could not be read from {source!r}: {error}") from error
-    base = model.base_model_prefix
-    in_body = [k for k in report["missing_keys"] if k.startswith(base + ".") and ".pooler." not in k]
-    shapes = [k[0] for k in report["mismatched_keys"] if k[0].startswith(base + ".")]
+    head = HuggingFaceAdapter(model).head_parameters()
+    missing = [k for k in report["missing_keys"] if k not in head]
+    shapes = [k[0] for k in report["mismatched_keys"] if k[0] not in head]
     # Pretraining heads are left out freely; a further block, told by its number alone, is another architecture.
+    base = model.base_model_prefix
     kinds = {_unnumbered(k, base) for k in model.state_dict()}
     unexpected = [k for k in report["unexpected_keys"] if _unnumbered(k, base) in kinds]
-    check_keys(f"{source!r}", type(model).__name__, in_body, unexpected, shapes)
+    check_keys(f"{source!r}", type(model).__name__, missing, unexpected, shapes)
     return model
 
 

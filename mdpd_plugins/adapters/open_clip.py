@@ -116,14 +116,13 @@ class OpenCLIPAdapter(Adapter):
     def replace_head(self, num_outputs: int) -> None:
         """A fresh projection to `num_outputs` in both towers, as OpenCLIP initialises it."""
         fresh = _create(self.settings, num_outputs)
-        state, projections = fresh.state_dict(), _projections(self.model)
+        state, projections = fresh.state_dict(), _projections(self.settings)
         for key, value in self.model.state_dict().items():
-            # By name too: as many outputs as before are still to be fresh ones.
-            if key in projections or state[key].shape != value.shape:
+            if key in projections:
                 module, _, attribute = key.rpartition(".")
                 owner = self.model.get_submodule(module)
                 setattr(owner, attribute, nn.Parameter(state[key].to(value.device)))
-        _zero_other_projection(self.model, self.modality)
+        _zero_other_projection(self.model, self.modality, projections)
         self.settings["model_cfg"]["embed_dim"] = num_outputs
 
     def write(self, folder: Path) -> None:
@@ -197,9 +196,10 @@ def build(
     settings = {"config_name": config_name, "model_cfg": config, "tower": tower}
     state, origin = _find(open_clip, config_name, config, pretrained)
     model = _create(settings, num_classes)
+    projections = _projections(settings)
     if state is not None:
-        _load(model, state, origin, tower)
-    _zero_other_projection(model, tower)
+        _load(model, state, origin, projections)
+    _zero_other_projection(model, tower, projections)
     settings["model_cfg"] = {**config, "embed_dim": num_classes}
     model.mdpd_settings = settings
     record_origin(model, origin)
@@ -236,13 +236,12 @@ def _create(settings: dict[str, Any], embed_dim: int) -> nn.Module:
     return model
 
 
-def _load(model: nn.Module, state: dict[str, torch.Tensor], origin: str, tower: str) -> None:
+def _load(model: nn.Module, state: dict[str, torch.Tensor], origin: str, projections: set[str]) -> None:
     from open_clip.model import resize_pos_embed, resize_text_pos_embed
 
     resize_pos_embed(state, model)
     resize_text_pos_embed(state, model)
     own = model.state_dict()
-    projections = _projections(model)
     differing = [k for k in own if k in state and own[k].shape != state[k].shape and k not in projections]
     missing = [k for k in own if k not in state and k not in projections]
     unexpected = [k for k in state if k not in own and not k.endswith(("position_ids", "attn_mask"))]
@@ -250,16 +249,18 @@ def _load(model: nn.Module, state: dict[str, torch.Tensor], origin: str, tower: 
     model.load_state_dict({k: v for k, v in state.items() if k in own and own[k].shape == v.shape}, strict=False)
 
 
-def _projections(model: nn.Module) -> set[str]:
-    """Keys whose shape is the joint space's width: the last matrix of either tower."""
-    names = ("visual.proj", "visual.head.proj", "visual.head.mlp", "visual.attnpool.c_proj", "text_projection")
-    names += ("text.text_projection", "text.proj", "visual.attn_pool.")
-    return {k for k in model.state_dict() if k.startswith(names)}
+def _projections(settings: dict[str, Any]) -> set[str]:
+    """Keys that end either tower: those whose shape follows the joint space's width, by building two without data."""
+    with torch.device("meta"):
+        one, other = (
+            {k: v.shape for k, v in _create(settings, settings["model_cfg"]["embed_dim"] + more).state_dict().items()}
+            for more in (0, 1)
+        )
+    return {k for k in one if one[k] != other[k]}
 
 
-def _zero_other_projection(model: nn.Module, tower: str) -> None:
+def _zero_other_projection(model: nn.Module, tower: str, projections: set[str]) -> None:
     own = IMAGE_PREFIXES if tower == "image" else TEXT_PREFIXES
-    projections = _projections(model)
     with torch.no_grad():
         for key, parameter in model.named_parameters():
             if key in projections and not key.startswith(own):

@@ -4,6 +4,8 @@ import pytest
 import small_zoo
 import torch
 
+from mdpd_plugins.adapters import build_backbone
+
 
 @pytest.mark.parametrize("outputs", [7, 5])
 @pytest.mark.parametrize("key", small_zoo.ALL)
@@ -46,3 +48,14 @@ def test_class_names_reach_transformers_configuration():
     adapter.set_labels(small_zoo.CLASSES)
     assert adapter.model.config.id2label == dict(enumerate(small_zoo.CLASSES))
     assert adapter.model.config.label2id["c"] == 2
+
+
+@pytest.mark.parametrize(
+    ("config", "key"),
+    [("MobileCLIP-S1", "visual.trunk.head.fc.weight"), ("convnext_base", "visual.head.proj.weight")],
+)
+def test_the_other_tower_of_open_clip_ends_in_zeros_whatever_its_projection_is_called(config, key):
+    adapter = build_backbone(f"open_clip/{config}", pretrained=None, num_classes=5, tower="text")
+    state = adapter.model.state_dict()
+    assert 5 in state[key].shape and not state[key].any()
+    assert state["text.text_projection" if "text.text_projection" in state else "text_projection"].any()
