@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
+from mmengine.device import get_device
 from mmengine.dist import is_main_process
 from mmengine.evaluator import Evaluator
 from rich.console import Console
@@ -39,6 +40,7 @@ def dry_run(config: Config) -> dict[str, Any]:
     """Build everything, run one step of each phase, report its memory; nothing is written."""
     experiment = build_experiment(config)
     _announce(experiment)
+    experiment.distiller.to(get_device())
     memory = measure_step(experiment, first_batch(experiment.train_loader))
     parameters = _parameters(experiment)
     console = Console()
@@ -68,7 +70,8 @@ def train(config: Config, *, resume: bool = False, launcher: str = "none") -> di
     export_dir = Path(config.export_dir or work_dir / "export")
     check_replaceable(export_dir)
     checkpoint = latest_checkpoint(work_dir) if resume else None
-    memory = _measured_aside(config)
+    # Several processes have not shared out the devices yet.
+    memory = _measured_aside(config, get_device() if launcher == "none" else "cpu")
     with joined(launcher):
         experiment = build_experiment(config)
         if checkpoint is not None:
@@ -255,13 +258,19 @@ def _origin_lines(experiment: Experiment) -> str:
     return f"weights: {origin}\n{random_notice(origin)}"
 
 
-def _measured_aside(config: Config) -> dict[str, int]:
+def _measured_aside(config: Config, device: str) -> dict[str, int]:
     # Its own experiment, so that the run itself starts untouched; freed before the run is built.
     experiment = build_experiment(config)
+    experiment.distiller.to(device)
     try:
         return measure_step(experiment, first_batch(experiment.train_loader)).as_dict()
     except NonFiniteLossError:
         return {}  # training will meet it, and say at which step
+    finally:
+        del experiment
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats()
 
 
 def _parameters(experiment: Experiment) -> dict[str, int]:
