@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.overrides import TorchFunctionMode
+from torch.utils.hooks import RemovableHandle
 
 from mdpd_plugins.testing.outcome import NotApplicable
 from mdpd_plugins.testing.specimen import Specimen
@@ -34,12 +36,7 @@ def blocks(s: Specimen) -> str:
     assert listed, "blocks() is empty"
     ran: list[int] = []
     handles = [b.register_forward_pre_hook(lambda m, _: ran.append(id(m))) for b in dict.fromkeys(listed)]
-    try:
-        with torch.no_grad():
-            s.pristine.forward(s.inputs)
-    finally:
-        for handle in handles:
-            handle.remove()
+    _forward_with(s, handles)
     wanted = [id(b) for b in listed]
     assert set(wanted) <= set(ran), f"{len(set(wanted) - set(ran))} of {len(listed)} blocks did not run"
     # A block that runs several times (shared weights) counts once, where it ran first.
@@ -53,6 +50,16 @@ def blocks(s: Specimen) -> str:
     share = covered / max(1, total)
     assert share >= MIN_COVERAGE, f"blocks hold {share:.1%} of the parameters; outside: {[n for _, n in missed]}"
     return f"{len(listed)} blocks with {share:.1%} of the parameters"
+
+
+def _forward_with(s: Specimen, handles: Iterable[RemovableHandle]) -> None:
+    """One forward that hooks watch; they are gone afterwards."""
+    try:
+        with torch.no_grad():
+            s.pristine.forward(s.inputs)
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def _unused(s: Specimen) -> set[int]:
@@ -87,12 +94,7 @@ def _embeddings(s: Specimen) -> set[int]:
             readers.append(module)
 
     handles = [m.register_forward_pre_hook(note) for m in model.modules() if not any(True for _ in m.children())]
-    try:
-        with torch.no_grad():
-            s.pristine.forward(s.inputs)
-    finally:
-        for handle in handles:
-            handle.remove()
+    _forward_with(s, handles)
     return found | {id(p) for m in readers for p in m.parameters()}
 
 
@@ -177,12 +179,7 @@ def _scale_free(s: Specimen) -> set[int]:
     # A frozen batch norm is linear: PyTorch's own are counted by their class.
     vectors = [m for m in vectors if not isinstance(m, nn.modules.batchnorm._NormBase)]
     handles = [m.register_forward_hook(hook, with_kwargs=True) for m in vectors]
-    try:
-        with torch.no_grad():
-            s.pristine.forward(s.inputs)
-    finally:
-        for handle in handles:
-            handle.remove()
+    _forward_with(s, handles)
     return found
 
 
