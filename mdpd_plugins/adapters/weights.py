@@ -51,6 +51,24 @@ def download(url: str, folder: Path, timeout: float = TIMEOUT_S) -> Path:
     return target
 
 
+def cached_file(repo: str, *names: str) -> Path | None:
+    """The first of several files of a hub repository that the local cache holds; the network is not asked."""
+    from huggingface_hub import try_to_load_from_cache
+
+    for name in names:
+        found = try_to_load_from_cache(repo, name)
+        if isinstance(found, str):
+            return Path(found)
+    return None
+
+
+def hub_reachable(repo: str) -> bool:
+    """Whether the hub answers for a repository."""
+    from huggingface_hub import constants
+
+    return reachable(f"{constants.ENDPOINT}/{repo}/resolve/main/config.json")
+
+
 def packaged_path(distribution: str, ending: str) -> Path | None:
     """A file of an installed distribution, found without importing it; None if it is not installed.
 
@@ -70,4 +88,4 @@ def packaged_path(distribution: str, ending: str) -> Path | None:
     return None
 
 
-__all__ = ["TIMEOUT_S", "download", "packaged_path", "reachable"]
+__all__ = ["TIMEOUT_S", "cached_file", "download", "hub_reachable", "packaged_path", "reachable"]
