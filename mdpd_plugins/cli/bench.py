@@ -15,6 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--rounds", type=int, default=5, metavar="N", help="timed cycles a method, taken in turn")
     parser.add_argument("--json", type=Path, metavar="OUT", help="write the results here")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw memory against time here (svg, png, pdf)")
     parser.add_argument("--cfg-options", nargs="+", default=[], metavar="KEY=VALUE", help="overrides for all methods")
 
 
@@ -22,7 +23,8 @@ def run(args: argparse.Namespace) -> int:
     """Run the comparison and print it as a table."""
     from mmengine.config import DictAction
 
-    from mdpd_plugins.training.bench import BENCH_METHODS, bench, markdown
+    from mdpd_plugins.training import bench_report
+    from mdpd_plugins.training.bench import BENCH_METHODS, bench
     from mdpd_plugins.training.card import write_json
 
     methods = args.methods or list(BENCH_METHODS)
@@ -31,11 +33,19 @@ def run(args: argparse.Namespace) -> int:
             raise ConfigError(f"there is no method {method!r} to compare: {closest(method, BENCH_METHODS)}")
     if args.rounds < 1:
         raise ConfigError(f"--rounds {args.rounds}: at least one timed cycle is needed")
+    for target in (args.json, args.plot):
+        # Said now, and not when the work is done.
+        if target is not None and not target.absolute().parent.is_dir():
+            raise ConfigError(f"the folder of {str(target)!r} does not exist: make it, or name another")
+    if args.plot and args.plot.suffix not in (".svg", ".png", ".pdf"):
+        raise ConfigError(f"--plot {args.plot}: its name must end in .svg, .png or .pdf")
     options = {k: DictAction._parse_iterable(v) for k, v in (o.split("=", 1) for o in args.cfg_options)}
     if args.batch_size is not None:
         options["data.batch_size"] = args.batch_size
     found = bench(args.config, methods, options, device=args.device, rounds=args.rounds)
     if args.json:
         write_json(args.json, found)
-    print(markdown(found))
+    if args.plot:
+        bench_report.plot(found, args.plot)
+    bench_report.show(found)
     return 0

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,8 @@ BENCH_METHODS: dict[str, dict[str, Any]] = {
     "mdpd_local": {"method": "mdpd", "norm_gradient": "local"},
     "mdpd_head": {"method": "mdpd_head"},
 }
+
+LIBRARIES = ("mmengine", "mmpretrain", "transformers", "open_clip_torch", "peft", "mdpd-plugins")
 
 
 class _Process:
@@ -75,7 +78,7 @@ def bench(
     Args:
         config: a config file. methods: names in BENCH_METHODS. options: `--cfg-options` for all of them.
         device: "cpu" or "cuda". rounds: timed cycles a method, taken in turn so that a slow moment of the machine
-            falls on all of them; one more before them warms up.
+            falls on all of them; the steps in which memory was counted have warmed them up.
 
     Returns:
         {"results": [one dict a method], "environment": {...}}.
@@ -96,12 +99,10 @@ def bench(
             rows[method]["training_state_bytes"] = memory["total"]
             rows[method]["memory"] = memory
         seconds: dict[str, list[float]] = {m: [] for m in methods}
-        for i in range(rounds + 1):
+        for i in range(rounds):
             for method in methods:
-                print(f"round {i}/{rounds}: {method}", file=sys.stderr, flush=True)
-                taken = processes[method].ask("cycle")["seconds"]
-                if i:
-                    seconds[method].append(taken)
+                print(f"round {i + 1}/{rounds}: {method}", file=sys.stderr, flush=True)
+                seconds[method].append(processes[method].ask("cycle")["seconds"])
         for method in methods:
             rows[method].update(processes[method].ask("inference"))
     finally:
@@ -109,10 +110,11 @@ def bench(
             process.close()
     for method, taken in seconds.items():
         spread = {"min": min(taken), "median": statistics.median(taken), "max": max(taken)}
-        rows[method]["step_seconds"] = spread
-        if "lora" in seconds:
-            pairs = [a / b for a, b in zip(taken, seconds["lora"], strict=True)]
-            rows[method]["step_ratio_to_lora"] = statistics.median(pairs)
+        rows[method]["step_seconds"] = {**spread, "all": taken}
+        for rival in ("lora", "lora_checkpointed"):
+            if rival in seconds:
+                pairs = [a / b for a, b in zip(taken, seconds[rival], strict=True)]
+                rows[method][f"step_ratio_to_{rival}"] = statistics.median(pairs)
     return {"results": [rows[m] for m in methods], "environment": environment(config, options, device, rounds)}
 
 
@@ -125,27 +127,8 @@ def environment(config: Path, options: dict[str, Any], device: str, rounds: int)
         "device": torch.cuda.get_device_name() if device == "cuda" else f"cpu, {torch.get_num_threads()} threads",
         "python": platform.python_version(),
         "torch": torch.__version__,
+        "libraries": {d.name: d.version for d in metadata.distributions() if d.name in LIBRARIES},
     }
 
 
-def markdown(found: dict[str, Any]) -> str:
-    """The results as a Markdown table, ratios to full fine-tuning and LoRA beside the figures."""
-    rows = {r["method"]: r for r in found["results"]}
-    full, lora = (rows.get(m, {}).get("training_state_bytes") for m in ("full", "lora"))
-    lines = [
-        "| method | trainable | training state (MiB) | of full | of LoRA | s/step (min, median, max) | time of LoRA's "
-        "| inference of plain |",
-        "| --- |" + " --- |" * 7,
-    ]
-    for r in found["results"]:
-        state, s = r["training_state_bytes"], r["step_seconds"]
-        of = [f"{state / base:.3f}" if base else "-" for base in (full, lora)]
-        time = f"{r['step_ratio_to_lora']:.2f}" if "step_ratio_to_lora" in r else "-"
-        lines.append(
-            f"| {r['method']} | {r['trainable_parameters']:,} | {state / 2**20:.1f} | {of[0]} | {of[1]} | "
-            f"{s['min']:.2f}, {s['median']:.2f}, {s['max']:.2f} | {time} | {r['inference_ratio_to_plain']:.2f} |"
-        )
-    return "\n".join(lines)
-
-
-__all__ = ["BENCH_METHODS", "bench", "environment", "markdown"]
+__all__ = ["BENCH_METHODS", "bench", "environment"]

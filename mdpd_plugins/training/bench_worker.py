@@ -22,7 +22,8 @@ from mdpd_plugins.training.config import load_config
 from mdpd_plugins.training.experiment import Experiment, build_experiment
 from mdpd_plugins.training.memory import measure_step
 
-INFERENCE_PAIRS = 7
+INFERENCE_PAIRS = 5
+INFERENCE_BATCH = 8  # latency is of a few samples, and a ratio needs no more
 
 
 class Worker:
@@ -66,29 +67,34 @@ class Worker:
         """Latency of what would be deployed over that of a freshly built plain backbone, the median of pairs."""
         assert self.experiment is not None
         experiment, config = self.experiment, self.experiment.config
-        inputs = {k: v.to(experiment.adapter.device) for k, v in self.batch["inputs"].items()}
+        device = experiment.adapter.device
+        inputs = {k: v[:INFERENCE_BATCH].to(device) for k, v in self.batch["inputs"].items()}
         options = dict(config.backbone.options)
         if config.data.input_size is not None:
             options.setdefault("image_size", config.data.input_size)
         plain = build_backbone(
             config.backbone.name, pretrained=None, num_classes=experiment.task.num_outputs, **options
         )
-        plain.model.to(experiment.adapter.device)
+        plain.model.to(device)
         distiller = experiment.distiller
         # Ladder side-tuning deploys the backbone with its side network; everything else fades first.
         deployed: Callable[[], Any]
         if distiller.trainable:
-            fade(distiller, inputs, repeats=1)
+            _, report = fade(distiller, inputs, repeats=1)
+            keys_equal = report.keys_equal
             deployed = partial(experiment.adapter.forward, inputs)
         else:
-            deployed = partial(distiller.forward, inputs, self.batch["labels"])
+            keys_equal = False
+            deployed = partial(distiller.forward, inputs, self.batch["labels"][:INFERENCE_BATCH])
         ratios = []
         with torch.no_grad():
             for _ in range(INFERENCE_PAIRS + 1):
                 alone = timed(partial(plain.forward, inputs))
                 ratios.append(timed(deployed) / alone)
         # The first pair warms caches up.
-        return {"inference_ratio_to_plain": statistics.median(ratios[1:])}
+        spread = {"min": min(ratios[1:]), "max": max(ratios[1:])}
+        ratio = statistics.median(ratios[1:])
+        return {"inference_ratio_to_plain": ratio, "inference_ratio_spread": spread, "plain_state_dict": keys_equal}
 
 
 def main() -> None:

@@ -1,0 +1,112 @@
+"""What a benchmark found, as a table on screen, as Markdown and as a plot."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+HEADER = (
+    "method",
+    "trainable",
+    "training state (MiB)",
+    "of full",
+    "of lora",
+    "s/step (min, median, max)",
+    "time of lora's",
+    "inference of plain",
+)
+
+
+def cells(found: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """One row of text a method, under HEADER; "-" where the method compared against was not run."""
+    rows = {r["method"]: r for r in found["results"]}
+    full, lora = (rows.get(m, {}).get("training_state_bytes") for m in ("full", "lora"))
+    table = []
+    for r in rows.values():
+        state, s = r["training_state_bytes"], r["step_seconds"]
+        table.append(
+            (
+                r["method"],
+                f"{r['trainable_parameters']:,}",
+                f"{state / 2**20:.1f}",
+                f"{state / full:.3f}" if full else "-",
+                f"{state / lora:.3f}" if lora else "-",
+                f"{s['min']:.2f}, {s['median']:.2f}, {s['max']:.2f}",
+                f"{r['step_ratio_to_lora']:.2f}" if "step_ratio_to_lora" in r else "-",
+                f"{r['inference_ratio_to_plain']:.2f}",
+            )
+        )
+    return table
+
+
+def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table."""
+    lines = [f"| {' | '.join(header)} |", "| --- |" + " --- |" * (len(header) - 1)]
+    return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows)])
+
+
+def show(found: Mapping[str, Any]) -> None:
+    """Print the table."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(*HEADER, title="training state: peak bytes of a step above the frozen weights")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for row in cells(found):
+        table.add_row(*row)
+    Console().print(table)
+
+
+def plot(found: Mapping[str, Any], path: Path, accuracy: Mapping[str, float] | None = None) -> None:
+    """Memory against time, one point a method; with accuracies, memory against accuracy beside it.
+
+    Methods that no other beats in both are joined by a line (the Pareto front).
+
+    Args:
+        path: where to; its suffix says the format (svg, png, pdf).
+        accuracy: method -> share of right answers.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    rows = {r["method"]: r for r in found["results"]}
+    memory = {m: r["training_state_bytes"] / 2**20 for m, r in rows.items()}
+    seconds = {m: r["step_seconds"]["median"] for m, r in rows.items()}
+    figure = Figure(figsize=(13 if accuracy else 7, 5), layout="constrained")
+    FigureCanvasAgg(figure)
+    panels = figure.subplots(1, 2 if accuracy else 1, squeeze=False)[0]
+    _panel(panels[0], memory, seconds, "seconds per step (median)", best=min)
+    if accuracy:
+        known = {m: memory[m] for m in memory if m in accuracy}
+        _panel(panels[1], known, {m: accuracy[m] for m in known}, "accuracy of what is deployed", best=max)
+    temporary = path.with_name(f".{path.stem}.part{path.suffix}")
+    # Without the date, the same figures give the same file.
+    figure.savefig(temporary, metadata={"Date": None} if path.suffix == ".svg" else None)
+    temporary.replace(path)
+
+
+def front(x: Mapping[str, float], y: Mapping[str, float], best=min) -> list[str]:
+    """Methods that no other beats in both, by increasing x (lower is better); y is better if `best` picks it."""
+    kept: list[str] = []
+    for method in sorted(x, key=lambda m: (x[m], y[m] if best is min else -y[m])):
+        if not kept or (y[method] != y[kept[-1]] and best(y[method], y[kept[-1]]) == y[method]):
+            kept.append(method)
+    return kept
+
+
+def _panel(axes, x: Mapping[str, float], y: Mapping[str, float], label: str, best) -> None:
+    kept = front(x, y, best)
+    axes.plot([x[m] for m in kept], [y[m] for m in kept], "--", color="0.7", zorder=0)
+    for method in x:
+        ours = method.startswith("mdpd")
+        axes.scatter(x[method], y[method], color="tab:red" if ours else "tab:blue")
+        axes.annotate(method, (x[method], y[method]), xytext=(4, 4), textcoords="offset points", fontsize=8)
+    axes.set_xscale("log")
+    axes.set_xlabel("training state (MiB)")
+    axes.set_ylabel(label)
+    axes.grid(alpha=0.3)
+
+
+__all__ = ["HEADER", "cells", "front", "markdown", "plot", "show"]

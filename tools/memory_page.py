@@ -1,0 +1,141 @@
+"""Write the measured part of docs/memory.md from the JSON of `mdpd bench` and `tools/scaling.py`.
+
+    python tools/memory_page.py docs/memory.md --bench docs/data/bench_*.json --scaling docs/data/scaling_*.json
+
+Plots land in docs/plots. `--accuracy BENCH.json=RUNS.jsonl` adds accuracies (of tools/sweep.py, same configuration)
+to that benchmark's plot and table.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+from pathlib import Path
+from typing import Any
+
+from mdpd_plugins.training.bench_report import HEADER, cells, markdown, plot
+from mdpd_plugins.training.scaling import slope
+from mdpd_plugins.training.sweep import read_runs
+
+START, END = "<!-- measured: written by tools/memory_page.py -->", "<!-- end of measured -->"
+# Recomputation changes memory and time, not the arithmetic: these have their plain form's accuracy.
+SAME_ARITHMETIC = {"lora_checkpointed": "lora", "norm_checkpointed": "norm", "mdpd_low_memory": "mdpd"}
+
+
+def accuracies(runs: list[dict[str, Any]]) -> dict[str, tuple[float, float, int]]:
+    """method -> (mean, standard deviation, seeds) of what would be deployed: the side path of a ladder."""
+    found = {}
+    for method in dict.fromkeys(r["method"] for r in runs):
+        path = "side/accuracy" if method == "ladder" else "backbone/accuracy"
+        values = [r["metrics"][path] for r in runs if r["method"] == method]
+        found[method] = (statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else 0.0, len(values))
+    return {**found, **{m: found[o] for m, o in SAME_ARITHMETIC.items() if o in found and m not in found}}
+
+
+def bench_section(file: Path, found: dict[str, Any], runs: Path | None, plots: Path) -> str:
+    """Table, plot and ratios of one benchmark."""
+    environment = found["environment"]
+    known = accuracies(read_runs(runs)) if runs else {}
+    header, rows = list(HEADER), [list(row) for row in cells(found)]
+    if known:
+        header.append("accuracy (mean ± deviation, seeds)")
+        for row in rows:
+            a = known.get(row[0])
+            row.append(f"{a[0]:.3f} ± {a[1]:.3f}, {a[2]}" if a else "-")
+    plots.mkdir(exist_ok=True)
+    picture = plots / f"{file.stem}.svg"
+    plot(found, picture, {m: a[0] for m, a in known.items()})
+    batch = found["results"][0]["batch_size"]
+    options = " ".join(f"{k}={v}" for k, v in environment["options"].items())
+    lines = [
+        f"### `{environment['config']}`, batch {batch}",
+        "",
+        f"`mdpd bench {environment['config']} --rounds {environment['rounds']}"
+        f"{' --cfg-options ' + options if options else ''} --json docs/data/{file.name}`",
+        f"({environment['device']}, torch {environment['torch']})",
+        "",
+        markdown(header, rows),
+        "",
+        *ratios(found),
+        "",
+        f"![memory against time](plots/{picture.name})",
+    ]
+    return "\n".join(lines)
+
+
+def ratios(found: dict[str, Any]) -> list[str]:
+    """The comparisons that decide whether the method has a place."""
+    rows = {r["method"]: r for r in found["results"]}
+
+    def state(a: str, b: str) -> str:
+        return f"{rows[a]['training_state_bytes'] / rows[b]['training_state_bytes']:.3f}"
+
+    lines = []
+    for method in ("mdpd", "mdpd_low_memory"):
+        if {method, "full", "lora", "lora_checkpointed"} <= set(rows):
+            r = rows[method]
+            lines.append(
+                f"- `{method}`: training state {state(method, 'full')} of full fine-tuning's, {state(method, 'lora')} "
+                f"of LoRA's, {state(method, 'lora_checkpointed')} of checkpointed LoRA's; time per step "
+                f"{r['step_ratio_to_lora']:.2f} of LoRA's, {r['step_ratio_to_lora_checkpointed']:.2f} of checkpointed "
+                f"LoRA's; latency of the export {r['inference_ratio_to_plain']:.2f} of the plain backbone's."
+            )
+    if "ladder" in rows:
+        kept = rows["ladder"]["inference_ratio_to_plain"]
+        lines.append(
+            f"- A ladder with its side network kept takes {kept:.2f} of the plain backbone's latency: fading saves "
+            f"{1 - 1 / kept:.1%} of it (the paper reports 25.2 % for vision, 22.5 % for language)."
+        )
+    return lines
+
+
+def scaling_section(file: Path, found: dict[str, Any]) -> str:
+    """Table of one scaling run, with the slope of every method."""
+    results = found["results"]
+    methods = list(dict.fromkeys(r["method"] for r in results))
+    values = sorted({r["value"] for r in results})
+    rows = []
+    for method in methods:
+        own = {r["value"]: r for r in results if r["method"] == method}
+        rise, start, off = slope([(v, own[v]["training_state_bytes"]) for v in values])
+        states = [f"{own[v]['training_state_bytes'] / 2**20:.1f}" for v in values]
+        in_units = rise / own[values[0]]["hidden_state_bytes"] if "batch" not in found["setting"] else None
+        each = f"{rise / 2**20:.2f}" + (f" ({in_units:.2f} U)" if in_units is not None else "")
+        rows.append([method, *states, each, f"{start / 2**20:.1f}", f"{off:.1%}"])
+    options = " ".join(f"{k}={v}" for k, v in found["options"].items())
+    return "\n".join(
+        [
+            f"### Growth with `{found['setting']}` (`{found['config']}`{', ' + options if options else ''})",
+            "",
+            "Training state in MiB. U is one hidden state of the batch; the last columns are the least-squares line "
+            "and the largest distance from it.",
+            "",
+            markdown(["method", *(str(v) for v in values), "for each more", "at zero", "off the line"], rows),
+        ]
+    )
+
+
+def main() -> int:
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("page", type=Path)
+    p.add_argument("--bench", nargs="*", type=Path, default=[])
+    p.add_argument("--scaling", nargs="*", type=Path, default=[])
+    p.add_argument("--accuracy", nargs="*", default=[], metavar="BENCH.json=RUNS.jsonl")
+    args = p.parse_args()
+    text = args.page.read_text(encoding="utf-8")
+    if START not in text or END not in text:
+        print(f"error: {args.page} has no lines {START!r} and {END!r} to write between", file=sys.stderr)
+        return 2
+    runs = {Path(a): Path(b) for a, b in (pair.split("=", 1) for pair in args.accuracy)}
+    plots = args.page.parent / "plots"
+    sections = [bench_section(f, json.loads(f.read_text()), runs.get(f), plots) for f in args.bench]
+    sections += [scaling_section(f, json.loads(f.read_text())) for f in args.scaling]
+    before, after = text.split(START)[0], text.split(END)[1]
+    args.page.write_text(f"{before}{START}\n\n" + "\n\n".join(sections) + f"\n\n{END}{after}", encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
