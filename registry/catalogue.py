@@ -123,16 +123,19 @@ class Catalogue:
             chosen = [r for r in chosen if word in f"{r.name} {r.spec.family} {r.spec.summary}".casefold()]
         return sorted(chosen, key=lambda registered: registered.name)
 
-    def adapt(self, model: Any) -> Any:
+    def adapt(self, model: Any, kind: type = object) -> Any:
         """The first adapter that a plugin's `adapt_backbone` gives for a live model, or None.
 
-        A plugin that raises is set aside with a warning, and the next one is asked.
+        A plugin that raises, or returns anything but a `kind`, is passed over with a warning, and the next is asked.
         """
 
         def ask(candidate: Candidate, hook: Callable[..., Any]) -> Any:
             try:
                 with foreign_code():
-                    return hook(model)
+                    adapter = hook(model)
+                if adapter is not None and not isinstance(adapter, kind):
+                    raise PluginError(f"it returned {type(adapter).__name__}; {kind.__name__} or None was expected")
+                return adapter
             except PLUGIN_ERRORS as error:
                 self._hook_failed(candidate, "adapt_backbone", error)
                 return None

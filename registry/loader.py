@@ -103,7 +103,7 @@ def find_candidates() -> tuple[list[Candidate], list[PluginFailure]]:
     """
     found: dict[str, list[Candidate]] = {}
     failures: list[PluginFailure] = []
-    first_version: dict[str, str] = {}
+    first: dict[str, tuple[str, str]] = {}  # version and folder of the one that is used
     for distribution in importlib.metadata.distributions():
         try:
             text = distribution.read_text("entry_points.txt") or ""
@@ -123,13 +123,15 @@ def find_candidates() -> tuple[list[Candidate], list[PluginFailure]]:
         canonical = re.sub(r"[-_.]+", "-", name).lower()
         candidates = [Candidate(e.name, name, version, e) for e in entry_points]
         if canonical not in found:
-            found[canonical], first_version[canonical] = candidates, version
-        elif version != first_version[canonical]:
+            found[canonical], first[canonical] = candidates, (version, str(distribution.locate_file("")))
+        elif version != first[canonical][0]:
             # The import system takes whatever comes first on sys.path, so the second never runs.
+            used, folder = first[canonical]
             failures.extend(
                 c.failure(
-                    f"version {first_version[canonical]} of {name} is installed too and comes first on "
-                    f"sys.path; remove one with `pip uninstall {name}`"
+                    f"this version, in {distribution.locate_file('')}, is shadowed: version {used} of {name}, in "
+                    f"{folder}, comes first on sys.path and is the one that is used; remove one with "
+                    f"`pip uninstall {name}`"
                 )
                 for c in candidates
             )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,11 +18,12 @@ import torch
 from torch import nn
 
 from mdpd_plugins.adapters.capture import Capture, capture
+from mdpd_plugins.adapters.direct_calls import called_through
 from mdpd_plugins.adapters.folder import fresh_folder
 from mdpd_plugins.adapters.layout import Layout, first_tensor, from_tokens, with_first_tensor
 from mdpd_plugins.adapters.origin import origin_of
-from mdpd_plugins.adapters.recompute import patched_forward, recompute
-from mdpd_plugins.adapters.structure import bypassed, find_blocks, norm_modules
+from mdpd_plugins.adapters.recompute import patched_forward, protected, recompute, writers
+from mdpd_plugins.adapters.structure import as_run, bypassed, find_blocks, norm_modules
 from mdpd_plugins.registry.errors import CapabilityError, ConfigError
 
 
@@ -35,6 +36,7 @@ class _Anatomy:
     layouts: tuple[Layout, ...]
     starts_with_maps: bool
     tokens: int
+    latents: bool
 
 
 class Adapter:
@@ -51,6 +53,8 @@ class Adapter:
         self.name = name or type(model).__name__
         self.modality = modality
         self._open_captures: list[Capture] = []
+        self._directly: list[nn.Module] = []  # blocks that the zoo does not call but runs the forward of
+        self._writers: list[nn.Module] = []  # blocks that change what they are given
         model.eval()  # the return value is not used: MMPretrain's backbones return None here
 
     # --- forward -----------------------------------------------------------------------------------------
@@ -74,7 +78,8 @@ class Adapter:
             seen.batch = first.shape[0]
             seen.image_size = (first.shape[-2], first.shape[-1]) if "image" in inputs else None
             seen.attention.clear()
-        return self._call(inputs)
+        with protected(self._writers), called_through(self._directly) if self._directly else nullcontext():
+            return self._call(inputs)
 
     def _call(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
         """What a zoo's adapter overrides: `inputs` to logits."""
@@ -106,6 +111,9 @@ class Adapter:
     def set_labels(self, classes: tuple[str, ...]) -> None:
         """Write class names where the zoo keeps them; a library without such a place keeps none."""
 
+    fixed_length = False
+    """Whether texts always fill one number of tokens, padding included, so that none is shorter than another."""
+
     in_channels = 3
 
     @property
@@ -114,9 +122,12 @@ class Adapter:
         return next(iter(self.parameters().values())).device
 
     def attention_mask(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor | None:
-        """(B, T) bool, True for real tokens of padded text; None where every token is real."""
+        """(B, T) bool, True for real tokens of padded text; None where every token is real.
+
+        So it is where the blocks start from learned latents, the same for every text (Perceiver): none is padding.
+        """
         mask = inputs.get("attention_mask")
-        return None if mask is None else mask.bool()
+        return None if mask is None or self._anatomy.latents else mask.bool()
 
     # --- structure ---------------------------------------------------------------------------------------
 
@@ -128,7 +139,13 @@ class Adapter:
             return self.forward(self.example_inputs())
 
         found = find_blocks(self.model, lambda stages: bypassed(self.model, stages, run))
-        return _as_run([(n, b) for n, b in found if n.startswith(self.prefixes)], run)
+        found = [(n, b) for n, b in found if n.startswith(self.prefixes)]
+        directly: list[nn.Module] = []
+        with called_through([b for _, b in found], directly.append):
+            order = as_run(found, run)
+        self._directly = list(dict.fromkeys(directly))
+        self._writers = writers([b for _, b in order], run)
+        return order
 
     def blocks(self) -> list[nn.Module]:
         """The repeated blocks in execution order."""
@@ -171,6 +188,7 @@ class Adapter:
             layouts=tuple(seen.layouts[i] for i in order),
             starts_with_maps=seen.axes[0] == "BCHW",
             tokens=seen.hidden[order[-1]].shape[1],
+            latents=len(seen.stem) > 1 and torch.equal(seen.stem[0], seen.stem[1]),
         )
 
     @property
@@ -275,7 +293,7 @@ class Adapter:
 
     def recompute(self) -> AbstractContextManager[None]:
         """Inside, a forward stores block inputs only and backward recomputes block by block."""
-        return recompute(self.blocks())
+        return recompute(self.blocks(), self._writers)
 
     def forward_features(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
         """(B, T, D): what leaves the last block, before the final norm."""
@@ -354,30 +372,6 @@ class Adapter:
         model = copy.deepcopy(self.model)
         load_model(model, str(Path(folder) / "model.safetensors"))
         return model
-
-
-def _as_run(blocks: list[tuple[str, nn.Module]], run: Callable[[], Any]) -> list[tuple[str, nn.Module]]:
-    """`blocks` in the order in which a forward runs them, without those on which its output does not depend."""
-    ran: dict[str, nn.Module] = {}
-    probes = {name: list(block.parameters()) for name, block in blocks}
-    flags = [(p, p.requires_grad) for parameters in probes.values() for p in parameters]
-    handles = [
-        block.register_forward_pre_hook(lambda m, _, name=name: ran.update({name: m}) if name not in ran else None)
-        for name, block in blocks
-    ]
-    try:
-        for p, _ in flags:
-            p.requires_grad_(True)
-        with torch.enable_grad():
-            total = run().sum()
-        grads = torch.autograd.grad(total, [p for p, _ in flags], allow_unused=True)
-    finally:
-        for handle in handles:
-            handle.remove()
-        for p, flag in flags:
-            p.requires_grad_(flag)
-    reached = {id(p) for (p, _), g in zip(flags, grads, strict=True) if g is not None}
-    return [(name, block) for name, block in ran.items() if any(id(p) in reached for p in probes[name])]
 
 
 __all__ = ["Adapter"]

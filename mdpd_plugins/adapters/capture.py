@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from mdpd_plugins.adapters.attention import AttentionListener
-from mdpd_plugins.adapters.layout import Layout, arrangement, first_tensor, infer_layout, to_tokens
+from mdpd_plugins.adapters.layout import Layout, arrangement, first_tensor, layout_of, to_tokens
 from mdpd_plugins.registry.errors import CapabilityError, ConfigError
 
 
@@ -96,9 +96,7 @@ def capture(
                 x = first_tensor(args if args else kwargs)
                 axes = arrangement(x, seen.batch or x.shape[0], vector_lengths(module))
                 seen.stem = to_tokens(x, axes)
-                grid = {"BCHW": tuple(x.shape[2:]), "BHWC": tuple(x.shape[1:3])}.get(axes)
-                tokens = seen.stem.shape[1]
-                seen.stem_layout = Layout(0, grid) if grid else infer_layout(tokens, seen.image_size)
+                seen.stem_layout = layout_of(x, axes, seen.image_size)
 
         return hook
 
@@ -113,9 +111,7 @@ def capture(
             axes = arrangement(x, seen.batch or x.shape[0], vector_lengths(module))
             seen.axes[index] = axes
             seen.hidden[index] = to_tokens(x, axes)
-            grid = {"BCHW": tuple(x.shape[2:]), "BHWC": tuple(x.shape[1:3])}.get(axes)
-            tokens = seen.hidden[index].shape[1]
-            seen.layouts[index] = Layout(0, grid) if grid else infer_layout(tokens, seen.image_size)
+            seen.layouts[index] = layout_of(x, axes, seen.image_size)
 
         return hook
 

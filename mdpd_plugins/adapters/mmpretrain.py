@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import inspect
 import logging
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from torch import nn
 
 from mdpd_plugins.adapters.base import Adapter
 from mdpd_plugins.adapters.checkpoint import load_weights, read_state_dict
+from mdpd_plugins.adapters.mmpretrain_config import Entry, encoder_state, fit, parameters, read_entry
 from mdpd_plugins.adapters.origin import RANDOM, record_origin
 from mdpd_plugins.adapters.weights import download
 from mdpd_plugins.registry.errors import ConfigError, MissingDependencyError, closest
@@ -31,7 +31,9 @@ class MMPretrainAdapter(Adapter):
         self.config: Any = getattr(model, "_config", None)
 
     def _call(self, inputs):
-        return self.model(inputs["image"], mode="tensor")
+        outputs = self.model(inputs["image"], mode="tensor")
+        # A head with an output for each of two streams predicts by their sum (Conformer).
+        return sum(outputs) if isinstance(outputs, (tuple, list)) else outputs
 
     def _preprocessing(self) -> dict[str, Any]:
         """Size of the backbone, mean and standard deviation of the classifier's own data preprocessor."""
@@ -49,17 +51,31 @@ class MMPretrainAdapter(Adapter):
         for step in (self.config or {}).get("test_pipeline", []):
             if step.get("type") == "CenterCrop":
                 size = step["crop_size"]
-            elif step.get("type") == "Resize" and isinstance(step.get("scale"), int):
-                size = size or step["scale"]
+            elif step.get("type") == "Resize":
+                size = size or step.get("scale")
         return size
 
     def replace_head(self, num_outputs: int) -> None:
-        """A fresh output layer; the config's `num_classes` follows."""
-        super().replace_head(num_outputs)
-        part = "head" if hasattr(self.model.head, "num_classes") else "backbone"
-        getattr(self.model, part).num_classes = num_outputs
-        if self.config is not None:
-            self.config.model[part].num_classes = num_outputs
+        """A fresh output layer of the config's own kind; what lies before it in the head keeps its weights."""
+        config = None if self.config is None else self.config.model
+        if config is None or "num_classes" not in config.get("head", {}):
+            super().replace_head(num_outputs)
+            if config is not None:
+                config.backbone.num_classes = num_outputs  # VGG and Inception carry their output layer there
+            return
+        from mmpretrain.registry import MODELS
+
+        # What does not depend on the number of outputs: a hidden layer (MobileNetV3), a norm (LeViT).
+        config.head.num_classes = num_outputs + 1
+        other = MODELS.build(config.head).state_dict()
+        config.head.num_classes = num_outputs
+        new, old = MODELS.build(config.head), self.model.head.state_dict()
+        _quietly(new.init_weights)
+        kept = {k: old[k] for k, v in new.state_dict().items() if v.shape == other[k].shape}
+        new.load_state_dict(kept, strict=False)
+        for module in new.modules():
+            module.training = False
+        self.model.head = new.to(self.device)
 
     def set_labels(self, classes: tuple[str, ...]) -> None:
         """Write class names where MMPretrain's inferencers read them."""
@@ -118,25 +134,20 @@ def build(
         ConfigError: an override the zoo does not take.
         CheckpointError: an explicit checkpoint that is missing, unsafe or of another architecture.
     """
-    mmpretrain = _mmpretrain()
-    from mmpretrain.apis.model import ModelHub
-
-    zoo_name = name.partition("/")[2]
-    info = ModelHub.get(zoo_name)
+    _mmpretrain()
+    entry = read_entry(name.partition("/")[2])
     known = ("backbone", "neck", "head", "train_cfg", "data_preprocessor")
     for key in options:
         if key not in known:
             raise ConfigError(f"{name} has no option {key!r}: {closest(key, known)}")
     changes = {"backbone": dict(backbone or {}), "head": {}, **options}
-    if image_size is not None and _takes("img_size", info.config, changes, "backbone"):
+    given = dict(changes["backbone"])
+    if image_size is not None and _takes("img_size", entry.config, changes, "backbone"):
         changes["backbone"]["img_size"] = image_size
     # VGG and Inception carry their output layer in the backbone, under a head that has none.
-    classifier = "head" if _takes("num_classes", info.config, changes, "head") else "backbone"
+    classifier = "head" if _takes("num_classes", entry.config, changes, "head") else "backbone"
     changes[classifier] = {**changes[classifier], "num_classes": num_classes}
-    arch = changes["backbone"].get("arch")
-    if isinstance(arch, dict) and isinstance(arch.get("embed_dims"), int):
-        changes["head"].setdefault("in_channels", arch["embed_dims"])
-    config = copy.deepcopy(info.config)
+    config = entry.config
     if image_size is not None:
         _resize_pipeline(config, image_size)
     for part, values in changes.items():
@@ -146,19 +157,39 @@ def build(
             config.model[part] = values
     # Batch augmentations of the zoo's training recipe play no part here.
     config.model.pop("train_cfg", None)
-    if isinstance(config.model.get("backbone"), dict):
-        config.model.backbone.pop("init_cfg", None)  # a checkpoint file of the recipe; weights are loaded below
+    config.model.backbone.pop("init_cfg", None)  # a checkpoint file of the recipe; weights are loaded below
+    if "frozen_stages" not in given:
+        # Backbones of linear probes freeze themselves again in every `train()` and `eval()`.
+        config.model.backbone.pop("frozen_stages", None)
     try:
-        model = mmpretrain.get_model(config, pretrained=False)
-        _quietly(model.init_weights)
+        model = _model(config, fitted=bool(given) or entry.bare)
     except (TypeError, AssertionError, KeyError) as error:
         raise ConfigError(f"{name} cannot be built with {changes}: {error}") from error
-    path, origin = _find(info, pretrained)
+    path, origin = _find(entry, pretrained)
     if path is not None:
-        adapter = MMPretrainAdapter(model)
-        load_weights(model, _converted(model, read_state_dict(path)), adapter.head_parameters(), f"{str(path)!r}")
+        adapter, state = MMPretrainAdapter(model), read_state_dict(path)
+        # A path may be an export of ours, which is a classifier.
+        if entry.bare and not all(k in state for k in model.state_dict() if k.startswith("head.")):
+            state = encoder_state(model, state, f"{str(path)!r}")
+        load_weights(model, _converted(model, state), adapter.head_parameters(), f"{str(path)!r}")
     record_origin(model, origin)
     model.eval()
+    return model
+
+
+def _model(config, *, fitted: bool) -> nn.Module:
+    """The classifier of a config, with fresh weights; the config follows where neck and head had to be fitted."""
+    from mmpretrain import get_model
+
+    head = config.model.get("head")
+    later = copy.deepcopy(config)
+    if fitted and head and head.get("in_channels") is None:
+        later.model.head = None  # its width is not known before the backbone is there
+    model = get_model(later, pretrained=False)
+    if fitted:
+        fit(model, config)
+    model._config = config
+    _quietly(model.init_weights)
     return model
 
 
@@ -167,10 +198,7 @@ def _takes(argument: str, config, changes: dict[str, Any], part: str) -> bool:
     from mmpretrain.registry import MODELS
 
     given = (config.model.get(part) or {}).get("type")
-    kind = MODELS.get(changes[part].get("type", given))
-    # A subclass that only passes `**kwargs` on takes what its base takes.
-    inits = [c.__init__ for c in inspect.getmro(kind) if "__init__" in vars(c) and c is not object]
-    return any(argument in inspect.signature(init).parameters for init in inits)
+    return argument in parameters(MODELS.get(changes[part].get("type", given)))
 
 
 def _resize_pipeline(config, image_size: int) -> None:
@@ -185,6 +213,11 @@ def _resize_pipeline(config, image_size: int) -> None:
                 step["crop_size"] = image_size
             elif step["type"] in ("Resize", "ResizeEdge") and isinstance(step.get("scale"), int):
                 step["scale"] = round(step["scale"] * image_size / (side or step["scale"]))
+            elif step["type"] == "Resize":
+                step["scale"] = (image_size, image_size)
+        if steps and not {"CenterCrop", "Resize"} & {step["type"] for step in steps}:
+            # Images that are used as the dataset has them (CIFAR).
+            steps.insert(len(steps) - 1, dict(type="Resize", scale=(image_size, image_size)))
 
 
 def _converted(model: nn.Module, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -196,7 +229,7 @@ def _converted(model: nn.Module, state: dict[str, torch.Tensor]) -> dict[str, to
     return state
 
 
-def _find(info, pretrained: str | None) -> tuple[Path | None, str]:
+def _find(entry: Entry, pretrained: str | None) -> tuple[Path | None, str]:
     if pretrained is None:
         return None, f"{RANDOM} (asked for)"
     if pretrained != "auto":
@@ -204,13 +237,13 @@ def _find(info, pretrained: str | None) -> tuple[Path | None, str]:
         if path.is_dir():
             path = path / CHECKPOINT_FILE
         return path, f"file {pretrained}"
-    if not info.weights:
-        return None, f"{RANDOM}: MMPretrain publishes no checkpoint for {info.name}"
+    if not entry.weights:
+        return None, f"{RANDOM}: MMPretrain publishes no checkpoint for {entry.name}"
     folder = Path(torch.hub.get_dir()) / "checkpoints"
     try:
-        return download(info.weights, folder), f"MMPretrain model zoo, {info.weights.rsplit('/', 1)[-1]}"
+        return download(entry.weights, folder), f"MMPretrain model zoo, {entry.weights.rsplit('/', 1)[-1]}"
     except OSError:
-        file = info.weights.rsplit("/", 1)[-1]
+        file = entry.weights.rsplit("/", 1)[-1]
         return None, f"{RANDOM}: {file} is neither in the local cache nor reachable"
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 import json
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -47,13 +48,22 @@ class OpenCLIPAdapter(Adapter):
         return self.model.encode_text(inputs["input_ids"], normalize=False)
 
     def attention_mask(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor | None:
-        """(B, T): True up to the end-of-text token. Token id 0 is a real token, so ids cannot tell padding.
+        """(B, T): True up to the end-of-text token. CLIP's token id 0 is a real one, so ids cannot tell padding.
 
         None for a tower whose tokens also look at the padding (SigLIP's): there it is part of the text.
         """
         if self.modality == "text" and not self._padding_is_hidden:
             return None
+        if self.modality == "text" and getattr(self._text_tower(), "cls_emb", None) is not None:
+            # CoCa's tower knows padding by its id, and puts a class token behind it.
+            real = inputs["input_ids"] != self._padding
+            return torch.cat([real, torch.ones_like(real[:, :1])], 1)
         return inputs["attention_mask"].bool() if "attention_mask" in inputs else None
+
+    @property
+    def fixed_length(self) -> bool:
+        """OpenCLIP's own tokenizers fill the context; HuggingFace's towers take any length."""
+        return self.modality == "text" and not hasattr(self._text_tower(), "config")
 
     @property
     def _padding_is_hidden(self) -> bool:
@@ -122,6 +132,9 @@ class OpenCLIPAdapter(Adapter):
                 module, _, attribute = key.rpartition(".")
                 owner = self.model.get_submodule(module)
                 setattr(owner, attribute, nn.Parameter(state[key].to(value.device)))
+                # Numbers that follow its width: a LayerNorm's normalized_shape, an attention's embed_dim.
+                numbers = {k: v for k, v in vars(fresh.get_submodule(module)).items() if type(v) in (int, tuple)}
+                vars(owner).update(numbers)
         _zero_other_projection(self.model, self.modality, projections)
         self.settings["model_cfg"]["embed_dim"] = num_outputs
 
@@ -209,11 +222,11 @@ def build(
 def _give_projection(config: dict[str, Any], tower: str) -> None:
     """Turn a tower without an output projection into one that has it: it is the classifier."""
     vision, text = config["vision_cfg"], config["text_cfg"]
+    if vision.get("attentional_pool"):
+        vision["attn_pooler_heads"] = 1  # the pooler is as wide as the output, which heads must divide
     if tower == "image":
         if vision.get("timm_proj") in ("none", ""):
             vision["timm_proj"] = "linear"
-        if vision.get("attentional_pool"):
-            vision["attn_pooler_heads"] = 1  # the pooler is as wide as the output, which heads must divide
     elif "hf_model_name" not in text and text.get("proj_type") == "none":
         text["proj_type"] = "linear"
 
@@ -231,12 +244,15 @@ def _create(settings: dict[str, Any], embed_dim: int) -> nn.Module:
         model = kind(**cfg)
     except (TypeError, AssertionError, ValueError) as error:
         raise ConfigError(f"open_clip/{settings['config_name']} cannot be built with {cfg}: {error}") from error
+    if kind is open_clip.CoCa:
+        # As its init_parameters would, which OpenCLIP does not call: what memory held may not even be numbers.
+        nn.init.normal_(model.text_decoder.text_projection, std=model.text_decoder.width**-0.5)
     preprocess = PreprocessCfg(size=model.visual.image_size)
     open_clip.set_model_preprocess_cfg(model, preprocess.__dict__.copy())
     return model
 
 
-def _load(model: nn.Module, state: dict[str, torch.Tensor], origin: str, projections: set[str]) -> None:
+def _load(model: nn.Module, state: dict[str, torch.Tensor], origin: str, projections: frozenset[str]) -> None:
     from open_clip.model import resize_pos_embed, resize_text_pos_embed
 
     resize_pos_embed(state, model)
@@ -249,17 +265,21 @@ def _load(model: nn.Module, state: dict[str, torch.Tensor], origin: str, project
     model.load_state_dict({k: v for k, v in state.items() if k in own and own[k].shape == v.shape}, strict=False)
 
 
-def _projections(settings: dict[str, Any]) -> set[str]:
+def _projections(settings: dict[str, Any]) -> frozenset[str]:
     """Keys that end either tower: those whose shape follows the joint space's width, by building two without data."""
+    config = {k: v for k, v in settings["model_cfg"].items() if k != "embed_dim"}
+    return _following_width(settings["config_name"], json.dumps(config, sort_keys=True))
+
+
+@lru_cache(maxsize=16)  # a model is built, given another head and exported: three times the same question
+def _following_width(config_name: str, config: str) -> frozenset[str]:
+    settings = {"config_name": config_name, "model_cfg": json.loads(config)}
     with torch.device("meta"):
-        one, other = (
-            {k: v.shape for k, v in _create(settings, settings["model_cfg"]["embed_dim"] + more).state_dict().items()}
-            for more in (0, 1)
-        )
-    return {k for k in one if one[k] != other[k]}
+        one, other = ({k: v.shape for k, v in _create(settings, width).state_dict().items()} for width in (64, 96))
+    return frozenset(k for k in one if one[k] != other[k])
 
 
-def _zero_other_projection(model: nn.Module, tower: str, projections: set[str]) -> None:
+def _zero_other_projection(model: nn.Module, tower: str, projections: frozenset[str]) -> None:
     own = IMAGE_PREFIXES if tower == "image" else TEXT_PREFIXES
     with torch.no_grad():
         for key, parameter in model.named_parameters():

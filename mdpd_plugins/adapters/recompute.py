@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
+import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
@@ -32,15 +34,75 @@ def patched_forward(blocks: Iterable[nn.Module], wrap) -> Iterator[None]:
 
 
 @contextmanager
-def recompute(blocks: Iterable[nn.Module]) -> Iterator[None]:
+def protected(blocks: Iterable[nn.Module]) -> Iterator[None]:
+    """Inside, each of `blocks` works on copies of the tensors it is given, so that it changes no one else's.
+
+    What enters a block is what left another one and what recomputation starts from.
+    """
+
+    with patched_forward(blocks, lambda _, forward: _on_copies(forward)):
+        yield
+
+
+def _on_copies(forward):
+    return lambda *args, **kwargs: forward(*_copied(args), **_copied(kwargs))
+
+
+def _copied(value):
+    if isinstance(value, torch.Tensor):
+        return value.clone()
+    if isinstance(value, dict):
+        return {k: _copied(v) for k, v in value.items()}
+    return type(value)(map(_copied, value)) if type(value) in (tuple, list) else value
+
+
+def writers(blocks: Iterable[nn.Module], run: Callable[[], Any]) -> list[nn.Module]:
+    """Those of `blocks` that `run` has change a tensor they are given (TNT's add to one in place).
+
+    None of them if the output of `run` depends on it: then it is how they speak to each other.
+    """
+    blocks = list(blocks)
+    found: dict[nn.Module, None] = {}
+    given: dict[nn.Module, list[tuple[torch.Tensor, int]]] = {}
+
+    def before(module, args, kwargs):
+        tensors = [t for t in [*args, *kwargs.values()] if isinstance(t, torch.Tensor)]
+        given[module] = [(t, t._version) for t in tensors]
+
+    def after(module, args, output):
+        if any(t._version != version for t, version in given.pop(module, ())):
+            found[module] = None
+
+    handles = [b.register_forward_pre_hook(before, with_kwargs=True) for b in blocks]
+    handles += [b.register_forward_hook(after) for b in blocks]
+    with torch.no_grad():
+        try:
+            plain = run()
+        finally:
+            for handle in handles:
+                handle.remove()
+        if not found:
+            return []
+        with protected(found):
+            return list(found) if torch.equal(run(), plain) else []
+
+
+@contextmanager
+def recompute(blocks: Sequence[nn.Module], writers: Collection[nn.Module] = ()) -> Iterator[None]:
     """Inside, a forward keeps only what enters each block; backward recomputes one block at a time.
 
     Non-reentrant `torch.utils.checkpoint`: gradients reach norm parameters of a block whose input needs none,
     and are the very ones plain autograd gives, because the same operations run on the same numbers. The random
     state is not replayed: a frozen backbone runs in eval mode, where nothing draws.
+
+    Args:
+        writers: those of the blocks that change what they are given, which recomputation starts from.
     """
 
-    def wrap(_, forward):
+    def wrap(index, forward):
+        if blocks[index] in writers:
+            forward = _on_copies(forward)
+
         def checkpointed(*args, **kwargs):
             return checkpoint(forward, *args, use_reentrant=False, preserve_rng_state=False, **kwargs)
 
@@ -50,4 +112,4 @@ def recompute(blocks: Iterable[nn.Module]) -> Iterator[None]:
         yield
 
 
-__all__ = ["patched_forward", "recompute"]
+__all__ = ["patched_forward", "protected", "recompute", "writers"]

@@ -6,6 +6,8 @@ Nothing here knows a zoo or a class name, so an architecture that appears tomorr
 from __future__ import annotations
 
 import copy
+import re
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -20,6 +22,9 @@ from mdpd_plugins.registry.errors import CapabilityError
 # (a stage of a hierarchical network). Our choice: a share well above what an inner container of a
 # transformer block (experts, branches) leaves for its norms and projections.
 STAGE_SHARE = 0.6
+
+# "layer3", "Mixed_6b": what tells blocks apart that stand side by side.
+_NUMBER = re.compile(r"\d+[a-z]?$")
 
 _TORCH_NORMS = (nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, _NormBase)
 
@@ -43,13 +48,9 @@ def is_norm(module: nn.Module) -> bool:
 
 
 def _ignores_scale(module: nn.Module, width: int) -> bool:
-    trial = copy.deepcopy(module)
-    if any(t.is_meta for t in trial.parameters()):
-        trial = trial.to_empty(device="cpu")
-    trial = trial.float()
-    with torch.no_grad():
-        for p in trial.parameters():
-            p.fill_(1.0)
+    # Of given numbers, which are there also where the module's own are not (on the meta device, in a plan).
+    ones = {id(p): nn.Parameter(torch.tensor([1.0]).expand(p.shape).clone()) for p in module.parameters(recurse=False)}
+    trial = copy.deepcopy(module, ones).float()
     generator = torch.Generator().manual_seed(0)
     for shape in ((2, 3, width), (2, width, 3, 3), (2, 3, 3, width)):
         x = torch.randn(shape, generator=generator)
@@ -80,7 +81,11 @@ def find_blocks(
     """(name, module) of the repeated blocks of `root`, in registration order.
 
     A block is a child of a `ModuleList`, `Sequential` or `ModuleDict` that holds both a normalisation layer
-    and a matrix (or kernel). Stages are opened: their blocks count instead.
+    and a matrix (or kernel), or stands beside such a container and is of the same class as what it holds (Perceiver's
+    cross-attention). Stages are opened: their blocks count instead. Where no child holds a normalisation layer, as in
+    models that keep attentions, feed-forward layers and norms in lists of their own (XLM), and in those without any
+    affine norm, blocks are the children that hold several parameters, matrices among them: the branches themselves.
+    Where there are no such children either, they are the convolutions of a plain stack (VGG).
 
     Args:
         closed: given name of a possible stage -> names of the blocks in it, returns those that are no stages but
@@ -91,23 +96,42 @@ def find_blocks(
     """
     norms = {id(m) for _, m in norm_modules(root)}
 
-    def is_block(module: nn.Module) -> bool:
-        if not any(p.dim() > 1 for p in module.parameters()):
-            return False
-        # Some transformers have no affine norm anywhere; then several matrices make a block.
-        return any(id(m) in norms for m in module.modules()) if norms else sum(1 for _ in module.parameters()) > 2
+    def holds_norm(module: nn.Module) -> bool:
+        return any(p.dim() > 1 for p in module.parameters()) and any(id(m) in norms for m in module.modules())
 
+    def is_large(module: nn.Module) -> bool:
+        return any(p.dim() > 1 for p in module.parameters()) and sum(1 for _ in module.parameters()) > 2
+
+    def is_convolution(module: nn.Module) -> bool:
+        return any(p.dim() > 2 for p in module.parameters())
+
+    blocks: list[tuple[str, nn.Module]] = []
+    for is_block in (holds_norm, is_large, is_convolution):
+        blocks = blocks or _search(root, is_block, closed)
+    if not blocks:
+        raise CapabilityError(
+            f"no repeated blocks were found in {type(root).__name__}: it has no ModuleList or Sequential whose "
+            f"entries hold a normalisation layer and a weight matrix. Give its BackboneSpec an adapter whose "
+            f"blocks() lists them (see docs/plugin-authors.md)."
+        )
+    return blocks
+
+
+def _search(
+    root: nn.Module,
+    is_block: Callable[[nn.Module], bool],
+    closed: Callable[[dict[str, list[str]]], set[str]] | None,
+) -> list[tuple[str, nn.Module]]:
     shut: set[str] = set()
 
     def below(module: nn.Module, prefix: str, stages: dict[str, list[str]]) -> list[tuple[str, nn.Module]]:
         if _container(module) and _all_blocks(module, is_block):
             return inside(module, prefix, stages)
         found: list[tuple[str, nn.Module]] = []
-        numbered = _numbered(module, is_block)
+        apart = _numbered(module, is_block) | _beside(module, is_block)
         for name, child in module.named_children():
             path = f"{prefix}.{name}" if prefix else name
-            # Blocks may also stand side by side, told apart by a number (MobileNetV3's layer1, layer2, ...).
-            found += opened(path, child, stages) if name in numbered else below(child, path, stages)
+            found += opened(path, child, stages) if name in apart else below(child, path, stages)
         return found
 
     def inside(container: nn.Module, path: str, stages: dict[str, list[str]]) -> list[tuple[str, nn.Module]]:
@@ -131,12 +155,6 @@ def find_blocks(
     while closed is not None and stages and (more := closed(stages) - shut):
         shut |= more
         blocks = below(root, "", stages := {})
-    if not blocks:
-        raise CapabilityError(
-            f"no repeated blocks were found in {type(root).__name__}: it has no ModuleList or Sequential whose "
-            f"entries hold a normalisation layer and a weight matrix. Give its BackboneSpec an adapter whose "
-            f"blocks() lists them (see docs/plugin-authors.md)."
-        )
     return blocks
 
 
@@ -215,6 +233,30 @@ def bypassed(root: nn.Module, stages: dict[str, list[str]], forward: Callable[[]
     return found
 
 
+def as_run(blocks: list[tuple[str, nn.Module]], run: Callable[[], Any]) -> list[tuple[str, nn.Module]]:
+    """`blocks` in the order in which a forward runs them, without those on which its output does not depend."""
+    ran: dict[str, nn.Module] = {}
+    probes = {name: list(block.parameters()) for name, block in blocks}
+    flags = [(p, p.requires_grad) for parameters in probes.values() for p in parameters]
+    handles = [
+        block.register_forward_pre_hook(lambda m, _, name=name: ran.update({name: m}) if name not in ran else None)
+        for name, block in blocks
+    ]
+    try:
+        for p, _ in flags:
+            p.requires_grad_(True)
+        with torch.enable_grad():
+            total = run().sum()
+        grads = torch.autograd.grad(total, [p for p, _ in flags], allow_unused=True)
+    finally:
+        for handle in handles:
+            handle.remove()
+        for p, flag in flags:
+            p.requires_grad_(flag)
+    reached = {id(p) for (p, _), g in zip(flags, grads, strict=True) if g is not None}
+    return [(name, block) for name, block in ran.items() if any(id(p) in reached for p in probes[name])]
+
+
 def _differentiable(value: Any) -> bool:
     return isinstance(value, torch.Tensor) and value.is_floating_point()
 
@@ -250,12 +292,34 @@ def _map(value: Any, change: Callable[[torch.Tensor], Any]) -> Any:
 
 
 def _numbered(module: nn.Module, is_block) -> set[str]:
-    """Names of children that differ from others of their class by a number at the end, and are blocks."""
-    groups: dict[tuple[str, type], list[str]] = {}
+    """Names of children that differ from others of their class by a number at the end, and are blocks.
+
+    Such as MobileNetV3's layer1, layer2, ... in MMPretrain. With them go those of the same numbering that are of
+    another class and have parts of their own (Inception's Mixed_5b to Mixed_7c are of five classes).
+    """
+    groups: dict[str, list[str]] = {}
     for name, child in module.named_children():
-        if name != (stem := name.rstrip("0123456789")) and stem and not _container(child) and is_block(child):
-            groups.setdefault((stem, type(child)), []).append(name)
-    return {name for names in groups.values() if len(names) > 1 for name in names}
+        stem = _NUMBER.sub("", name)
+        if stem not in (name, "") and not _container(child) and is_block(child):
+            groups.setdefault(stem, []).append(name)
+    found: set[str] = set()
+    for names in groups.values():
+        kinds = Counter(type(module.get_submodule(name)) for name in names)
+        if max(kinds.values()) > 1:
+            found |= {n for n in names if kinds[type(module.get_submodule(n))] > 1 or _composite(module, n, is_block)}
+    return found
+
+
+def _composite(module: nn.Module, name: str, is_block) -> bool:
+    return sum(is_block(child) for child in module.get_submodule(name).children()) > 1
+
+
+def _beside(module: nn.Module, is_block) -> set[str]:
+    """Names of children that are blocks of the same class as those in a container beside them."""
+    children = dict(module.named_children())
+    listed = [c for c in children.values() if _container(c) and _all_blocks(c, is_block)]
+    kinds = {type(block) for container in listed for block in container.children()}
+    return {name for name, child in children.items() if type(child) in kinds and not _container(child)}
 
 
 def _container(module: nn.Module) -> bool:
@@ -271,4 +335,4 @@ def _size(modules) -> int:
     return sum(p.numel() for m in modules for p in m.parameters())
 
 
-__all__ = ["bypassed", "find_blocks", "is_norm", "norm_modules"]
+__all__ = ["as_run", "bypassed", "find_blocks", "is_norm", "norm_modules"]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
+from typing import Any
 
 from mdpd_plugins.registry import ConfigError, closest
 
@@ -16,6 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rounds", type=int, default=5, metavar="N", help="timed cycles a method, taken in turn")
     parser.add_argument("--json", type=Path, metavar="OUT", help="write the results here")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw memory against time here (svg, png, pdf)")
+    parser.add_argument("--plan", action="store_true", help="only say what memory each method will need; nothing runs")
     parser.add_argument("--cfg-options", nargs="+", default=[], metavar="KEY=VALUE", help="overrides for all methods")
 
 
@@ -42,10 +45,30 @@ def run(args: argparse.Namespace) -> int:
     options = {k: DictAction._parse_iterable(v) for k, v in (o.split("=", 1) for o in args.cfg_options)}
     if args.batch_size is not None:
         options["data.batch_size"] = args.batch_size
+    if args.plan:
+        return _plan(args, methods, options)
     found = bench(args.config, methods, options, device=args.device, rounds=args.rounds)
     if args.json:
         write_json(args.json, found)
     if args.plot:
         bench_report.plot(found, args.plot)
     bench_report.show(found)
+    return 0
+
+
+def _plan(args: argparse.Namespace, methods: list[str], options: dict[str, Any]) -> int:
+    from mdpd_plugins.training.bench import BENCH_METHODS
+    from mdpd_plugins.training.card import write_json
+    from mdpd_plugins.training.config import load_config
+    from mdpd_plugins.training.plan import plan, print_plans
+
+    plans = {}
+    for method in methods:
+        print(f"planning {method}", file=sys.stderr, flush=True)
+        overrides = {f"distill.{k}": v for k, v in BENCH_METHODS[method].items()}
+        plans[method] = plan(load_config(args.config, {**options, **overrides}))
+    if args.json:
+        rows = [{"method": method, **found.as_dict()} for method, found in plans.items()]
+        write_json(args.json, {"plans": rows, "config": str(args.config), "options": options})
+    print_plans(plans)
     return 0

@@ -7,6 +7,9 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from mdpd_plugins.registry import Registered, load_catalogue
+from mdpd_plugins.zoos import verified
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", metavar="NAME", help="a backbone, as `mdpd list-backbones` names it")
@@ -14,19 +17,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from mdpd_plugins.registry import load_catalogue
-
     # A name that does not exist is found out here, before a framework is imported.
     registered = load_catalogue().get(args.name)
     from mdpd_plugins import adapters
 
     description = {**adapters.describe(registered.name), "provided_by": registered.origin}
+    description["verified"] = _verified(registered)
     if args.json:
         print(json.dumps(description, indent=2, default=str))
     else:
         for line in _lines(description):
             print(line)
     return 0
+
+
+def _verified(registered: Registered) -> dict[str, Any]:
+    """What the conformance kit found of a built-in backbone, beside what was seen of it just now."""
+    found = verified.load()
+    known = found.get(registered)
+    if known is None:
+        return {"status": f"not verified: `mdpd verify {registered.name}` does it", "capabilities": []}
+    versions = ", ".join(f"{name} {version}" for name, version in found.versions.items())
+    return {"status": known.status, "capabilities": list(known.capabilities), "with": versions}
 
 
 def _lines(description: Mapping[str, Any]) -> list[str]:

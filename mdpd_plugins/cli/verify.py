@@ -49,9 +49,9 @@ def run(args: argparse.Namespace) -> int:
     rows = [results.rows[registered.name] for registered in chosen]
     for line in sweep.matrix(rows):
         print(line)
-    for row in rows:
+    for registered, row in zip(chosen, rows, strict=True):
         if row["status"] != sweep.PASS:
-            print(f"{row['status']} {row['name']}: {row['reason']}")
+            print(f"{row['status']} {row['name']} (of {registered.origin}): {row['reason']}")
     return 1 if any(row["status"] == sweep.FAIL for row in rows) else 0
 
 

@@ -10,6 +10,7 @@ Importing this registers `EpochBatchSampler` with mmengine.
 from mdpd_plugins.data.collate import make_collate
 from mdpd_plugins.data.dataset import LabelledDataset
 from mdpd_plugins.data.load import load_source
+from mdpd_plugins.data.numbered import NumberedCollate, NumberedDataset
 from mdpd_plugins.data.packaged import packaged_names
 from mdpd_plugins.data.sampler import EpochBatchSampler
 from mdpd_plugins.data.source import Source
@@ -19,6 +20,8 @@ __all__ = [
     "AUGMENTS",
     "EpochBatchSampler",
     "LabelledDataset",
+    "NumberedCollate",
+    "NumberedDataset",
     "Source",
     "load_source",
     "make_collate",

@@ -13,6 +13,7 @@ from torch import nn
 
 from mdpd_plugins.adapters import Adapter, Capture, Layout
 from mdpd_plugins.adapters.capture import capture
+from mdpd_plugins.engine.feature_cache import FeatureCache
 from mdpd_plugins.engine.feature_distillation import FeatureDistillation
 from mdpd_plugins.engine.low_rank import inject
 from mdpd_plugins.engine.norm_gradients import (
@@ -21,7 +22,7 @@ from mdpd_plugins.engine.norm_gradients import (
     run_last_block,
     trainable_parameters,
 )
-from mdpd_plugins.engine.parts import BatchPart, batch_part
+from mdpd_plugins.engine.parts import Piece, batch_part
 from mdpd_plugins.engine.settings import Settings
 from mdpd_plugins.engine.side import SideNetwork, SideOutput
 from mdpd_plugins.engine.split import agreement, change_point, resolve_layers
@@ -55,13 +56,14 @@ class Distiller(BaseModel):
         super().__init__()
         self.adapter, self.task, self.settings = adapter, task, settings
         self.max_steps, self.seed, self.amp = max_steps, seed, amp
-        self.part = BatchPart()  # of the batch of the current step
         self.backbone = adapter.model
         self.register_buffer("step", torch.zeros((), dtype=torch.int64))
         # Layers below the split are shallow; measured once if the split is automatic, and kept over a resume.
         self.register_buffer("split", torch.full((), UNDECIDED, dtype=torch.int64))
         count = len(adapter.blocks())
         self.register_buffer("agreements", torch.zeros(count, dtype=torch.float64))
+        # Of the current step alone, which may come in pieces.
+        self.register_buffer("measured", torch.zeros(count, dtype=torch.float64), persistent=False)
         if settings.automatic:
             imitate, generate = list(range(count)), list(range(count)) if settings.hierarchy else []
             if settings.distils_features:
@@ -82,6 +84,7 @@ class Distiller(BaseModel):
                 reduction=settings.reduction,
                 head_dim=settings.side_head_dim,
                 convolutional=adapter.convolutional,
+                recompute=settings.recompute,
             )
             if settings.feature_distillation:
                 self.features = FeatureDistillation(
@@ -93,6 +96,9 @@ class Distiller(BaseModel):
                     mask_ratio=settings.mask_ratio,
                     grids=[adapter.grid(i) is not None for i in range(count)],
                 )
+        self.cache: FeatureCache | None = None
+        if settings.cache_features:
+            self.cache = FeatureCache(adapter, settings.cache_features * 2**20, ladder=settings.side)
         self.original_keys = set(self.backbone.state_dict())
         self.original_flags = {n: p.requires_grad for n, p in self.backbone.named_parameters()}
         self.local = settings.norm_gradient == "local" and settings.backbone_update == "norm"
@@ -135,10 +141,25 @@ class Distiller(BaseModel):
             for parameter, flag in own.items():
                 parameter.requires_grad_(flag)
 
-    def forward(self, inputs: dict[str, torch.Tensor], labels: torch.Tensor, mode: str = "predict") -> list[dict]:
-        """Predictions of both paths for mmengine's evaluator: one dict of logits and label a sample."""
-        with torch.no_grad(), self._autocast(), self.plain_flags(), self.adapter.capture() as seen:
-            backbone = self.adapter.forward(inputs)
+    def forward(
+        self,
+        inputs: dict[str, torch.Tensor],
+        labels: torch.Tensor,
+        samples: torch.Tensor | None = None,
+        mode: str = "predict",
+    ) -> list[dict]:
+        """Predictions of both paths for mmengine's evaluator: one dict of logits and label a sample.
+
+        Args:
+            samples: (B,) numbers of the samples in the evaluation data, where features are cached.
+        """
+        with torch.no_grad(), self._autocast(), self.plain_flags():
+            if self.cache is not None and samples is not None:
+                seen = self.cache.capture(inputs, [("val", n) for n in samples.tolist()])
+                backbone = self.cache.logits(inputs, seen)
+            else:
+                with self.adapter.capture() as seen:
+                    backbone = self.adapter.forward(inputs)
             side = self._side(seen, inputs).logits if self.side is not None else None
         rows = []
         for i, label in enumerate(labels):
@@ -151,8 +172,11 @@ class Distiller(BaseModel):
     def train_step(self, data: dict[str, Any], optim_wrapper) -> dict[str, torch.Tensor]:
         """One side phase and, when it is its turn, one backbone phase, from one shared backbone forward.
 
+        With `sub_batch`, both phases take their gradients piece by piece, and one update each follows at the end.
+
         Args:
-            data: {"inputs": canonical inputs, "labels": tensor}.
+            data: {"inputs": canonical inputs, "labels": tensor}, and where features are cached "samples": (B,) int64,
+                which examples they are.
             optim_wrapper: mmengine's OptimWrapperDict with "side" and/or "backbone".
 
         Returns:
@@ -163,30 +187,23 @@ class Distiller(BaseModel):
         """
         data = self.data_preprocessor(data, True)
         inputs, labels = data["inputs"], data["labels"]
-        self.part = batch_part(len(labels), labels.device)
-        with_backbone = self.backbone_phase()
-        logits, seen = self._backbone_forward(inputs, gradients=with_backbone and not self.local)
+        with_backbone, measuring = self.backbone_phase(), self._measuring()
+        taking_part = [p for p, does in (("side", self.side is not None), ("backbone", with_backbone)) if does]
         terms: dict[str, torch.Tensor] = {}
-        teacher: SideOutput | None = None
         # Gradients of both paths first, then both updates: a step is applied whole or not at all.
         try:
-            if self.side is not None:
-                side_terms, teacher = self._side_terms(inputs, labels, seen)
-                self._differentiate(side_terms, optim_wrapper["side"], terms)
-                del side_terms  # and with it the side network's graph
-            if with_backbone:
-                if self.local:
-                    logits, local_terms = self._local_phase(inputs, seen, teacher, optim_wrapper["backbone"])
-                    self._check(local_terms)
-                    terms.update(local_terms)
-                self._differentiate(self._backbone_terms(labels, logits, teacher), optim_wrapper["backbone"], terms)
+            for piece in batch_part(len(labels), labels.device).pieces(self.settings.sub_batch):
+                self._gradients(inputs, labels, data.get("samples"), piece, optim_wrapper, terms)
+            for path in taking_part:
+                optim_wrapper[path].end_batch()
         except NonFiniteLossError:
             optim_wrapper.zero_grad()
+            self.measured.zero_()
             raise
-        if self._measuring():
-            self._measure(seen, inputs)
-        for path, took_part in (("side", self.side is not None), ("backbone", with_backbone)):
-            if took_part and optim_wrapper[path].should_update():
+        if measuring:
+            self._settle_split()
+        for path in taking_part:
+            if optim_wrapper[path].should_update():
                 optim_wrapper[path].step()
                 optim_wrapper[path].zero_grad()
         self.step += 1
@@ -198,6 +215,28 @@ class Distiller(BaseModel):
         """Whether the step about to run updates the backbone."""
         return bool(self.trainable) and (int(self.step) + 1) % self.settings.backbone_every == 0
 
+    def _gradients(self, inputs, labels, samples, piece: Piece, optim_wrapper, logs: dict[str, torch.Tensor]) -> None:
+        """Add one piece's gradients to both paths' parameters, and its loss terms to the log."""
+        valid = self.adapter.attention_mask(inputs)
+        inputs, labels = {k: v[piece.rows] for k, v in inputs.items()}, labels[piece.rows]
+        with_backbone = self.backbone_phase()
+        if self.cache is not None and samples is not None and not self._measuring():
+            logits, seen = self._cached_forward(inputs, samples[piece.rows], gradients=with_backbone)
+        else:
+            logits, seen = self._backbone_forward(inputs, gradients=with_backbone and not self.local)
+        teacher: SideOutput | None = None
+        if self.side is not None:
+            side_terms, teacher = self._side_terms(inputs, labels, seen, valid, piece)
+            self._differentiate(side_terms, optim_wrapper["side"], logs)
+            del side_terms  # and with it the side network's graph
+        if self._measuring():
+            self._measure(seen, inputs, valid, piece)
+        if with_backbone:
+            if self.local:
+                logits = self._local_phase(inputs, seen, teacher, optim_wrapper["backbone"], valid, piece, logs)
+            del seen  # so that a hidden state can go once its block has had its gradient
+            self._differentiate(self._backbone_terms(labels, logits, teacher, piece), optim_wrapper["backbone"], logs)
+
     def _backbone_forward(self, inputs, *, gradients: bool) -> tuple[torch.Tensor, Capture]:
         keep_calls = not gradients and self.backbone_phase()
         context = forward_context(self.adapter, self.settings)
@@ -206,42 +245,52 @@ class Distiller(BaseModel):
                 logits = self.adapter.forward(inputs)
         return logits, seen
 
-    def _side_terms(self, inputs, labels, seen: Capture) -> tuple[dict[str, torch.Tensor], SideOutput]:
+    def _cached_forward(self, inputs, samples: torch.Tensor, *, gradients: bool) -> tuple[torch.Tensor | None, Capture]:
+        assert self.cache is not None
+        with self._autocast():
+            seen = self.cache.capture(inputs, [("train", n) for n in samples.tolist()])
+            return self.cache.logits(inputs, seen) if gradients else None, seen
+
+    def _side_terms(
+        self, inputs, labels, seen: Capture, valid, piece: Piece
+    ) -> tuple[dict[str, torch.Tensor], SideOutput]:
         """Loss terms of the side network, and what it teaches."""
         out = self._side(seen, inputs)
-        terms = {"side/task": self.part.weight * self.task.loss(out.logits.float(), labels)}
+        terms = {"side/task": piece.weight * self.task.loss(out.logits.float(), labels)}
         if self.settings.distils_features:
             with self._autocast():
-                terms.update(self._feature_terms(out, seen, inputs))
-        return terms, SideOutput([s.detach() for s in out.states], out.logits.detach())
+                terms.update(self._feature_terms(out, seen, valid, piece))
+        states = [s.detach() for s in out.states] if self.local else []
+        return terms, SideOutput(states, out.logits.detach())
 
     def _differentiate(self, terms: dict[str, torch.Tensor], wrapper, logs: dict[str, torch.Tensor]) -> None:
         """Add the gradient of the terms' sum to one path's parameters, if every term is finite."""
         self._check(terms)
-        logs.update({k: v.detach() for k, v in terms.items()})
-        wrapper.backward(wrapper.scale_loss(sum(terms.values())))
+        _log(terms, logs)
+        wrapper.accumulate(sum(terms.values()))
 
-    def _backbone_terms(self, labels, logits, teacher: SideOutput | None) -> dict[str, torch.Tensor]:
-        terms = {"backbone/task": self.part.weight * self.task.loss(logits.float(), labels)}
+    def _backbone_terms(self, labels, logits, teacher: SideOutput | None, piece: Piece) -> dict[str, torch.Tensor]:
+        terms = {"backbone/task": piece.weight * self.task.loss(logits.float(), labels)}
         if teacher is not None and self.settings.distils_logits and not self.warming_up():
             kd = self.task.distillation(logits.float(), teacher.logits.float(), labels, self.settings)
-            terms["backbone/distillation"] = self.part.weight * self.settings.logits_weight * kd
+            terms["backbone/distillation"] = piece.weight * self.settings.logits_weight * kd
         return terms
 
-    def _local_phase(self, inputs, seen, teacher, wrapper) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        """Accumulate block-local gradients; logits whose graph holds the last block and the tail, and the losses."""
-        valid, terms = self.adapter.attention_mask(inputs), {}
+    def _local_phase(self, inputs, seen, teacher, wrapper, valid, piece: Piece, logs) -> torch.Tensor:
+        """Accumulate block-local gradients; logits whose graph holds the last block and the tail."""
         if teacher is not None and self.features is not None:
             with torch.no_grad(), self._autocast():
                 targets = {i: self.features.align(i, teacher.states[i]) for i in {*self.imitate, *self.generate}}
+            terms = {}
             for layer, target in targets.items():
                 with torch.enable_grad(), self._autocast():
-                    loss = local_loss(self.adapter, seen, layer, target, valid)
+                    loss = local_loss(self.adapter, seen, layer, target, valid, piece)
                 terms[f"backbone/local_{layer}"] = loss.detach()
-                # Not the wrapper's own backward: that counts towards accumulation, once for each update.
-                wrapper.scale_loss(loss).backward()
+                wrapper.accumulate(loss)
+            self._check(terms)
+            _log(terms, logs)
         with torch.enable_grad(), self._autocast():
-            return self.adapter.forward_head(inputs, seen, run_last_block(self.adapter, seen)), terms
+            return self.adapter.forward_head(inputs, seen, run_last_block(self.adapter, seen))
 
     def _side(self, seen: Capture, inputs) -> SideOutput:
         assert self.side is not None and seen.stem is not None and seen.stem_layout is not None
@@ -255,20 +304,19 @@ class Distiller(BaseModel):
         hidden = [seen.hidden[i].detach() for i in range(count)]
         return hidden, [seen.stem_layout, *(seen.layouts[i] for i in range(count))]
 
-    def _feature_terms(self, out: SideOutput, seen: Capture, inputs) -> dict[str, torch.Tensor]:
+    def _feature_terms(self, out: SideOutput, seen: Capture, valid, piece: Piece) -> dict[str, torch.Tensor]:
         assert self.features is not None
-        valid = self.adapter.attention_mask(inputs)
         imitate, generate = self.split_layers()
         # One stream of random numbers a layer: how long texts are padded must not shift the next layer's masks.
         seed = (self.seed * 1_000_003 + int(self.step)) * len(seen.hidden)
         terms = {}
         for i in imitate:
-            loss = self.features.imitation(i, out.states[i], seen.hidden[i], seen.layouts[i], valid)
+            loss = self.features.imitation(i, out.states[i], seen.hidden[i], seen.layouts[i], valid, piece)
             terms[f"side/imitation_{i}"] = self.settings.imitation_weight * loss
         for i in generate:
             draws = torch.Generator().manual_seed(seed + i)
             state, hidden, layout = out.states[i], seen.hidden[i], seen.layouts[i]
-            loss = self.features.generation(i, state, hidden, layout, valid, draws, self.part)
+            loss = self.features.generation(i, state, hidden, layout, valid, draws, piece)
             terms[f"side/generation_{i}"] = self.settings.generation_weight * loss
         return terms
 
@@ -288,15 +336,18 @@ class Distiller(BaseModel):
         return automatic and int(self.split) == UNDECIDED and int(self.step) >= self._warmup_steps()
 
     @torch.no_grad()
-    def _measure(self, seen: Capture, inputs) -> None:
+    def _measure(self, seen: Capture, inputs, valid, piece: Piece) -> None:
         assert self.side is not None
-        valid = self.adapter.attention_mask(inputs)
         hidden, layouts = self._read(seen)
         with capture(list(self.side.blocks), attention=True) as student, self._autocast():
-            self.side(seen.stem.detach(), hidden, layouts, valid)  # type: ignore[union-attr]
-        found = torch.stack([agreement(seen.attention[i], student.attention[i], valid) for i in range(len(hidden))])
-        all_reduce(found, op="mean")  # all processes must come to the same split
-        self.agreements += found
+            self.side(seen.stem.detach(), hidden, layouts, self.adapter.attention_mask(inputs))  # type: ignore[union-attr]
+        maps = ((seen.attention[i], student.attention[i]) for i in range(len(hidden)))
+        self.measured += torch.stack([agreement(mine, its, valid, piece) for mine, its in maps])
+
+    def _settle_split(self) -> None:
+        all_reduce(self.measured, op="mean")  # all processes must come to the same split
+        self.agreements += self.measured
+        self.measured.zero_()
         if int(self.step) + 1 >= self._warmup_steps() + self.settings.auto_batches:
             self.split.fill_(change_point(self.agreements.tolist()))
 
@@ -329,6 +380,12 @@ class Distiller(BaseModel):
         """Parameters of the side phase: side network, alignments and generators."""
         parts = [m for m in (self.side, self.features) if m is not None]
         return [p for m in parts for p in m.parameters()]
+
+
+def _log(terms: dict[str, torch.Tensor], logs: dict[str, torch.Tensor]) -> None:
+    # Terms of the pieces of a batch are shares of its loss.
+    for name, value in terms.items():
+        logs[name] = logs.get(name, 0) + value.detach()
 
 
 __all__ = ["Distiller", "NonFiniteLossError"]

@@ -11,20 +11,29 @@ from torch.utils.checkpoint import checkpoint
 
 from mdpd_plugins.adapters import Layout
 from mdpd_plugins.engine.alignment import Alignment, MaskedGenerator
-from mdpd_plugins.engine.parts import BatchPart, fair_count
+from mdpd_plugins.engine.parts import Piece, fair_count, whole_piece
 from mdpd_plugins.engine.side import token_mask
 
 
-def normalised_distance(predicted: torch.Tensor, target: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+def normalised_distance(
+    predicted: torch.Tensor, target: torch.Tensor, mask: torch.Tensor, count: torch.Tensor | None = None
+) -> torch.Tensor:
     """mean || N(predicted) - N(target) ||^2 over the tokens of mask and over channels; N is a LayerNorm without affine.
 
     Args:
         predicted, target: (B, T, D); the target is detached here. mask: (B, T) bool. An empty mask gives zero.
+        count: what the sum over tokens is divided by; the tokens of mask, if not given.
     """
-    return _distance(predicted, target, mask, fair_count(mask.sum()))
+    return _distance(predicted, target, mask, fair_count(mask.sum()) if count is None else count)
 
 
-def aligned_distance(up: nn.Module, bottleneck: torch.Tensor, target: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+def aligned_distance(
+    up: nn.Module,
+    bottleneck: torch.Tensor,
+    target: torch.Tensor,
+    mask: torch.Tensor,
+    count: torch.Tensor | None = None,
+) -> torch.Tensor:
     """`normalised_distance` of up(bottleneck) and target, keeping for backward what enters and nothing of full width.
 
     The full-width tensors in between are worked out again in backward: they cost little time and, at several layers,
@@ -32,12 +41,13 @@ def aligned_distance(up: nn.Module, bottleneck: torch.Tensor, target: torch.Tens
 
     Args:
         up: (B, T, d) -> (B, T, D). bottleneck: (B, T, d). target: (B, T, D). mask: (B, T) bool.
+        count: what the sum over tokens is divided by; the tokens of mask, if not given.
     """
     target = target.detach()
-    count = fair_count(mask.sum())  # outside: processes agree on it once
+    divisor = fair_count(mask.sum()) if count is None else count  # outside: processes agree on it once
 
     def compute(tokens: torch.Tensor) -> torch.Tensor:
-        return _distance(up(tokens), target, mask, count)
+        return _distance(up(tokens), target, mask, divisor)
 
     return checkpoint(compute, bottleneck, use_reentrant=False, preserve_rng_state=False)
 
@@ -47,6 +57,15 @@ def _distance(predicted: torch.Tensor, target: torch.Tensor, mask: torch.Tensor,
     difference = F.layer_norm(predicted.float(), width) - F.layer_norm(target.detach().float(), width)
     squared = difference.square().mean(-1).masked_fill(~mask, 0.0)
     return squared.sum() / count
+
+
+def counted_tokens(hidden: torch.Tensor, layout: Layout, valid: torch.Tensor | None, piece: Piece) -> torch.Tensor:
+    """(B', T) bool, for all samples of a part: the tokens of a layer that count.
+
+    Args:
+        hidden: (B, T, D) of the piece. valid: (B', T) bool of padded text, of all samples of the part.
+    """
+    return token_mask(hidden.new_empty((piece.part.size, hidden.shape[1])), layout, valid)
 
 
 class FeatureDistillation(nn.Module):
@@ -81,12 +100,26 @@ class FeatureDistillation(nn.Module):
         return self.alignments[str(layer)](state)
 
     def imitation(
-        self, layer: int, state: torch.Tensor, hidden: torch.Tensor, layout: Layout, valid: torch.Tensor | None
+        self,
+        layer: int,
+        state: torch.Tensor,
+        hidden: torch.Tensor,
+        layout: Layout,
+        valid: torch.Tensor | None,
+        piece: Piece | None = None,
     ) -> torch.Tensor:
-        """mean || N(P_i(s_i)) - N(h_i) ||^2 over tokens that count."""
+        """mean || N(P_i(s_i)) - N(h_i) ||^2 over tokens that count.
+
+        Args:
+            state: (B, T, D_S). hidden: (B, T, D_i). layout: of hidden.
+            piece: which samples of this process these are, if not all; `valid` (B', T) is of all of them.
+        """
+        piece = piece or whole_piece(len(hidden))
+        counted = counted_tokens(hidden, layout, valid, piece)
         alignment = self.alignments[str(layer)]
         assert isinstance(alignment, Alignment)
-        return aligned_distance(alignment.up, alignment.down(state), hidden, token_mask(hidden, layout, valid))
+        count = piece.count(f"imitation_{layer}", counted)
+        return aligned_distance(alignment.up, alignment.down(state), hidden, counted[piece.rows], count)
 
     def generation(
         self,
@@ -96,25 +129,27 @@ class FeatureDistillation(nn.Module):
         layout: Layout,
         valid: torch.Tensor | None,
         generator: torch.Generator | None = None,
-        part: BatchPart | None = None,
+        piece: Piece | None = None,
     ) -> torch.Tensor:
         """The same distance on masked tokens only, predicted from what is left in the bottleneck.
 
         Args:
             generator: where the mask is drawn from (on the CPU, so that every device masks alike).
-            part: which samples of the whole batch these are, if not all.
+            piece: which samples of this process these are, if not all; `valid` (B', T) is of all of them.
         """
-        counted = token_mask(hidden, layout, valid)
-        part = part or BatchPart(0, len(hidden), len(hidden))
+        piece = piece or whole_piece(len(hidden))
+        counted = counted_tokens(hidden, layout, valid, piece)
+        part = piece.part
         # Drawn token by token for the whole batch: a process that has some of its samples, padded to another
         # length, masks in them what one process would.
         drawn = torch.rand((hidden.shape[1], part.total), generator=generator)[:, part.start :][:, : part.size].T
-        drawn = drawn.to(counted.device) < self.mask_ratio
-        masked = drawn & counted
+        masked = (drawn.to(counted.device) < self.mask_ratio) & counted
+        count = piece.count(f"generation_{layer}", masked)
         alignment = self.alignments[str(layer)]
         assert isinstance(alignment, Alignment)
-        filled = self.generators[str(layer)](alignment.down(state), masked, counted, layout)
-        return aligned_distance(alignment.up, filled, hidden, masked)
+        here = piece.rows
+        filled = self.generators[str(layer)](alignment.down(state), masked[here], counted[here], layout)
+        return aligned_distance(alignment.up, filled, hidden, masked[here], count)
 
 
-__all__ = ["FeatureDistillation", "aligned_distance", "normalised_distance"]
+__all__ = ["FeatureDistillation", "aligned_distance", "counted_tokens", "normalised_distance"]

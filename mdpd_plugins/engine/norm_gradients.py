@@ -10,9 +10,9 @@ from torch import nn
 
 from mdpd_plugins.adapters import Adapter, Capture
 from mdpd_plugins.adapters.layout import first_tensor, to_tokens
-from mdpd_plugins.engine.feature_distillation import normalised_distance
+from mdpd_plugins.engine.feature_distillation import counted_tokens, normalised_distance
+from mdpd_plugins.engine.parts import Piece
 from mdpd_plugins.engine.settings import Settings
-from mdpd_plugins.engine.side import token_mask
 
 
 def trainable_parameters(
@@ -61,7 +61,7 @@ def forward_context(adapter: Adapter, settings: Settings) -> AbstractContextMana
 
 
 def local_loss(
-    adapter: Adapter, seen: Capture, layer: int, target: torch.Tensor, valid: torch.Tensor | None
+    adapter: Adapter, seen: Capture, layer: int, target: torch.Tensor, valid: torch.Tensor | None, piece: Piece
 ) -> torch.Tensor:
     """The loss of block-local training: block `layer` runs again on its detached input, drawn to its target.
 
@@ -71,11 +71,12 @@ def local_loss(
     Args:
         seen: a capture with `keep_calls=True`, made without gradients.
         target: (B, T, D), detached: what the side network makes of that layer.
-        valid: (B, T) bool of padded text.
+        valid: (B', T) bool of padded text. piece: which of its samples these are.
     """
     tokens = run_block(adapter, seen, layer)
+    counted = counted_tokens(tokens, seen.layouts[layer], valid, piece)
     # Written with the block as the learner: the distance is symmetric, the target carries no gradient.
-    return normalised_distance(tokens, target, token_mask(tokens, seen.layouts[layer], valid))
+    return normalised_distance(tokens, target, counted[piece.rows], piece.count(f"local_{layer}", counted))
 
 
 def run_last_block(adapter: Adapter, seen: Capture) -> torch.Tensor:

@@ -17,7 +17,9 @@ METHODS: dict[str, dict[str, Any]] = {
     "mdpd_no_feature": {"feature_distillation": False},
     "mdpd_no_logits": {"logits_distillation": False},
     "mdpd_no_hierarchy": {"hierarchy": False},
-    "mdpd_head": {"norm_gradient": "head"},
+    # A narrower ladder, kept whole: what an epoch on cached features costs is the ladder alone.
+    "mdpd_head": {"norm_gradient": "head", "reduction": 16, "recompute": False},
+    "mdpd_low_memory": {"sub_batch": 8},
     "ladder": {
         "backbone_update": "none",
         "feature_distillation": False,
@@ -56,8 +58,12 @@ class Settings:
         backbone_update: norm (and head), head, all, none, lora (low-rank updates of query and value, and head), or
             norm+low_rank (beyond the paper: norms, low-rank updates of every linear layer of the blocks, and head).
         rank: r of low-rank updates.
-        recompute: backbone forwards with gradients keep block inputs only and recompute one block at a time. The
-            gradients are the same, bit for bit.
+        recompute: backbone forwards with gradients, and the side network's, keep block inputs only and recompute one
+            block at a time. The gradients are the same, bit for bit.
+        sub_batch: samples that pass through both networks together; their gradients add up to the whole batch's.
+            None: the whole batch at once. Memory falls with it, and gradients differ by the order of sums only.
+        cache_features: MiB of main memory for hidden states of a frozen backbone, kept from epoch to epoch; 0 keeps
+            none. Only where the output layer alone is trained, and on data without augmentation.
     """
 
     method: str = "mdpd"
@@ -85,6 +91,8 @@ class Settings:
     backbone_update: str = "norm"
     rank: int = 8
     recompute: bool = True
+    sub_batch: int | None = None
+    cache_features: int = 0
 
     @classmethod
     def from_dict(cls, given: dict[str, Any]) -> Settings:
@@ -116,6 +124,18 @@ class Settings:
         for key in ("reduction", "bottleneck", "backbone_every", "last_k", "auto_batches", "side_head_dim", "rank"):
             if not isinstance(getattr(self, key), int) or getattr(self, key) < 1:
                 raise ConfigError(f"distill.{key}={getattr(self, key)!r}: a whole number of at least 1 is meant")
+        if type(self.cache_features) is not int or self.cache_features < 0:
+            raise ConfigError(f"distill.cache_features={self.cache_features!r}: a whole number of MiB is meant")
+        if self.cache_features and not self.frozen_blocks:
+            raise ConfigError(
+                f"distill.cache_features={self.cache_features} keeps hidden states from epoch to epoch, but "
+                f"backbone_update={self.backbone_update!r} with norm_gradient={self.norm_gradient!r} changes them: "
+                f"use norm_gradient='head', or cache_features=0"
+            )
+        if self.sub_batch is not None and (type(self.sub_batch) is not int or self.sub_batch < 1):
+            raise ConfigError(
+                f"distill.sub_batch={self.sub_batch!r}: a whole number of samples is meant, or None for all"
+            )
         for key in ("nkd_tau", "kl_temperature"):
             if not _number(getattr(self, key)) or not getattr(self, key) > 0:
                 raise ConfigError(f"distill.{key}={getattr(self, key)!r}: a number above 0 is meant")
@@ -135,6 +155,11 @@ class Settings:
     def low_rank(self) -> bool:
         """Whether the backbone gets low-rank updates."""
         return self.backbone_update in ("lora", "norm+low_rank")
+
+    @property
+    def frozen_blocks(self) -> bool:
+        """Whether nothing of the backbone but its output layer is trained."""
+        return self.backbone_update in ("head", "none") or self.norm_gradient == "head"
 
     @property
     def distils_logits(self) -> bool:

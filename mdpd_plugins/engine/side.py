@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from mdpd_plugins.adapters import Layout
+from mdpd_plugins.adapters.layout import fit_mask
 from mdpd_plugins.registry.errors import ConfigError
 
 GATE_TEMPERATURE = 0.1  # LST, sec. 3: mu = sigmoid(alpha / 0.1)
@@ -81,6 +84,7 @@ class SideNetwork(nn.Module):
         head_dim: attention head width of the side blocks.
         mlp_ratio: 4, as in the blocks it stands beside (our choice).
         convolutional: convolutional side blocks.
+        recompute: keep for backward what enters each block of the ladder, and work out the rest again. Same numbers.
 
     Raises:
         ConfigError: `reduction` does not divide the width, or leaves none.
@@ -96,10 +100,11 @@ class SideNetwork(nn.Module):
         head_dim: int = 32,
         mlp_ratio: float = 4.0,
         convolutional: bool = False,
+        recompute: bool = False,
     ):
         super().__init__()
         width = side_width(dims[-1], reduction)
-        self.width = width
+        self.width, self.recompute = width, recompute
         self.stem = nn.Linear(stem_dim, width)
         self.downs = nn.ModuleList(nn.Linear(d, width) for d in dims)
         self.gates = nn.Parameter(torch.zeros(len(dims)))
@@ -119,7 +124,7 @@ class SideNetwork(nn.Module):
 
         Args:
             stem: (B, T_0, D_0). hidden: (B, T_i, D_i) of every block, detached. layouts: one for the stem, then one
-                for each block. valid: (B, T) bool of padded text.
+                for each block. valid: (B, T) bool of padded text; each T_i may be another number of tokens.
         """
         s, before = self.stem(stem), layouts[0]
         states = []
@@ -127,11 +132,20 @@ class SideNetwork(nn.Module):
         for i, (down, block) in enumerate(zip(self.downs, self.blocks, strict=True)):
             layout = layouts[i + 1]
             s = _resample(s, before, layout, hidden[i].shape[1])
-            s = block(mu[i] * s + (1 - mu[i]) * down(hidden[i]), layout, valid)
+            rung = partial(_rung, block, down, mu[i], layout, fit_mask(valid, hidden[i].shape[1]))
+            if self.recompute and torch.is_grad_enabled():
+                # No random state to replay: the side network draws nothing.
+                s = checkpoint(rung, s, hidden[i], use_reentrant=False, preserve_rng_state=False)
+            else:
+                s = rung(s, hidden[i])
             states.append(s)
             before = layout
         pooled = masked_mean(self.norm(s), token_mask(s, before, valid))
         return SideOutput(states, self.head(pooled))
+
+
+def _rung(block, down, mu, layout, valid, s: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
+    return block(mu * s + (1 - mu) * down(hidden), layout, valid)
 
 
 def side_width(width: int, reduction: int) -> int:
@@ -150,8 +164,13 @@ def side_width(width: int, reduction: int) -> int:
 
 
 def token_mask(x: torch.Tensor, layout: Layout, valid: torch.Tensor | None) -> torch.Tensor:
-    """(B, T) bool: the tokens of x (B, T, D) that count, without prefix tokens and padding."""
-    mask = x.new_ones(x.shape[:2], dtype=torch.bool) if valid is None else valid.clone()
+    """(B, T) bool: the tokens of x (B, T, D) that count, without prefix tokens and padding.
+
+    Args:
+        valid: the mask of the text x comes from, which may have another number of tokens (see `fit_mask`).
+    """
+    fitted = fit_mask(valid, x.shape[1])
+    mask = x.new_ones(x.shape[:2], dtype=torch.bool) if fitted is None else fitted.clone()
     mask[:, : layout.prefix] = False
     return mask
 

@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 
 from mdpd_plugins.adapters.capture import check_layers
-from mdpd_plugins.engine.parts import fair_count
+from mdpd_plugins.adapters.layout import fit_mask
+from mdpd_plugins.engine.parts import Piece, whole_piece
 
 
 def resolve_layers(given: Sequence[int] | float, count: int, *, from_end: bool) -> list[int]:
@@ -23,15 +24,23 @@ def resolve_layers(given: Sequence[int] | float, count: int, *, from_end: bool) 
     return check_layers(given, count)
 
 
-def agreement(teacher: torch.Tensor, student: torch.Tensor, valid: torch.Tensor | None = None) -> torch.Tensor:
+def agreement(
+    teacher: torch.Tensor,
+    student: torch.Tensor,
+    valid: torch.Tensor | None = None,
+    piece: Piece | None = None,
+) -> torch.Tensor:
     """How alike two attention maps are: mean cosine between rows of their head averages, a scalar in 0..1.
 
     Args:
-        teacher: (B, H, T, T). student: (B, H', T, T). valid: (B, T) bool; padded query rows do not count.
+        teacher: (B, H, T, T). student: (B, H', T, T). valid: (B', T) bool; padded query rows do not count.
+        piece: which samples of this process these are, if not all; `valid` is of all B' of them, and so is the mean.
     """
+    piece = piece or whole_piece(len(teacher))
     rows = F.cosine_similarity(teacher.float().mean(1), student.float().mean(1), dim=-1)
-    counted = torch.ones_like(rows, dtype=torch.bool) if valid is None else valid
-    return rows.masked_fill(~counted, 0.0).sum() / fair_count(counted.sum())
+    fitted = fit_mask(valid, rows.shape[1])
+    counted = rows.new_ones((piece.part.size, rows.shape[1]), dtype=torch.bool) if fitted is None else fitted
+    return rows.masked_fill(~counted[piece.rows], 0.0).sum() / piece.count(f"rows_{rows.shape[1]}", counted)
 
 
 def change_point(values: Sequence[float]) -> int:

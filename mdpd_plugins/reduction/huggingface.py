@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from typing import Any
 
 from mdpd_plugins.reduction.search import MAX_PARAMETERS, cut, first_working
-from mdpd_plugins.zoos.huggingface_models import architecture, model_types
+from mdpd_plugins.zoos.huggingface_models import IMAGE, architecture, model_types
 
-FORMS = ((3, 16), (3, 8), (3, 4), (None, 16), (None, 8), (3, 2), (3, 64), (3, 1), (None, 1))
+FORMS = ((3, 16), (3, 8), (3, 4), (14, 16), (None, 16), (None, 8), (3, 2), (3, 64), (3, 1), (None, 1))
 VOCABULARY = 1200
-POSITIONS = 128
 SIZES = (64, 224, None)
+PIXELS = 12 * 12
 
 
 def small(name: str) -> dict[str, dict[str, Any]]:
@@ -24,8 +24,11 @@ def small(name: str) -> dict[str, dict[str, Any]]:
     heads = heads if len(heads) > 1 and not arch.hub else [""]
     found = {}
     for head in heads:
-        fixed = {"head": head} if head else {}
-        auto = getattr(transformers, architecture(name.partition("/")[2], head).auto_class)
+        chosen = architecture(name.partition("/")[2], head)
+        fixed: dict[str, Any] = {"head": head} if head else {}
+        if chosen.auto_class == IMAGE and "n_positions" in config.__dict__:
+            fixed["n_positions"] = PIXELS  # a token for each pixel (ImageGPT)
+        auto = getattr(transformers, chosen.auto_class)
         forms = (f for f in _forms(config) if _fits(auto, config.model_type, arch.config, f))
         found[head] = first_working(name, ({**fixed, **options} for options in forms))
     return found
@@ -64,24 +67,32 @@ def _form(config, fields: dict[str, Any], depth: int | None, factor: int, size: 
     if depth is not None:
         depth = max(depth, _pattern(config))
     changes = cut(fields, depth, factor)
-    for key, part in {"": config, **_parts(config)}.items():
-        extra = {**_vocabulary(part), **_derived(part, {**changes.get(key, {}), **({} if key else changes)})}
-        if size is not None and isinstance(getattr(part, "image_size", None), int):
-            extra["image_size"] = size
-        for name in ("n_routed_experts", "num_experts", "num_local_experts"):
-            # Fewer experts, still more than are asked at once.
-            # Two in each group at least, where they are grouped.
-            least = max(8, 2 * (getattr(part, "n_group", None) or 0))
-            if isinstance(getattr(part, name, None), int) and getattr(part, name) > least:
-                extra[name] = least
-        for name in ("num_experts_per_tok", "num_experts_per_token", "top_k"):
-            if isinstance(getattr(part, name, None), int) and getattr(part, name) > 2 and "num_experts" in extra:
-                extra[name] = 2
-        if key:
-            changes[key] = {**fields[key], **changes.get(key, {}), **extra}
-        else:
-            changes.update(extra)
+    changes.update(_adjusted(config, fields, changes, size))
     return changes
+
+
+def _adjusted(config, fields: dict[str, Any], cuts: dict[str, Any], size: int | None) -> dict[str, Any]:
+    """What follows in `config` and each configuration inside it once widths and depths are cut."""
+    found = {**_vocabulary(config), **_derived(config, cuts)}
+    image = getattr(config, "image_size", None)
+    if size is not None and image is not None:
+        found["image_size"] = size if isinstance(image, int) else [size] * len(image)
+    for name in ("n_routed_experts", "num_experts", "num_local_experts"):
+        # Fewer experts, still more than are asked at once; two in each group at least, where they are grouped.
+        least = max(8, 2 * (getattr(config, "n_group", None) or 0))
+        if isinstance(getattr(config, name, None), int) and getattr(config, name) > least:
+            found[name] = least
+    for name in ("num_experts_per_tok", "num_experts_per_token", "top_k"):
+        if isinstance(getattr(config, name, None), int) and getattr(config, name) > 2 and "num_experts" in found:
+            found[name] = 2
+    depth = cuts.get("num_hidden_layers")
+    if depth is not None:  # what lists something for every layer lists it for those that are left
+        listed = [k for k, v in fields.items() if isinstance(v, list) and len(v) == fields["num_hidden_layers"]]
+        found.update({k: cuts.get(k, fields[k])[:depth] for k in listed})
+    for key, part in _parts(config).items():
+        inner = cuts.get(key, {})
+        found[key] = {**fields[key], **inner, **_adjusted(part, fields[key], inner, size)}
+    return found
 
 
 def _vocabulary(config) -> dict[str, Any]:
@@ -117,8 +128,21 @@ def _derived(config, changes: dict[str, Any]) -> dict[str, Any]:
             found["num_key_value_heads"] = heads
     if getattr(config, "languages", None) and getattr(config, "default_language", "") is None:
         found["default_language"] = next(iter(config.languages))
-    if getattr(config, "num_experts_per_tok", 1) is None:
-        found["num_experts_per_tok"] = 2
+    odd = getattr(config, "moe_intermediate_size", None)
+    if isinstance(odd, int) and odd % 16:  # kernels for grouped experts read rows of whole 16 bytes
+        found["moe_intermediate_size"] = max(16, odd // 128 * 16)
+    kinds, rope = getattr(config, "layer_types", None) or [], getattr(config, "rope_parameters", None)
+    third = (value("head_dim") or 0) // 6
+    sections = [(value("head_dim") or 0) // 2 - 2 * third, third, third]
+    if isinstance(rope, dict) and "mrope_section" in rope and "head_dim" in config.__dict__:
+        # Sections of a head, which has to stay as wide as they are together.
+        found["head_dim"] = config.head_dim or config.hidden_size // config.num_attention_heads
+    elif "rope_parameters" in config.__dict__ and not rope and kinds:
+        settings = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": sections}
+        found["rope_parameters"] = {kind: settings for kind in sorted(set(kinds))}
+    for name, usual in (("num_experts_per_tok", 2), ("n_routed_experts", 8), ("n_shared_experts", 1)):
+        if getattr(config, name, usual) is None:
+            found[name] = usual
     return found
 
 

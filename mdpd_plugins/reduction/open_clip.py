@@ -6,7 +6,9 @@ timm's own function for that model, called with fewer and narrower blocks.
 
 from __future__ import annotations
 
-import inspect
+import dataclasses
+import hashlib
+import sys
 import tempfile
 from collections.abc import Iterator
 from functools import cache
@@ -35,19 +37,19 @@ def _forms(config: dict[str, Any]) -> Iterator[dict[str, Any]]:
     for depth, factor in FORMS:
         for size in (64, original):
             if "timm_model_name" in vision:
-                small_name = _timm_model(vision["timm_model_name"], depth, factor)
-                changes: dict[str, Any] = {"timm_model_name": small_name}
+                changed = _timm_models(vision["timm_model_name"], depth, factor, size if size != original else None)
             elif isinstance(vision.get("layers"), list):
-                changes = {"layers": [1, 1, 1, 1] if depth else vision["layers"], "width": 64 // min(factor, 4)}
+                changed = [{"layers": [1, 1, 1, 1] if depth else vision["layers"], "width": 64 // min(factor, 4)}]
             else:
                 patch = vision["patch_size"]
                 changes = {"layers": depth or vision["layers"], "width": vision["width"] // factor}
                 changes["head_width"] = max(1, vision.get("head_width", 64) // factor)
-                size = 4 * patch if size == 64 else size
-            form = {"image_size": size, "vision_cfg": changes, "text_cfg": text}
-            if "multimodal_cfg" in config:
-                form["multimodal_cfg"] = _text(config["multimodal_cfg"])
-            yield form
+                changed, size = [changes], 4 * patch if size == 64 else size
+            for changes in changed:
+                form = {"image_size": changes.pop("image_size", size), "vision_cfg": changes, "text_cfg": text}
+                if "multimodal_cfg" in config:
+                    form["multimodal_cfg"] = _text(config["multimodal_cfg"])
+                yield form
 
 
 def _text(text: dict[str, Any]) -> dict[str, Any]:
@@ -76,16 +78,32 @@ def _hf_folder(hub: str) -> str:
 _KEPT: list[tempfile.TemporaryDirectory] = []  # removed when the process ends
 
 
-def _timm_model(name: str, depth: int | None, factor: int) -> str:
+def _timm_models(name: str, depth: int | None, factor: int, size: int | None) -> Iterator[dict[str, Any]]:
+    """Towers that are `name` with fewer and narrower blocks, at an image size or its own (None).
+
+    Models with learned positions are made for a size; convolutional ones take no such argument and read any.
+    """
+    import timm
+
+    entry = timm.model_entrypoint(name)
+    arguments = _timm_arguments(entry)
+    changes = _cut(arguments, depth, factor)
+    if size is not None:
+        patch = arguments.get("patch_size", 16)
+        size = max(size, 4 * patch) // patch * patch
+        yield {"timm_model_name": _alias(name, entry, {**changes, "img_size": size}), "image_size": size}
+    yield {"timm_model_name": _alias(name, entry, changes)}
+
+
+def _alias(name: str, entry: Any, changes: dict[str, Any]) -> str:
+    """Register `entry` with other arguments under a name that only they have."""
     import timm
     from timm.models import register_model
 
-    alias = f"mdpd_{name.replace('.', '_')}_{depth}_{factor}"
+    digest = hashlib.sha256(repr(sorted(changes.items())).encode()).hexdigest()[:12]
+    alias = f"mdpd_{name.replace('.', '_')}_{digest}"
     if timm.is_model(alias):
         return alias
-    entry = timm.model_entrypoint(name)
-    fields = _timm_fields(entry)
-    changes = cut(fields, depth, factor)
 
     def make(pretrained: bool = False, **kwargs: Any) -> Any:
         return entry(pretrained=False, **{**changes, **kwargs})
@@ -96,24 +114,39 @@ def _timm_model(name: str, depth: int | None, factor: int) -> str:
     return alias
 
 
-def _timm_fields(entry: Any) -> dict[str, Any]:
-    """The arguments with which a timm entry point makes its model class, defaults of the class included."""
-    import torch
+class _Called(Exception):
+    """Carries the arguments of a call that was not made."""
 
-    with torch.device("meta"):
-        model = entry(pretrained=False)
-    found: dict[str, Any] = {}
-    for key, p in inspect.signature(type(model).__init__).parameters.items():
-        if p.default is not p.empty:
-            found[key] = p.default
-    for key in list(found):
-        value = getattr(model, key, None)
-        if isinstance(value, int) and not isinstance(value, bool):
-            found[key] = value
-    blocks = getattr(model, "blocks", None)
-    if blocks is not None and "depth" in found:
-        found["depth"] = len(blocks)
-    return {k: v for k, v in found.items() if isinstance(v, (int, list, tuple))}
+
+def _timm_arguments(entry: Any) -> dict[str, Any]:
+    """What makes this timm model: all its entry points end in a call of their module's `_create_...`."""
+    module = sys.modules[entry.__module__]
+    makers = {k: v for k, v in vars(module).items() if k.startswith("_create_")}
+
+    def called(*args: Any, **kwargs: Any) -> None:
+        raise _Called(kwargs)
+
+    try:
+        for key in makers:
+            setattr(module, key, called)
+        entry(pretrained=False)
+    except _Called as call:
+        return call.args[0]
+    finally:
+        for key, maker in makers.items():
+            setattr(module, key, maker)
+    return {}
+
+
+def _cut(arguments: dict[str, Any], depth: int | None, factor: int) -> dict[str, Any]:
+    plain, records = {}, {}
+    for key, value in arguments.items():
+        if dataclasses.is_dataclass(value):  # ViTamin's stem
+            inner = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
+            records[key] = dataclasses.replace(value, **cut(inner, depth, factor))
+        else:
+            plain[key] = value
+    return {**cut(plain, depth, factor), **records}
 
 
 __all__ = ["small"]

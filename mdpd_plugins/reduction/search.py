@@ -13,6 +13,8 @@ from mdpd_plugins.registry.errors import ConfigError, MissingDependencyError
 
 # Above this, checks with a few copies of the model would pass 2 GB or take minutes on one core.
 MAX_PARAMETERS = 60_000_000
+# Where no form is below that (VGG's output layers alone have 120 million): checks then take about 3 GB.
+LARGEST = 150_000_000
 
 DEPTH = re.compile(r"(^|_)(n_layers?|layers?|depths?|num_blocks|stage_blocks|num_layers_per_block)$")
 WIDTH = re.compile(
@@ -57,30 +59,41 @@ def _each(value: Any, change: Callable[[int], int]) -> Any:
 def first_working(name: str, candidates: Iterable[dict[str, Any]]) -> dict[str, Any]:
     """The first of several `build` options with which the backbone builds, is small and answers.
 
+    Where none is small, the smallest of those up to `LARGEST`.
+
     Raises:
-        what the last candidate raised; ConfigError if each was too large.
+        what the first candidate raised; ConfigError if each was too large.
     """
     problem: Exception | None = None  # the first: later forms often fail for being too small or too large
     tried: list[dict[str, Any]] = []
+    large: list[dict[str, Any]] = []  # without their image size, which weighs little
+    smallest: tuple[int, dict[str, Any]] | None = None
     for options in candidates:
-        if options in tried:
+        apart = {k: v for k, v in options.items() if k != "image_size"}
+        if options in tried or (smallest and apart in large):
             continue
         tried.append(options)
         try:
             adapter = build_backbone(name, pretrained=None, num_classes=5, **options)
             size = sum(p.numel() for p in adapter.model.parameters())
             if size > MAX_PARAMETERS:
+                large.append(apart)
                 problem = problem or ConfigError(f"the smallest form of {name} has {size / 1e6:.0f} M parameters")
+            if size > LARGEST or (smallest and size >= max(MAX_PARAMETERS, smallest[0])):
                 continue
             with torch.no_grad():
                 logits = adapter.forward(adapter.example_inputs())
             if not torch.isfinite(logits).all():
                 raise ConfigError(f"{name} with {options} gives outputs that are not finite")
-            return options
+            if size <= MAX_PARAMETERS:
+                return options
+            smallest = size, options
         except MissingDependencyError:
             raise
         except Exception as error:  # a form that contradicts itself fails in any way it likes
             problem = problem or error
+    if smallest:
+        return smallest[1]
     raise problem or ConfigError(f"no form of {name} is below {MAX_PARAMETERS / 1e6:.0f} M parameters")
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import torch
 from torch import nn
 
 from mdpd_plugins.adapters import Adapter
+from mdpd_plugins.adapters.layout import first_tensor, fit_mask
 from mdpd_plugins.registry.errors import CapabilityError
 from mdpd_plugins.testing.outcome import NotApplicable
 from mdpd_plugins.testing.specimen import Specimen
@@ -20,7 +22,10 @@ def tail(s: Specimen) -> str:
     a, last = s.pristine, len(s.pristine.blocks()) - 1
     with torch.no_grad():
         again = a.forward_head(s.inputs, s.seen, s.seen.hidden[last])
-        other = a.forward_head(s.inputs, s.seen, s.seen.hidden[last] + torch.randn_like(s.seen.hidden[last]))
+        hidden = s.seen.hidden[last]
+        # As large as what it is added to: random weights may make that so large that ones are lost in rounding.
+        noise = torch.randn_like(hidden) * hidden.std().clamp(min=1)
+        other = a.forward_head(s.inputs, s.seen, hidden + noise)
     assert torch.equal(again, s.logits), f"the outputs differ by up to {(again - s.logits).abs().max():.1e}"
     assert not torch.equal(other, s.logits), "another last hidden state gives the same output: it is not what is read"
     return f"logits {tuple(again.shape)}"
@@ -89,8 +94,8 @@ def attention(s: Specimen) -> str:
         tokens = seen.hidden[i].shape[1]
         assert weights.dim() == 4 and weights.shape[-2:] == (tokens, tokens), f"block {i}: {tuple(weights.shape)}"
         sums = weights.float().sum(-1)
-        masked = valid is not None and valid.shape[1] == tokens
-        real = valid[:, None].expand_as(sums) if masked else torch.ones_like(sums, dtype=torch.bool)
+        fitted = fit_mask(valid, tokens)
+        real = torch.ones_like(sums, dtype=torch.bool) if fitted is None else fitted[:, None].expand_as(sums)
         off = (sums - 1).abs()[real].max()
         assert off < 1e-3, f"block {i}: rows sum to 1 only within {off:.1e}"
     own = _own_maps(s)
@@ -99,7 +104,8 @@ def attention(s: Specimen) -> str:
     for i, theirs in enumerate(own):
         ours = seen.attention[i]
         assert theirs.shape == ours.shape, f"block {i}: {tuple(ours.shape)}, the model's own is {tuple(theirs.shape)}"
-        rows = torch.ones_like(ours[:, 0, :, 0], dtype=torch.bool) if valid is None else valid
+        fitted = fit_mask(valid, ours.shape[-1])
+        rows = torch.ones_like(ours[:, 0, :, 0], dtype=torch.bool) if fitted is None else fitted
         off = (theirs - ours).abs().amax((1, 3))[rows].max()
         assert off < 1e-5, f"block {i} differs from the model's own map by {off:.1e}"
     return f"{len(own)} maps, equal to the model's own eager ones"
@@ -126,7 +132,8 @@ def _own_maps(s: Specimen) -> list[torch.Tensor] | None:
     else:
         maps = [*(getattr(out, "encoder_attentions", None) or ()), *(getattr(out, "decoder_attentions", None) or ())]
     good = maps and all(isinstance(m, torch.Tensor) and m.dim() == 4 for m in maps)
-    return maps if good else None
+    # What some return under that name are the scores before softmax (SqueezeBERT).
+    return maps if good and all(bool(((m >= 0) & (m <= 1.001)).all()) for m in maps) else None
 
 
 def batch_of_one(s: Specimen) -> str:
@@ -162,23 +169,44 @@ def padding(s: Specimen) -> str:
     if "input_ids" not in s.inputs:
         raise NotApplicable("it reads images")
     a, mask = s.pristine, s.pristine.attention_mask(s.inputs)
+    if mask is None and "attention_mask" in s.inputs:
+        mask = s.inputs["attention_mask"].bool()  # its blocks have no padding (Perceiver's latents), its texts do
     if mask is None or bool(mask.all()):
         raise NotApplicable("its texts are not padded")
     row = int((~mask).sum(1).argmax())
     length = int(mask[row].sum())
-    alone = {k: v[row : row + 1, :length] for k, v in s.inputs.items()}
-    try:
-        with torch.no_grad():
-            reference = a.forward(alone)
-    except Exception:
-        # A tower of fixed context: then what stands in the padding must not matter.
+    if a.fixed_length:
+        # Nothing shorter exists: then what stands in the padding must not matter.
         filled = {k: v.clone() for k, v in s.inputs.items()}
         filled["input_ids"][row, length:] = filled["input_ids"][row, 1]
+        if not torch.equal(a.attention_mask(filled), mask):
+            raise NotApplicable("texts have one length, and padding is told by its content, which nothing can replace")
         with torch.no_grad():
             _same(a.forward(filled)[row], s.logits[row], "the output with other content in the padding")
         return "fixed length; the content of padding has no influence"
-    _same(s.logits[row : row + 1], reference, "the output of the padded text")
+    padded = {k: v[row : row + 1] for k, v in s.inputs.items()}
+    alone = {k: v[:, mask[row]] for k, v in padded.items()}
+    with torch.no_grad():
+        reference, ours = a.forward(alone), a.forward(padded)
+        theirs = _called_directly(a, padded, alone)
+    if theirs is not None and _difference(*theirs) >= TOLERANCE:
+        raise NotApplicable(
+            f"padding changes what the zoo's own model answers, called without an adapter and with the mask if it "
+            f"takes one: by {_difference(*theirs):.1e} of its size"
+        )
+    _same(ours, reference, "the output of the padded text")
+    _same(s.logits[row : row + 1], reference, "the output of the padded text in its batch")
     return f"{length} of {mask.shape[1]} tokens"
+
+
+def _called_directly(a: Adapter, *inputs: dict[str, torch.Tensor]) -> list[torch.Tensor] | None:
+    """What the bare model answers to those keyword inputs that it takes; None if it does not take texts so."""
+    taken = inspect.signature(a.model.forward).parameters
+    try:
+        outputs = [a.model(**{k: v for k, v in given.items() if k in taken or "kwargs" in taken}) for given in inputs]
+        return [out.logits if hasattr(out, "logits") else first_tensor(out) for out in outputs]
+    except Exception:  # a model of another calling convention refuses in any way it likes
+        return None
 
 
 def _replays(a: Adapter, inputs: dict[str, torch.Tensor], reference: torch.Tensor) -> None:
@@ -190,8 +218,12 @@ def _replays(a: Adapter, inputs: dict[str, torch.Tensor], reference: torch.Tenso
 
 
 def _same(ours: torch.Tensor, theirs: torch.Tensor, what: str) -> None:
-    off = (ours - theirs).abs().max() / theirs.abs().max().clamp(min=1e-3)
+    off = _difference(ours, theirs)
     assert off < TOLERANCE, f"{what} differs by {off:.1e} of its size"
+
+
+def _difference(ours: torch.Tensor, theirs: torch.Tensor) -> float:
+    return float((ours - theirs).abs().max() / theirs.abs().max().clamp(min=1e-3))
 
 
 def _seeded() -> torch.Generator:

@@ -10,6 +10,7 @@ from typing import Any
 from mdpd_plugins.adapters import Adapter
 from mdpd_plugins.registry.errors import CapabilityError
 from mdpd_plugins.testing import forwards, structure, training
+from mdpd_plugins.testing.architecture import architecture
 from mdpd_plugins.testing.outcome import FAIL, NOT_APPLICABLE, PASS, NotApplicable, Outcome, Report
 from mdpd_plugins.testing.specimen import Specimen
 
@@ -76,7 +77,7 @@ def check_backbone(source: Source, *, checks: Iterable[Check] = CHECKS, **option
         whatever building the backbone raises.
     """
     specimen = Specimen(source, options)
-    report = Report(specimen.name)
+    report = Report(specimen.name, architecture=architecture(specimen.pristine))
     for check in checks:
         start = time.perf_counter()
         try:

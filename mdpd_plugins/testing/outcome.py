@@ -30,10 +30,15 @@ class Outcome:
 
 @dataclass
 class Report:
-    """All checks of one backbone; truthy if none failed."""
+    """All checks of one backbone; truthy if none failed.
+
+    Attributes:
+        architecture: classes of the model, of what holds its blocks, and of the blocks ("A|B" for two kinds).
+    """
 
     name: str
     outcomes: list[Outcome] = field(default_factory=list)
+    architecture: list[str] = field(default_factory=list)
 
     @property
     def failures(self) -> list[Outcome]:

@@ -33,9 +33,13 @@ class Specimen:
 
     def fresh(self) -> Adapter:
         """A new adapter around a new model with the same weights, which the caller may change."""
-        adapter = self._make()
-        adapter.model.load_state_dict(self.pristine.model.state_dict())
-        return adapter
+        try:
+            # What the adapter has found out of its structure comes along, for the copied modules.
+            return copy.deepcopy(self.pristine)
+        except Exception:  # some models hold what cannot be copied: those are built anew
+            adapter = self._make()
+            adapter.model.load_state_dict(self.pristine.model.state_dict())
+            return adapter
 
     def _make(self) -> Adapter:
         if isinstance(self.source, Adapter):

@@ -30,7 +30,7 @@ def blocks(s: Specimen) -> str:
     """Blocks run in the order in which `blocks()` lists them and hold at least 90 % of the parameters.
 
     Out of the count: embeddings (`nn.Embedding`, learned positions and tokens, the layer that reads the image, and
-    modules that the zoo itself calls an embedding), the output layer, and what no output depends on.
+    modules and parameters that the zoo itself calls an embedding), the output layer, and what no output depends on.
     """
     listed = s.pristine.blocks()
     assert listed, "blocks() is empty"
@@ -81,6 +81,7 @@ def _embeddings(s: Specimen) -> set[int]:
     for module in model.modules():
         if "embed" in type(module).__name__.lower() and not any(id(m) in listed for m in module.modules()):
             found |= {id(p) for p in module.parameters()}
+    found |= {id(p) for n, p in model.named_parameters() if "embed" in n.rpartition(".")[2].lower()}
     # Learned positions and special tokens belong to a module with parts of its own, not to a layer.
     found |= {id(p) for m in model.modules() if any(True for _ in m.children()) for p in m.parameters(recurse=False)}
     image = s.inputs.get("image")
@@ -187,7 +188,7 @@ def head(s: Specimen) -> str:
     """`replace_head` gives the model another number of outputs and leaves the rest as it was."""
     a = s.fresh()
     keys = set(a.model.state_dict())
-    old = {n for n in a.head_parameters()}
+    old, tail = set(a.head_parameters()), set(a.tail_parameters())
     assert old, "no parameter lies behind the last block besides norms: there is no output layer"
     a.replace_head(7)
     with torch.no_grad():
@@ -195,7 +196,8 @@ def head(s: Specimen) -> str:
     assert logits.shape == (len(s.logits), 7), f"after replace_head(7) the logits are {tuple(logits.shape)}"
     assert set(a.model.state_dict()) == keys, "replace_head changed the state dict's keys"
     before = s.pristine.parameters()
-    changed = [k for k, v in a.parameters().items() if v.shape != before[k].shape and k not in old]
+    # A norm behind the last block may be as wide as the output (CoCa's pooler).
+    changed = [k for k, v in a.parameters().items() if v.shape != before[k].shape and k not in tail]
     assert not changed, f"replace_head changed the shape of {changed[:3]}"
     return f"{len(old)} tensors"
 

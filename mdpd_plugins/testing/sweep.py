@@ -89,7 +89,8 @@ class _Job:
         if late:
             self.process.kill()
         self.process.join()
-        row: dict[str, Any] = {"name": self.registered.name, "zoo": self.registered.zoo, "status": FAIL}
+        known = {"name": self.registered.name, "zoo": self.registered.zoo, "provided_by": self.registered.origin}
+        row: dict[str, Any] = {**known, "status": FAIL}
         try:
             row.update(json.loads(self.file.read_text(encoding="utf-8")))
         except (OSError, ValueError):
@@ -122,16 +123,18 @@ def _work(name: str, path: str, memory: int) -> None:
 
 
 def check_registered(name: str) -> dict[str, Any]:
-    """Status, reason and checks of a registered backbone in its small form, in this process."""
+    """Status, reason, checks and classes of a registered backbone in its small form, in this process."""
     from mdpd_plugins.testing.kit import check_backbone
 
     checks: dict[str, Any] = {}
     reasons: list[str] = []
     forms: dict[str, Any] = {}
+    classes: dict[str, list[str]] = {}
     try:
         forms = load_catalogue().get(name).small_options()
         for label, options in forms.items():
             report = check_backbone(name, **options)
+            classes[label] = report.architecture
             prefix = f"{label}/" if label else ""
             checks.update({f"{prefix}{k}": v for k, v in report.as_dict().items()})
             reasons += [f"{prefix}{o.check}: {o.detail}" for o in report.failures]
@@ -144,7 +147,8 @@ def check_registered(name: str) -> dict[str, Any]:
         hint = " (a missing dependency)" if isinstance(error, MissingDependencyError) else ""
         reasons.append(f"build: {kind}{first}{hint}")
     status = FAIL if reasons else PASS
-    return {"status": status, "reason": "; ".join(reasons), "checks": checks, "options": forms}
+    found = {"status": status, "reason": "; ".join(reasons), "checks": checks}
+    return {**found, "architecture": classes, "options": forms}
 
 
 class Results:

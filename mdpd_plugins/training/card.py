@@ -50,7 +50,7 @@ network of {side} parameters was trained beside it and thrown away.
 | metric (validation) | value |
 | --- | --- |
 {metrics}
-"""
+{f"{chr(10)}{summary['usage']}{chr(10)}" if summary["usage"] else ""}"""
     (folder / "README.md").write_text(text)
 
 
@@ -80,6 +80,9 @@ def print_summary(summary: dict[str, Any]) -> None:
         if "cuda_peak" in memory:
             line += f"; {memory['cuda_peak'] / 2**20:.1f} MiB allocated on the GPU at most"
         table.add_row("training state", line)
+        if "weights_peak_by_process" in memory:
+            most = max(memory["weights_peak_by_process"]) / 2**20
+            table.add_row("sharded weights", f"at most {most:.1f} of {memory['weights'] / 2**20:.1f} MiB in a process")
     fading = summary["fading"]
     # Merging low-rank updates into the matrices rounds once more.
     change = "bit for bit" if fading["outputs_equal"] else f"up to {fading['largest_difference']:.1e}"

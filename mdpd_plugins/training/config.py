@@ -44,6 +44,7 @@ DEFAULTS: dict[str, Any] = {
         "seed": 0,
         "amp": False,
     },
+    "parallel": {"shard": False},  # several processes: share out the frozen weights, block by block
     "work_dir": None,
     "export_dir": None,  # None: WORK_DIR/export
     "visualizer": None,  # mmengine visualiser config, such as TensorBoard's

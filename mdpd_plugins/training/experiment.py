@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from mmengine.config import Config
 from mmengine.optim import OptimWrapperDict
 from mmengine.runner import set_random_seed
+from torch import nn
 from torch.utils.data import DataLoader
 
 from mdpd_plugins.adapters import Adapter, build_backbone
 from mdpd_plugins.data import (
     EpochBatchSampler,
     LabelledDataset,
+    NumberedCollate,
+    NumberedDataset,
     Source,
     load_source,
     make_collate,
@@ -43,8 +47,11 @@ class Experiment:
     steps_per_epoch: int
 
 
-def build_experiment(config: Config) -> Experiment:
+def build_experiment(config: Config, *, adopt: Callable[[nn.Module], None] | None = None) -> Experiment:
     """Build data, backbone, side network and optimisers from a complete configuration.
+
+    Args:
+        adopt: called with the backbone's model as soon as there is one.
 
     Raises:
         ConfigError, DataError, CheckpointError, UnknownBackboneError, MissingDependencyError: what the
@@ -65,6 +72,8 @@ def build_experiment(config: Config) -> Experiment:
     adapter = build_backbone(
         config.backbone.name, pretrained=config.backbone.pretrained, num_classes=task.num_outputs, **options
     )
+    if adopt is not None:
+        adopt(adapter.model)
     if adapter.modality != train.modality:
         raise ConfigError(
             f"{config.backbone.name} reads {adapter.modality}s, but the data is {train.modality}: choose a "
@@ -72,7 +81,7 @@ def build_experiment(config: Config) -> Experiment:
         )
     adapter.set_labels(task.classes)
     preprocessing = prepared(adapter, config)
-    loaders = _loaders(config, train, val, preprocessing, adapter.modality)
+    loaders = _loaders(config, train, val, preprocessing, adapter.modality, numbered=settings.cache_features > 0)
     steps_per_epoch = len(loaders[0].batch_sampler)  # type: ignore[arg-type]
     max_steps = config.train.max_steps or math.ceil(config.train.max_epochs * steps_per_epoch)
     distiller = Distiller(adapter, task, settings, max_steps=max_steps, seed=config.train.seed, amp=config.train.amp)
@@ -102,16 +111,27 @@ def prepared(adapter: Adapter, config: Config) -> dict[str, Any]:
     return dict(adapter.preprocessing())
 
 
-def _loaders(config: Config, train: Source, val: Source, preprocessing, modality: str) -> tuple[DataLoader, DataLoader]:
+def _loaders(
+    config: Config, train: Source, val: Source, preprocessing, modality: str, *, numbered: bool
+) -> tuple[DataLoader, DataLoader]:
     from mmengine.dataset import DefaultSampler
 
-    collate = make_collate(preprocessing, modality)
+    collate: Any = make_collate(preprocessing, modality)
     seed, workers = config.train.seed, config.data.num_workers
-    dataset = LabelledDataset(train, make_transform(train, config.data.augment), seed=seed, train=True)
+    transform = make_transform(train, config.data.augment)
+    dataset: Any = LabelledDataset(train, transform, seed=seed, train=True)
+    evaluation: Any = LabelledDataset(val, None, seed=seed, train=False)
+    if numbered:
+        if transform is not None:
+            raise ConfigError(
+                f"distill.cache_features keeps what the backbone makes of each picture, but "
+                f"data.augment={config.data.augment!r} changes them in every epoch: set data.augment='none', or "
+                f"distill.cache_features=0"
+            )
+        dataset, evaluation, collate = NumberedDataset(dataset), NumberedDataset(evaluation), NumberedCollate(collate)
     sampler = DefaultSampler(dataset, shuffle=True, seed=seed)
     batches = EpochBatchSampler(sampler, config.data.batch_size, seed=seed)
     common: dict[str, Any] = {"collate_fn": collate, "num_workers": workers}
-    evaluation = LabelledDataset(val, None, seed=seed, train=False)
     return (
         DataLoader(dataset, batch_sampler=batches, **common),
         DataLoader(

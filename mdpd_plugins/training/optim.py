@@ -34,13 +34,17 @@ class AveragedOptimWrapper(OptimWrapper):
         """What the optimiser trains."""
         return [p for group in self.optimizer.param_groups for p in group["params"]]
 
-    def backward(self, loss: torch.Tensor, **kwargs) -> None:
-        """Differentiate, then average over processes.
+    def accumulate(self, loss: torch.Tensor) -> None:
+        """Differentiate a part of a batch's loss. `end_batch` must follow when all of it has been."""
+        self.scale_loss(loss).backward()
+
+    def end_batch(self) -> None:
+        """Count the batch and average its gradients over processes.
 
         After every batch and not only before a step: what has been accumulated is then the same in each process,
         and the first one's checkpoint holds it for all.
         """
-        super().backward(loss, **kwargs)
+        self._inner_count += 1
         if is_distributed():
             # Which parameters have one depends on settings and step alone: it is the same list everywhere.
             all_reduce_params([p.grad for p in self.parameters if p.grad is not None], coalesce=True, op="mean")

@@ -15,7 +15,7 @@ from mmengine.dist import is_main_process
 from mmengine.evaluator import Evaluator
 from rich.console import Console
 
-from mdpd_plugins.adapters import origin_of
+from mdpd_plugins.adapters import origin_of, record_origin
 from mdpd_plugins.adapters.folder import fresh_folder
 from mdpd_plugins.engine import NonFiniteLossError, fade
 from mdpd_plugins.registry.errors import ConfigError
@@ -23,9 +23,11 @@ from mdpd_plugins.training.card import is_export, print_summary, random_notice, 
 from mdpd_plugins.training.config import RUN_CONFIG, load_config
 from mdpd_plugins.training.experiment import Experiment, build_experiment, first_batch
 from mdpd_plugins.training.memory import measure_step
+from mdpd_plugins.training.plan import weight_bytes
 from mdpd_plugins.training.processes import joined
 from mdpd_plugins.training.resume import clear_leftovers, latest_checkpoint, load_run, refuse_last
 from mdpd_plugins.training.runner import FadingRunner, NonFiniteWeightError
+from mdpd_plugins.training.sharding import weights_held, whole_state
 
 # Samples that fading compares and times both paths on: enough to compare, few enough to be over soon on a CPU.
 COMPARED = 16
@@ -46,9 +48,15 @@ def dry_run(config: Config) -> dict[str, Any]:
     console = Console()
     console.print(f"one side step and one backbone step ran; {experiment.max_steps} steps would")
     console.print(f"trained parameters: {parameters['backbone_trained']:,} backbone, {parameters['side']:,} side")
-    for key, value in memory.as_dict().items():
+    weights = weight_bytes(experiment)
+    for key, value in {"weights": weights, **memory.as_dict()}.items():
         console.print(f"{key.replace('_', ' ')}: {value / 2**20:.1f} MiB")
-    return {"memory": memory.as_dict(), "parameters": parameters, "steps": experiment.max_steps}
+    return {
+        "weights": weights,
+        "memory": memory.as_dict(),
+        "parameters": parameters,
+        "steps": experiment.max_steps,
+    }
 
 
 def train(config: Config, *, resume: bool = False, launcher: str = "none") -> dict[str, Any]:
@@ -69,6 +77,11 @@ def train(config: Config, *, resume: bool = False, launcher: str = "none") -> di
     check_writable(work_dir)
     export_dir = Path(config.export_dir or work_dir / "export")
     check_replaceable(export_dir)
+    if config.parallel.shard and launcher == "none":
+        raise ConfigError(
+            "parallel.shard=True shares the frozen weights out over several processes, and this is a single one: "
+            "start them with torchrun --nproc-per-node N tools/train.py CONFIG --launcher pytorch"
+        )
     checkpoint = latest_checkpoint(work_dir) if resume else None
     # Several processes have not shared out the devices yet.
     memory = _measured_aside(config, get_device() if launcher == "none" else "cpu")
@@ -83,12 +96,25 @@ def train(config: Config, *, resume: bool = False, launcher: str = "none") -> di
         runner = build_runner(experiment, checkpoint, launcher)
         runner.logger.warning(_origin_lines(experiment))
         metrics = _run(runner)
+        if config.parallel.shard:
+            memory = {**memory, **weights_held(runner)}
+            state = whole_state(experiment.distiller)
         if not first:
             return {}
+    if config.parallel.shard:
+        experiment = _whole_again(experiment, state)
     summary = finish(experiment, metrics, export_dir, memory)
     write_json(work_dir / "summary.json", summary)
     print_summary(summary)
     return summary
+
+
+def _whole_again(experiment: Experiment, state: dict[str, torch.Tensor]) -> Experiment:
+    # FSDP has no way back: what was learned goes into a model that never was shared out.
+    fresh = build_experiment(experiment.config)
+    fresh.distiller.load_state_dict(state)
+    record_origin(fresh.adapter.model, origin_of(experiment.adapter.model))
+    return fresh
 
 
 def _run(runner: FadingRunner) -> dict[str, float]:
@@ -132,7 +158,11 @@ def build_runner(experiment: Experiment, checkpoint: Path | None, launcher: str 
             "checkpoint": {"type": "CheckpointHook", "interval": save_every, "by_epoch": False, "max_keep_ckpts": 2},
             "sampler_seed": None,
         },
-        custom_hooks=[{"type": "PlainCheckpointHook"}, *config.custom_hooks],
+        custom_hooks=[
+            {"type": "PlainCheckpointHook"},
+            *([{"type": "ShardHook"}] if config.parallel.shard else []),
+            *config.custom_hooks,
+        ],
         log_processor={"by_epoch": False, "window_size": config.train.log_every},
         log_level="INFO",
         visualizer=config.visualizer or None,
@@ -172,6 +202,7 @@ def finish(
         "seed": config.train.seed,
         "export": str(export_dir),
         "load_with": LOADERS.get(zoo, "the library it comes from"),
+        "usage": getattr(adapter, "usage", ""),  # where the zoo's loader alone gives no logits
     }
     with fresh_folder(export_dir) as folder:
         adapter.write(folder)

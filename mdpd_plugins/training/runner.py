@@ -17,6 +17,7 @@ from mmengine.runner import IterBasedTrainLoop, Runner
 from mdpd_plugins.adapters import origin_of
 from mdpd_plugins.engine import NonFiniteLossError
 from mdpd_plugins.training.optim import follow_config
+from mdpd_plugins.training.sharding import place, whole
 
 PLAIN = (str, int, float, bool, type(None))
 # What mmengine says about itself at every start. It stays in the log file.
@@ -47,6 +48,9 @@ class FadingRunner(Runner):
         """The model on its device, never wrapped."""
         from mmengine.device import get_device
 
+        if self.cfg.parallel.shard:
+            place(model, get_device())
+            return model
         return model.to(get_device())
 
     def train(self):
@@ -78,7 +82,8 @@ class FadingRunner(Runner):
                     f"Training stops here. Lower the learning rate of that path"
                 )
         temporary = f".{filename}.part"
-        super().save_checkpoint(out_dir, temporary, *args, **kwargs)
+        with whole(self.model):
+            super().save_checkpoint(out_dir, temporary, *args, **kwargs)
         if self.rank == 0:
             os.replace(Path(out_dir) / temporary, Path(out_dir) / filename)
 

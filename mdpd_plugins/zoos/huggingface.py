@@ -6,7 +6,7 @@ from typing import Any
 
 from mdpd_plugins.registry import BackboneSpec, EnvironmentReport, Register, hookimpl, resolve
 from mdpd_plugins.zoos import installed
-from mdpd_plugins.zoos.huggingface_models import ARCHITECTURES, modality, model_types
+from mdpd_plugins.zoos.huggingface_models import ARCHITECTURES, encoder_types, modality, model_types
 
 ZOO = "huggingface"
 EXTRA = "pip install 'mdpd-plugins[huggingface]'"
@@ -23,23 +23,29 @@ def register_backbones(register: Register) -> None:
     for model_type, reads in model_types().items():
         summary = f"any {model_type} checkpoint, given as pretrained="
         register(_spec(model_type, model_type, "image-text" if len(reads) > 1 else reads[0], summary))
+    for model_type, reads_one in encoder_types().items():
+        summary = f"any {model_type} checkpoint, given as pretrained=; a bare encoder, gets a linear head"
+        register(_spec(model_type, model_type, reads_one, summary, module="huggingface_encoder"))
 
 
-def _spec(name: str, family: str, modality: str, summary: str) -> BackboneSpec:
+def _spec(name: str, family: str, modality: str, summary: str, module: str = "huggingface") -> BackboneSpec:
+    adapter = "HuggingFaceEncoderAdapter" if module == "huggingface_encoder" else "HuggingFaceAdapter"
     return BackboneSpec(
         f"{ZOO}/{name}",
-        build="mdpd_plugins.adapters.huggingface:build",
+        build=f"mdpd_plugins.adapters.{module}:build",
         family=family,
         modality=modality,
         summary=summary,
         requires=("transformers",),
-        adapter="mdpd_plugins.adapters.huggingface:HuggingFaceAdapter",
+        adapter=f"mdpd_plugins.adapters.{module}:{adapter}",
         small="mdpd_plugins.reduction.huggingface:small",
     )
 
 
 @hookimpl
 def adapt_backbone(model: Any) -> Any:
+    if type(model).__module__ == "mdpd_plugins.adapters.huggingface_encoder":
+        return resolve("mdpd_plugins.adapters.huggingface_encoder:HuggingFaceEncoderAdapter")(model)
     if installed.comes_from(model, "transformers"):
         return resolve("mdpd_plugins.adapters.huggingface:HuggingFaceAdapter")(model)
     return None

@@ -1,19 +1,20 @@
-"""The transformers models there are: those listed by name, and every model type that has a classifier.
+"""The transformers models there are: by name, every model type that has a classifier, and every bare encoder.
 
 Plain data, read by the plugin and by the adapter. Model types are read off the installed transformers' source.
 """
 
 from __future__ import annotations
 
-import ast
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from mdpd_plugins.zoos import installed
 from mdpd_plugins.zoos.cache import cached
+from mdpd_plugins.zoos.huggingface_encoders import encoder_types, read_tables
 
 IMAGE, TEXT = "AutoModelForImageClassification", "AutoModelForSequenceClassification"
+ENCODER = "AutoModel"
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class Architecture:
         hub: its hub id; "" for a model type. family: what it is listed under.
         model_type: transformers' name of the architecture.
         config: fields that differ from the type's defaults, so that it can be built without the hub.
-        auto_class: the transformers class that builds its classifier.
+        auto_class: the transformers class that builds its classifier, or the bare encoder where there is none.
         package: a distribution that carries its weights, under `model/`; "" for none.
     """
 
@@ -88,16 +89,10 @@ def model_types() -> dict[str, list[str]]:
 def read_model_types(table: Path) -> dict[str, list[str]]:
     """Read the tables of classifiers in transformers' `modeling_auto.py`."""
     found: dict[str, list[str]] = {}
-    for node in ast.parse(table.read_text(encoding="utf-8")).body:
-        if not isinstance(node, ast.Assign) or not isinstance(node.targets[0], ast.Name):
-            continue
-        reads = _TABLES.get(node.targets[0].id)
-        if reads and isinstance(node.value, ast.Call) and node.value.args:
-            for row in getattr(node.value.args[0], "elts", []):
-                first = row.elts[0] if isinstance(row, ast.Tuple) else None
-                model_type = first.value if isinstance(first, ast.Constant) else None
-                if isinstance(model_type, str):
-                    found.setdefault(model_type, []).append(reads)
+    tables = read_tables(table)
+    for name, reads in _TABLES.items():
+        for model_type in tables.get(name, {}):
+            found.setdefault(model_type, []).append(reads)
     return dict(sorted(found.items()))
 
 
@@ -117,22 +112,29 @@ def architecture(name: str, head: str = "") -> Architecture:
     """
     if name in ARCHITECTURES:
         return ARCHITECTURES[name]
-    heads = model_types().get(name, ["text"])
+    heads = model_types().get(name, [])
+    if not heads and name in encoder_types():
+        return Architecture("", name, name, auto_class=ENCODER)
+    heads = heads or ["text"]
     chosen = head if head in heads else heads[0]
     return Architecture("", name, name, auto_class=IMAGE if chosen == "image" else TEXT)
 
 
 def modality(architecture: Architecture) -> str:
-    """ "image" or "text": what the architecture's classifier reads."""
+    """ "image" or "text": what the architecture reads."""
+    if architecture.auto_class == ENCODER:
+        return encoder_types()[architecture.model_type]
     return "image" if architecture.auto_class == IMAGE else "text"
 
 
 __all__ = [
     "ARCHITECTURES",
+    "ENCODER",
     "IMAGE",
     "TEXT",
     "Architecture",
     "architecture",
+    "encoder_types",
     "modality",
     "model_types",
     "read_model_types",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from mdpd_plugins.zoos.cache import cached
 
 ZOO = "mmpretrain"
 EXTRA = "pip install 'mdpd-plugins[mmpretrain]'"
-CACHE_FORMAT = 1
+CACHE_FORMAT = 2
 
 # The tasks of MMPretrain's metafiles whose models have a text tower or a language model.
 IMAGE_TEXT_TASKS = {
@@ -21,6 +22,12 @@ IMAGE_TEXT_TASKS = {
     "Image-To-Text Retrieval",
     "Text-To-Image Retrieval",
     "NLVR",
+}
+NEW_HEAD = "gets a new linear head"
+# What stands in the configs of entries that no classifier can be made of here, and why.
+UNUSABLE = {
+    "type='OFA'": "no classifier: a part of its language model reads the image, no backbone stands alone",
+    "type='ModifiedResNet'": "no classifier here: its encoder needs mmpretrain[multimodal] and transformers below 5",
 }
 
 
@@ -34,13 +41,14 @@ def register_backbones(register: Register) -> None:
     if index is None:
         register.unavailable(ZOO, reason=f"the mmpretrain in {folder} ships no model-index.yml", fix=EXTRA)
         return
-    for name, family, modality in list_models(index):
+    for name, family, modality, summary in list_models(index):
         register(
             BackboneSpec(
                 f"{ZOO}/{name}",
                 build="mdpd_plugins.adapters.mmpretrain:build",
                 family=family,
                 modality=modality,
+                summary=summary,
                 requires=("mmpretrain", "mmcv"),
                 adapter="mdpd_plugins.adapters.mmpretrain:MMPretrainAdapter",
                 small="mdpd_plugins.reduction.mmpretrain:small",
@@ -56,8 +64,8 @@ def find_model_index(folder: Path) -> Path | None:
     return None
 
 
-def list_models(index: Path) -> list[tuple[str, str, str]]:
-    """(name, family, modality) of each model, names as `mmpretrain.list_models()` gives them.
+def list_models(index: Path) -> list[tuple[str, str, str, str]]:
+    """(name, family, modality, summary) of each model, names as `mmpretrain.list_models()` gives them.
 
     Reading 85 YAML files takes seconds without libyaml, so the result is cached for this version and file.
     """
@@ -68,11 +76,11 @@ def list_models(index: Path) -> list[tuple[str, str, str]]:
         "changed": index.stat().st_mtime_ns,
     }
     rows = cached("mmpretrain-models", key, lambda: read_models(index), _valid)
-    return [(name, family, modality) for name, family, modality in rows]
+    return [(name, family, modality, summary) for name, family, modality, summary in rows]
 
 
 def read_models(index: Path) -> list[list[str]]:
-    """Read the model index and the metafiles it imports: rows of name, family and modality."""
+    """Read the model index and the metafiles it imports: rows of name, family, modality and summary."""
     content = _load_yaml(index)
     files = [index.parent / entry for entry in content.get("Import") or []]
     rows: dict[str, list[str]] = {}
@@ -80,15 +88,40 @@ def read_models(index: Path) -> list[list[str]]:
         for model in data.get("Models") or []:
             # MMPretrain's own model hub looks names up in lower case.
             name = str(model["Name"]).lower()
-            rows[name] = [name, str(model.get("In Collection") or ""), _modality(name, model)]
+            rows[name] = [name, str(model.get("In Collection") or ""), *_what(name, model, index.parent)]
     return [rows[name] for name in sorted(rows)]
 
 
-def _modality(name: str, model: dict[str, Any]) -> str:
+def _what(name: str, model: dict[str, Any], folder: Path) -> tuple[str, str]:
+    """Modality and summary of an entry: a classifier, or an encoder inside something else."""
     results = model.get("Results") or []
     tasks = {result.get("Task") for result in ([results] if isinstance(results, dict) else results)}
     # A zero-shot classifier counts as "Image Classification" there, and compares with embedded texts.
-    return "image-text" if tasks & IMAGE_TEXT_TASKS or "zeroshot" in name else "image"
+    with_text = bool(tasks & IMAGE_TEXT_TASKS) or "zeroshot" in name
+    if tasks & {"Image Classification", "Multi-Label Classification"} and not with_text:
+        return "image", "image classifier"
+    config = _config_text(folder / str(model.get("Config")))
+    for mark, reason in UNUSABLE.items():
+        if mark in config:
+            return ("image-text" if with_text else "image"), reason
+    if with_text:
+        return "image", f"image encoder of a model of images and text; {NEW_HEAD}"
+    own = re.search(r"model = dict\(\s*type='(\w+)'", config)
+    outer = own is not None and own[1] != "ImageClassifier"
+    headless = "head=None" in config or (own is not None and "head=" not in config)
+    if tasks or outer or headless or "Downstream" in model:
+        return "image", f"encoder without a classifier; {NEW_HEAD}"
+    return "image", "image classifier"
+
+
+def _config_text(path: Path) -> str:
+    """A config's text after that of the model files it builds on; "" if there is none."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError:
+        return ""
+    bases = re.findall(r"'([^']*_base_/models/[^']*\.py)'", text)
+    return "\n".join([*(_config_text(path.parent / base) for base in bases), text])
 
 
 def _load_yaml(path: Path) -> dict[str, Any]:
@@ -103,7 +136,7 @@ def _valid(rows: Any) -> bool:
     return (
         isinstance(rows, list)
         and bool(rows)
-        and all(isinstance(row, list) and len(row) == 3 for row in rows)
+        and all(isinstance(row, list) and len(row) == 4 for row in rows)
         and all(isinstance(entry, str) for row in rows for entry in row)
     )
 

@@ -5,6 +5,8 @@ import small_zoo
 import torch
 import torch.nn.functional as F
 
+from mdpd_plugins.adapters import Adapter
+
 
 def gradients(adapter, inputs, labels, *, recompute: bool) -> dict[str, torch.Tensor]:
     trained = {**adapter.norm_parameters(), **adapter.head_parameters()}
@@ -69,3 +71,46 @@ def test_a_block_that_had_its_own_forward_gets_it_back():
     with adapter.recompute():
         assert vars(block)["forward"] is not own
     assert vars(block)["forward"] is own
+
+
+class AddsInPlace(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.norm, self.linear = torch.nn.LayerNorm(8), torch.nn.Linear(8, 8)
+
+    def forward(self, x):
+        x[:, 1:] = x[:, 1:] + self.linear(self.norm(x[:, 1:]))
+        return torch.tanh(x)
+
+
+class WritesInputs(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.image_size = 8
+        self.stem = torch.nn.Conv2d(3, 8, 4, stride=4)
+        self.blocks = torch.nn.ModuleList(AddsInPlace() for _ in range(3))
+        self.head = torch.nn.Linear(8, 5)
+
+    def forward(self, image):
+        x = self.stem(image).flatten(2).transpose(1, 2)
+        for block in self.blocks:
+            x = block(x)
+        return self.head(x.mean(1))
+
+
+def test_blocks_that_write_into_their_input_leave_captured_states_and_gradients_alone():
+    adapter, labels = Adapter(WritesInputs()), torch.tensor([0, 1])
+    inputs = adapter.example_inputs()
+    with torch.no_grad():
+        reference = adapter.model(inputs["image"])
+        with adapter.capture(keep_calls=True) as seen:
+            assert torch.equal(adapter.forward(inputs), reference)
+        # What left a block is what the next one began with.
+        (entered,), _, left = seen.calls[1]
+        block = adapter.blocks()[1]
+        assert torch.equal(block(entered.clone()), left)
+        assert torch.equal(entered, seen.hidden[0])
+    plain = gradients(adapter, inputs, labels, recompute=False)
+    exact = gradients(adapter, inputs, labels, recompute=True)
+    assert not [k for k in plain if not torch.equal(plain[k], exact[k])]
+    assert "forward" not in block.__dict__

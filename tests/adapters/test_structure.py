@@ -180,3 +180,82 @@ def test_a_live_model_finds_its_zoos_adapter(key):
     inputs = small_zoo.inputs_of(built)
     with torch.no_grad():
         assert torch.equal(adapter.forward(inputs), built.forward(inputs))
+
+
+class Windowed(torch.nn.Module):
+    """Two blocks on 2 x 2 windows of 2 x 2 tokens each, as in HiViT's first stages."""
+
+    def __init__(self):
+        super().__init__()
+        self.image_size = 16
+        self.stem = torch.nn.Conv2d(3, 8, 4, stride=4)
+        self.blocks = torch.nn.ModuleList(
+            torch.nn.Sequential(torch.nn.LayerNorm(8), torch.nn.Linear(8, 8)) for _ in range(2)
+        )
+        self.head = torch.nn.Linear(8, 5)
+
+    def forward(self, image):
+        x = self.stem(image).unflatten(3, (2, 2)).unflatten(2, (2, 2)).permute(0, 2, 4, 3, 5, 1).flatten(1, 2)
+        for block in self.blocks:
+            x = block(x)
+        return self.head(x.mean((1, 2, 3)))
+
+
+def test_tokens_in_windows_are_read_one_window_after_another():
+    adapter = Adapter(Windowed())
+    assert [name for name, _ in adapter.named_blocks] == ["blocks.0", "blocks.1"]
+    inputs = adapter.example_inputs()
+    with torch.no_grad(), adapter.capture(keep_calls=True) as seen:
+        logits = adapter.forward(inputs)
+    assert seen.hidden[0].shape == (2, 16, 8)
+    assert adapter.grid(-1) is None
+    assert torch.equal(seen.hidden[0][0, :4], seen.calls[0][2][0, 0].flatten(0, 1))
+    with torch.no_grad():
+        assert torch.equal(adapter.forward_head(inputs, seen, seen.hidden[1]), logits)
+
+
+class Mixture(torch.nn.Module):
+    """Numbered children of two classes, one of them once, and a stem that is numbered like them but has no parts."""
+
+    def __init__(self):
+        super().__init__()
+        self.image_size = 16
+
+        def unit(channels):
+            conv = torch.nn.Conv2d(channels, 8, 3, padding=1)
+            return torch.nn.Sequential(conv, torch.nn.BatchNorm2d(8))
+
+        class Two(torch.nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.left, self.right = unit(8), unit(8)
+
+            def forward(self, x):
+                return self.left(x) + self.right(x)
+
+        class Wide(Two):
+            pass
+
+        class Stem(torch.nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.conv, self.bn = torch.nn.Conv2d(3, 8, 3), torch.nn.BatchNorm2d(8)
+
+            def forward(self, x):
+                return self.bn(self.conv(x))
+
+        self.part_1, self.part_2a, self.part_2b, self.part_3 = Stem(), Two(), Wide(), Two()
+        self.head = torch.nn.Linear(8, 5)
+
+    def forward(self, x):
+        return self.head(self.part_3(self.part_2b(self.part_2a(self.part_1(x)))).mean((2, 3)))
+
+
+def test_numbered_blocks_of_several_classes_are_found_and_a_stem_beside_them_is_none():
+    assert [name for name, _ in Adapter(Mixture()).named_blocks] == ["part_2a", "part_2b", "part_3"]
+
+
+def test_without_norms_the_convolutions_of_a_stack_are_its_blocks():
+    layers = [torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU(), torch.nn.Conv2d(8, 8, 3), torch.nn.AdaptiveAvgPool2d(1)]
+    model = torch.nn.Sequential(torch.nn.Sequential(*layers), torch.nn.Flatten(), torch.nn.Linear(8, 5))
+    assert [name for name, _ in Adapter(model).named_blocks] == ["0.0", "0.2"]

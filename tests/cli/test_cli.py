@@ -16,9 +16,10 @@ def test_list_backbones_prints_json_rows(tmp_path):
     done = run_mdpd("list-backbones", "--json", site=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     rows = json.loads(done.stdout)
-    assert all(set(row) == {"name", "zoo", "family", "modality", "provided_by"} for row in rows)
+    fields = {"name", "zoo", "family", "modality", "provided_by", "verified", "capabilities"}
+    assert all(set(row) == fields for row in rows)
     row = next(row for row in rows if row["name"] == "huggingface/minilm-l6")
-    assert row == {
+    assert {k: v for k, v in row.items() if k not in ("verified", "capabilities")} == {
         "name": "huggingface/minilm-l6",
         "zoo": "huggingface",
         "family": "bert",

@@ -26,6 +26,8 @@ def test_the_example_is_listed_with_its_provenance(site):
         "family": "vit",
         "modality": "image",
         "provided_by": "mdpd-example-plugin:example",
+        "verified": "",
+        "capabilities": [],
     }
 
 
@@ -38,6 +40,7 @@ def test_show_describes_a_backbone_that_names_no_adapter(site):
     assert shown["tokens"] == 65
     assert shown["norm_layers"] == 9
     assert shown["provided_by"] == "mdpd-example-plugin:example"
+    assert shown["verified"]["status"] == "not verified: `mdpd verify example/small-vit` does it"
 
 
 def test_show_prints_lines_for_people(site):

@@ -135,6 +135,7 @@ def test_every_method_runs_and_trains_what_its_row_says(key, method):
     features = {"side/imitation_0", "side/imitation_1", "side/generation_2"}
     terms = {
         "mdpd": {"side/task", "backbone/task", "backbone/distillation", *features},
+        "mdpd_low_memory": {"side/task", "backbone/task", "backbone/distillation", *features},
         "mdpd_no_feature": {"side/task", "backbone/task", "backbone/distillation"},
         "mdpd_no_logits": {"side/task", "backbone/task", *features},
         "mdpd_no_hierarchy": {

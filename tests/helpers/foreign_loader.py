@@ -1,6 +1,7 @@
 """Loads exports as somebody does who has never heard of this project: `python -I foreign_loader.py JOBS.json`.
 
 JOBS.json: a list of {"kind", "folder", "inputs", "logits"}; inputs are read from one file, logits written to another.
+A job may have "code" instead, the lines of a model card, which find images, ids and mask and leave logits.
 """
 
 import importlib.abc
@@ -36,6 +37,12 @@ def texts(folder, inputs):
     return AutoModelForSequenceClassification.from_pretrained(folder)(**inputs).logits
 
 
+def encoder(code, inputs):
+    given = {"images": inputs.get("image"), "ids": inputs.get("input_ids"), "mask": inputs.get("attention_mask")}
+    exec(code, given)
+    return given["logits"]
+
+
 def mmpretrain(folder, inputs):
     from mmpretrain import get_model
 
@@ -67,5 +74,5 @@ if __name__ == "__main__":
         jobs = json.load(file)
     for job in jobs:
         with torch.no_grad():
-            logits = globals()[job["kind"]](job["folder"], torch.load(job["inputs"]))
+            logits = globals()[job["kind"]](job.get("code", job["folder"]), torch.load(job["inputs"]))
         torch.save(logits, job["logits"])

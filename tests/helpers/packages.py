@@ -50,7 +50,7 @@ def write_plugin(site: Path, name: str, source: str | None = None, version: str 
 
 
 def run_mdpd(
-    *arguments: str, site: Path, strict: bool = False, env: dict[str, str] | None = None
+    *arguments: str, site: Path | str, strict: bool = False, env: dict[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
     """Run `mdpd` in a process of its own, with the packages of `site` installed in front of all others."""
     variables = {k: v for k, v in os.environ.items() if k not in ("MDPD_STRICT_PLUGINS", "PYTHONWARNINGS")}

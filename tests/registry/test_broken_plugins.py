@@ -1,9 +1,11 @@
 """Plugins broken in every way we could think of: each costs its own backbones and nothing else."""
 
 import json
+import os
+import re
 
 import pytest
-from packages import run_mdpd, write_package, write_plugin
+from packages import GOOD_PLUGIN, run_mdpd, write_package, write_plugin
 
 HEADER = "from mdpd_plugins.registry import BackboneSpec, hookimpl\n\n"
 
@@ -124,3 +126,29 @@ def test_strict_mode_is_content_with_good_plugins(tmp_path):
     done = run_mdpd("list-backbones", "--zoo", "good", "--json", site=tmp_path, strict=True)
     assert done.returncode == 0
     assert [row["name"] for row in json.loads(done.stdout)] == ["good/one"]
+
+
+def test_a_plugin_that_is_slow_to_load_is_named_with_its_time(tmp_path):
+    write_plugin(
+        tmp_path, "slow", "import time\ntime.sleep(1.1)\n" + GOOD_PLUGIN.format(zoo="slow", module="acme_slow")
+    )
+    done = run_mdpd("list-backbones", "--zoo", "slow", "--json", site=tmp_path)
+    assert [row["name"] for row in json.loads(done.stdout)] == ["slow/one"]
+    (line,) = [line for line in done.stderr.splitlines() if "'slow'" in line]
+    assert re.fullmatch(r"note: plugin 'slow' of acme-slow took \d+\.\d s to load; `mdpd doctor` says what to do", line)
+    found = json.loads(run_mdpd("doctor", "--quick", "--json", site=tmp_path).stdout)["findings"]
+    (note,) = [finding for finding in found if finding["topic"] == "plugin slow"]
+    assert note["level"] == "note" and "acme-slow takes" in note["message"] and "import no framework" in note["fix"]
+
+
+def test_of_two_installed_versions_doctor_says_which_is_used_and_which_is_shadowed(tmp_path):
+    first, second = tmp_path / "first", tmp_path / "second"
+    write_plugin(first, "good", version="2.0")
+    write_plugin(second, "good", version="1.0")
+    done = run_mdpd("doctor", "--quick", "--json", site=f"{first}{os.pathsep}{second}")
+    rows = [row for row in json.loads(done.stdout)["plugins"] if row["plugin"] == "good"]
+    used, shadowed = sorted(rows, key=lambda row: row["status"], reverse=True)
+    assert (used["version"], used["status"], used["backbones"]) == ("2.0", "ok", 1)
+    assert (shadowed["version"], shadowed["status"]) == ("1.0", "failed")
+    assert f"in {second}, is shadowed: version 2.0 of acme-good, in {first}, comes first" in shadowed["reason"]
+    assert "pip uninstall acme-good" in shadowed["reason"]

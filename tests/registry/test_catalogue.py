@@ -164,7 +164,8 @@ def test_a_second_installed_version_is_reported_and_not_loaded_twice(site, tmp_p
     found = catalogue()
     assert found.get("good/one").version == "2.0"
     (failure,) = found.skipped
-    assert failure.version == "1.0" and "version 2.0 of acme-good is installed too" in failure.reason
+    assert failure.version == "1.0" and f"in {tmp_path / 'older'}, is shadowed" in failure.reason
+    assert f"version 2.0 of acme-good, in {site}, comes first on sys.path" in failure.reason
 
 
 def test_an_adapter_hook_is_asked_from_the_last_plugin_to_the_first_and_may_fail(site):
@@ -185,6 +186,23 @@ def test_an_adapter_hook_is_asked_from_the_last_plugin_to_the_first_and_may_fail
     assert found.adapt(7) == ("first", 7)  # and says so once
     (failure,) = found.skipped
     assert failure.plugin == "third" and "KeyError" in failure.traceback
+
+
+def test_a_hook_that_returns_no_adapter_is_passed_over_and_named(site):
+    write_plugin(
+        site,
+        "third",
+        """
+        from mdpd_plugins.registry import hookimpl
+
+        @hookimpl
+        def adapt_backbone(model):
+            return "an adapter"
+        """,
+    )
+    found = catalogue()
+    with pytest.warns(RuntimeWarning, match="'third' of acme-third 1.0: it raised in adapt_backbone.*returned str"):
+        assert found.adapt(7, int) is None
 
 
 def test_a_failing_adapter_hook_is_fatal_in_strict_mode(site, monkeypatch):

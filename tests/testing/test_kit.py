@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from mdpd_plugins.adapters import Adapter
+from mdpd_plugins.adapters import Adapter, build_backbone
+from mdpd_plugins.adapters.huggingface import HuggingFaceAdapter
 from mdpd_plugins.testing import CHECKS, NotApplicable, check_backbone
 
 
@@ -128,3 +129,26 @@ def test_an_adapter_given_as_an_object_is_not_changed():
     before = {k: v.clone() for k, v in given.model.state_dict().items()}
     assert check_backbone(given)
     assert all(torch.equal(v, before[k]) for k, v in given.model.state_dict().items())
+
+
+def text_model(kind, name):
+    small = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "vocab_size": 300}
+    return lambda: kind(build_backbone(f"huggingface/{name}", pretrained=None, num_classes=5, **small).model)
+
+
+class LosesTheMask(HuggingFaceAdapter):
+    def _call(self, inputs):
+        return super()._call({**inputs, "attention_mask": torch.ones_like(inputs["input_ids"])})
+
+
+def test_an_adapter_that_does_not_hand_the_mask_over_fails_on_padding():
+    (check,) = (c for c in CHECKS if c.name == "padding")
+    assert check(text_model(HuggingFaceAdapter, "electra")) == "9 of 16 tokens"
+    with pytest.raises(AssertionError, match="the output of the padded text differs by"):
+        check(text_model(LosesTheMask, "electra"))
+
+
+def test_padding_that_changes_what_the_bare_model_answers_is_no_fault_of_the_adapter():
+    (check,) = (c for c in CHECKS if c.name == "padding")
+    with pytest.raises(NotApplicable, match="the zoo's own model answers, called without an adapter"):
+        check(text_model(HuggingFaceAdapter, "fnet"))

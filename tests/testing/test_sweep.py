@@ -15,11 +15,22 @@ from mdpd_plugins.registry import BackboneSpec, hookimpl
 def register_backbones(register):
     for name in ("good", "raises", "crashes", "hangs", "hungry", "absent"):
         register(BackboneSpec(f"toy/{name}", build=f"toy_models:{name}", family="toy"))
+    for name in ("Backwards", "NoAdapter"):
+        register(BackboneSpec(f"toy/{name}", build="toy_models:good", adapter=f"toy_models:{name}"))
 """
 MODELS = """
 import os, time, torch
 from torch import nn
+from mdpd_plugins.adapters import Adapter
 from mdpd_plugins.registry import MissingDependencyError
+
+class Backwards(Adapter):
+    @property
+    def named_blocks(self):
+        return [(f"blocks.{i}", self.model.blocks[i]) for i in (2, 1, 0)]
+
+class NoAdapter:
+    def __init__(self, model, name, modality): pass
 
 class Block(nn.Module):
     def __init__(self):
@@ -64,7 +75,7 @@ def test_a_crash_a_hang_and_a_hungry_model_fail_their_own_row_only(swept):
     _, file, done = swept
     found = json.loads(file.read_text())
     rows = {row["name"].partition("/")[2]: row for row in found["results"]}
-    assert found["totals"] == {"pass": 1, "fail": 4, "unavailable": 1}, done.stdout
+    assert found["totals"] == {"pass": 1, "fail": 6, "unavailable": 1}, done.stdout
     assert rows["good"]["status"] == "pass" and rows["good"]["checks"]["tail"]["status"] == "pass"
     assert rows["raises"]["reason"] == "build: ValueError: no such thing"
     assert rows["crashes"]["reason"] == "the process ended with signal 6"
@@ -74,9 +85,25 @@ def test_a_crash_a_hang_and_a_hungry_model_fail_their_own_row_only(swept):
     assert done.returncode == 1
 
 
+def test_an_adapter_that_violates_the_contract_fails_by_its_clause_and_its_plugin_is_named(swept):
+    _, file, done = swept
+    rows = {row["name"]: row for row in json.loads(file.read_text())["results"]}
+    assert rows["toy/Backwards"]["checks"]["blocks"]["detail"] == "blocks() is not in execution order"
+    assert "fail toy/Backwards (of toy:toy): blocks: blocks() is not in execution order" in done.stdout
+    reason = "toy_models:NoAdapter of toy/NoAdapter (from toy:toy) gave NoAdapter; a subclass of mdpd_plugins.adapters."
+    assert reason in rows["toy/NoAdapter"]["reason"]
+
+
+def test_a_row_names_the_classes_of_a_backbone_and_who_provides_it(swept):
+    _, file, _ = swept
+    (row,) = (row for row in json.loads(file.read_text())["results"] if row["name"] == "toy/good")
+    assert row["architecture"] == {"": ["Net", "Block"]}
+    assert row["provided_by"] == "toy:toy"
+
+
 def test_progress_and_a_matrix_are_printed(swept):
     _, _, done = swept
-    assert "[6/6, 0 min left]" in done.stderr
+    assert "[8/8, 0 min left]" in done.stderr
     assert "unavailable" in done.stdout and "norm_parameters" in done.stdout
 
 
@@ -84,7 +111,7 @@ def test_a_second_run_does_not_repeat_what_the_file_holds(swept):
     site, file, _ = swept
     before = file.read_text()
     done = run_mdpd("verify", "--zoo", "toy", "--json", str(file), site=site)
-    assert "6 are in" in done.stderr and "left]" not in done.stderr
+    assert "8 are in" in done.stderr and "left]" not in done.stderr
     assert file.read_text() == before
 
 

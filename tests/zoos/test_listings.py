@@ -21,8 +21,12 @@ Models:
   - Name: toy_caption
     In Collection: Toy
     Results: {Task: Image Caption, Dataset: COCO}
+    Config: configs/toy/caption.py
   - Name: toy_zeroshot-cls
   - Name: toy_pretrained
+    Results: null
+    Config: configs/toy/pretrained.py
+  - Name: toy_in21k
     Results: null
 """
 
@@ -34,14 +38,17 @@ def index(tmp_path, monkeypatch):
     (package / ".mim" / "configs" / "toy").mkdir(parents=True)
     (package / ".mim" / "model-index.yml").write_text(INDEX)
     (package / ".mim" / "configs" / "toy" / "metafile.yml").write_text(METAFILE)
+    (package / ".mim" / "configs" / "toy" / "caption.py").write_text("model = dict(type='OFA', task='caption')\n")
+    (package / ".mim" / "configs" / "toy" / "pretrained.py").write_text("model = dict(\n    type='MAE')\n")
     return mmpretrain.find_model_index(package)
 
 
 EXPECTED = [
-    ("toy-b_in1k", "Toy", "image"),
-    ("toy_caption", "Toy", "image-text"),
-    ("toy_pretrained", "", "image"),
-    ("toy_zeroshot-cls", "", "image-text"),
+    ("toy-b_in1k", "Toy", "image", "image classifier"),
+    ("toy_caption", "Toy", "image-text", mmpretrain.UNUSABLE["type='OFA'"]),
+    ("toy_in21k", "", "image", "image classifier"),
+    ("toy_pretrained", "", "image", "encoder without a classifier; gets a new linear head"),
+    ("toy_zeroshot-cls", "", "image", "image encoder of a model of images and text; gets a new linear head"),
 ]
 
 
@@ -55,7 +62,7 @@ def test_the_second_time_comes_from_the_cache_until_the_index_changes(index):
     metafile.write_text("Models:\n  - Name: other\n")
     assert mmpretrain.list_models(index) == EXPECTED
     os.utime(index, ns=(1, 1))
-    assert mmpretrain.list_models(index) == [("other", "", "image")]
+    assert mmpretrain.list_models(index) == [("other", "", "image", "image classifier")]
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"key": 1}', '{"value": []}', "null", "[" * 100_000, "\udcff"])
@@ -71,7 +78,7 @@ def test_rows_of_a_wrong_shape_are_not_believed(index):
     mmpretrain.list_models(index)
     (file,) = cache.cache_folder().iterdir()
     stored = json.loads(file.read_text())
-    file.write_text(json.dumps({**stored, "value": [["a", "b"]]}))
+    file.write_text(json.dumps({**stored, "value": [["a", "b", "c"]]}))
     assert mmpretrain.list_models(index) == EXPECTED
 
 

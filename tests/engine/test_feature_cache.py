@@ -1,0 +1,102 @@
+"""Hidden states of a frozen backbone, kept by sample: nothing changes but how often the backbone runs."""
+
+import pytest
+import small_zoo
+import torch
+
+from mdpd_plugins.registry import CapabilityError, ConfigError
+
+ORDERS = ([0, 1, 2], [3, 4, 5], [5, 0, 3], [2, 4, 1])  # two epochs, shuffled anew
+
+
+def samples(adapter):
+    return small_zoo.batch_of(adapter, batch=6)
+
+
+def trained(key, cache_features, method="mdpd_head", **settings):
+    """(distiller after two epochs, backbone forwards that ran blocks, losses)."""
+    distiller, optim = small_zoo.small_distiller(key, method=method, cache_features=cache_features, **settings)
+    data = samples(distiller.adapter)
+    ran, losses = [], []
+    inside = next(m for m in distiller.adapter.blocks()[-1].modules() if not list(m.children()))
+    handle = inside.register_forward_hook(lambda *_: ran.append(1))
+    for order in ORDERS:
+        rows = torch.tensor(order)
+        batch = {"inputs": {k: v[rows] for k, v in data["inputs"].items()}, "labels": data["labels"][rows]}
+        mask = batch["inputs"].get("attention_mask")
+        if mask is not None and key.startswith("hf"):  # padded to the longest of its own batch, as batches are
+            longest = int(mask.sum(1).max())
+            batch["inputs"] = {k: v[:, :longest] for k, v in batch["inputs"].items()}
+        losses.append(float(distiller.train_step({**batch, "samples": rows}, optim)["loss"]))
+    handle.remove()
+    return distiller, len(ran), losses
+
+
+@pytest.mark.parametrize("method", ["mdpd_head", "linear", "ladder"])
+@pytest.mark.parametrize("key", small_zoo.ALL)
+def test_training_on_kept_features_is_training(key, method):
+    plain, often, expected = trained(key, 0, method)
+    cached, seldom, losses = trained(key, 64, method)
+    assert often > seldom > 0
+    assert cached.cache.computed == 6, "each sample once"
+    assert losses == pytest.approx(expected, rel=1e-4)
+    before, after = plain.backbone.state_dict(), cached.backbone.state_dict()
+    assert all(torch.equal(v, after[k]) for k, v in before.items() if k not in plain.trainable)
+
+
+def test_kept_images_give_the_same_weights_bit_for_bit():
+    plain, cached = trained("hf-vit", 0)[0], trained("hf-vit", 64)[0]
+    assert not small_zoo.changed(small_zoo.snapshot(plain), cached)
+
+
+def test_the_budget_holds_and_what_it_does_not_hold_is_worked_out_again():
+    distiller, optim = small_zoo.small_distiller("hf-vit", method="mdpd_head", cache_features=1)
+    expected = trained("hf-vit", 0)[2]
+    cache = distiller.cache
+    cache.budget = 4 * 17 * 32 * 4 * 4  # of four samples: stem and three blocks of 17 tokens of 32 floats
+    data = samples(distiller.adapter)
+    losses = []
+    for order in ORDERS:
+        rows = torch.tensor(order)
+        batch = {"inputs": {"image": data["inputs"]["image"][rows]}, "labels": data["labels"][rows], "samples": rows}
+        losses.append(float(distiller.train_step(batch, optim)["loss"]))
+    assert cache.held == cache.budget
+    assert cache.computed == 6 + 2
+    assert losses == expected
+
+
+def test_evaluation_keeps_features_of_its_own_samples():
+    distiller, _ = small_zoo.small_distiller("hf-minilm", method="mdpd_head", cache_features=64)
+    data = samples(distiller.adapter)
+    numbers = torch.arange(6)
+    plain = distiller(data["inputs"], data["labels"])
+    for _ in range(2):
+        rows = distiller(data["inputs"], data["labels"], samples=numbers)
+        for path in ("backbone", "side"):
+            torch.testing.assert_close(
+                torch.stack([r[path] for r in rows]), torch.stack([r[path] for r in plain]), rtol=1e-5, atol=1e-6
+            )
+    assert distiller.cache.computed == 6
+
+
+@pytest.mark.parametrize("method", ["mdpd", "full", "norm", "lora"])
+def test_a_backbone_that_changes_keeps_nothing(method):
+    with pytest.raises(ConfigError, match=r"cache_features=64 .* use norm_gradient='head', or cache_features=0"):
+        small_zoo.small_distiller("hf-vit", method=method, cache_features=64)
+
+
+@pytest.mark.parametrize("value", [-1, 0.5, True])
+def test_a_budget_is_a_whole_number(value):
+    with pytest.raises(ConfigError, match=r"distill\.cache_features="):
+        small_zoo.small_distiller("hf-vit", method="mdpd_head", cache_features=value)
+
+
+def test_logits_that_need_more_than_the_last_block_are_refused():
+    adapter = small_zoo.small("hf-vit")
+    first, calls = adapter.blocks()[0], []
+    first.register_forward_hook(lambda m, a, output: calls.append(output))
+    adapter.model.classifier.register_forward_hook(lambda m, a, out: out + calls[-1][:, 0, :5])
+    distiller, optim = small_zoo.small_distiller(adapter, method="linear", cache_features=64)
+    batch = samples(adapter)
+    with pytest.raises(CapabilityError, match="depend on more than its blocks' kept outputs"):
+        distiller.train_step({**batch, "samples": torch.arange(6)}, optim)
