@@ -54,6 +54,11 @@ def verify(
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["mdpd_plugins.testing", "mdpd_plugins.testing.sweep", *preload])
     waiting, running = deque(backbones), {}
+    if waiting:
+        # The first process waits for the imports that all share: no backbone is charged with them.
+        first = context.Process(target=_nothing)
+        first.start()
+        first.join()
     try:
         while waiting or running:
             while waiting and len(running) < jobs:
@@ -68,6 +73,10 @@ def verify(
         for job in running.values():
             job.process.kill()
             job.process.join()
+
+
+def _nothing() -> None:
+    pass
 
 
 class _Job:

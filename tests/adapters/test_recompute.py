@@ -79,8 +79,9 @@ class AddsInPlace(torch.nn.Module):
         self.norm, self.linear = torch.nn.LayerNorm(8), torch.nn.Linear(8, 8)
 
     def forward(self, x):
-        x[:, 1:] = x[:, 1:] + self.linear(self.norm(x[:, 1:]))
-        return torch.tanh(x)
+        change = self.linear(self.norm(x.clone()))
+        x[:, 1:] = x[:, 1:] + change[:, 1:]
+        return x + change
 
 
 class WritesInputs(torch.nn.Module):

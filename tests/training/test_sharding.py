@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-import torch
-from running import image_folder, run, run_together, same, text_table, weights, write_config
+from running import assert_learned_alike, image_folder, run, run_together, same, text_table, weights, write_config
 
 STEPS = 20
 LAUNCHER = ["--launcher", "pytorch"]
@@ -48,12 +47,8 @@ def test_sharded_processes_learn_what_one_learns_and_hold_less(tmp_path, picture
     assert run([one, "--work-dir", alone], log) == 0, log.read_text()
     two = config(tmp_path / "two", pictures, small_backbone, 4, distill=distill, parallel={"shard": True})
     assert run_together([two, "--work-dir", together, *LAUNCHER], log) == [0, 0], log.read_text()
-    ours, theirs = weights(together, STEPS), weights(alone, STEPS)
-    assert ours.keys() == theirs.keys()
-    for key, value in theirs.items():
-        torch.testing.assert_close(ours[key], value, rtol=0, atol=1e-6, msg=lambda m, key=key: f"{key}: {m}")
-    found, plain = summary(together), summary(alone)
-    assert found["metrics"] == plain["metrics"] != {}
+    assert_learned_alike(alone, together, STEPS)
+    found = summary(together)
     assert found["fading"]["outputs_equal"] or found["fading"]["merged"]
     held = found["memory"]["weights_peak_by_process"]
     assert len(held) == 2 and 0 < max(held) < found["memory"]["weights"]

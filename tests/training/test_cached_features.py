@@ -1,0 +1,55 @@
+"""Features of a frozen backbone over whole runs: same result, and refused where the data changes."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from running import image_folder, run, same, weights, write_config
+
+from mdpd_plugins.registry import ConfigError
+from mdpd_plugins.training import load_config
+from mdpd_plugins.training.experiment import build_experiment
+
+STEPS = 9  # three epochs
+
+
+def config(folder, cache_features, **sections):
+    distill = {"method": "mdpd_head", "reduction": 4, "bottleneck": 8, "backbone_every": 2, "warmup": 0.0}
+    source = {"type": "packaged", "name": "digits", "train_size": 20, "val_size": 8}
+    given = {"data": {"source": source}, "train": {"max_steps": STEPS}, **sections}
+    return write_config(folder, distill={**distill, "cache_features": cache_features}, **given)
+
+
+def test_a_run_and_a_resumed_run_on_kept_features_end_where_a_plain_one_does(tmp_path):
+    log = tmp_path / "log"
+    ends = {}
+    for name, cache in (("plain", 0), ("cached", 64)):
+        path = config(tmp_path / name, cache, train={"max_steps": STEPS, "checkpoint_every": 4})
+        assert run([path, "--work-dir", tmp_path / f"{name}_run"], log) == 0, log.read_text()
+        ends[name] = weights(tmp_path / f"{name}_run", STEPS)
+    assert same(ends["plain"], ends["cached"])
+    metrics = [json.loads((tmp_path / f"{n}_run" / "summary.json").read_text())["metrics"] for n in ends]
+    assert metrics[0] == metrics[1] != {}
+    # From the middle of an epoch, with nothing kept yet.
+    (tmp_path / "cached_run" / f"iter_{STEPS}.pth").unlink()
+    assert run([tmp_path / "cached" / "config.py", "--work-dir", tmp_path / "cached_run", "--resume"], log) == 0
+    assert same(weights(tmp_path / "cached_run", STEPS), ends["plain"])
+
+
+def test_each_epoch_after_the_first_runs_the_backbone_on_nothing(tmp_path):
+    experiment = build_experiment(load_config(config(tmp_path, 64)))
+    batches, computed = iter(experiment.train_loader), []
+    for _ in range(3):
+        for _ in range(experiment.steps_per_epoch):
+            experiment.distiller.train_step(next(batches), experiment.optim)
+        computed.append(experiment.distiller.cache.computed)
+    assert computed == [20] * 3
+
+
+def test_augmented_data_is_refused_with_the_way_out(tmp_path):
+    data = {"data_root": str(image_folder(tmp_path / "pictures")), "data": {"batch_size": 8}}
+    with pytest.raises(ConfigError, match=r"data\.augment='auto' changes them .*: set data\.augment='none', or"):
+        build_experiment(load_config(config(tmp_path, 64, **data)))
+    data["data"]["augment"] = "none"
+    assert build_experiment(load_config(config(tmp_path, 64, **data))).distiller.cache is not None
