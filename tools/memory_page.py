@@ -1,6 +1,7 @@
 """Write the measured part of docs/memory.md from the JSON of `mdpd bench` and `tools/scaling.py`.
 
-    python tools/memory_page.py docs/memory.md --bench docs/data/bench_*.json --scaling docs/data/scaling_*.json
+    python tools/memory_page.py docs/memory.md --bench docs/data/bench_*.json --scaling docs/data/scaling_*.json \\
+        --cached docs/data/cached_*.json
 
 Plots land in docs/plots. `--accuracy BENCH.json=RUNS.jsonl` adds accuracies (of tools/sweep.py, same configuration)
 to that benchmark's plot and table.
@@ -117,11 +118,25 @@ def scaling_section(file: Path, found: dict[str, Any]) -> str:
     )
 
 
+def cached_section(files: list[Path]) -> str:
+    """Table of the seconds of each epoch with cached features."""
+    found = [json.loads(f.read_text()) for f in files]
+    rows = []
+    for run in found:
+        seconds = run["epoch_seconds"]
+        slowest = max(seconds[1:])
+        each = ", ".join(f"{s:.1f}" for s in seconds)
+        rows.append([f"`{run['config']}`", run["method"], str(run["batch_size"]), each, f"{seconds[0] / slowest:.1f}"])
+    header = ["configuration", "method", "batch", "seconds of each epoch", "first over slowest later one"]
+    return "\n".join(["### Epochs with cached features", "", markdown(header, rows)])
+
+
 def main() -> int:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("page", type=Path)
     p.add_argument("--bench", nargs="*", type=Path, default=[])
     p.add_argument("--scaling", nargs="*", type=Path, default=[])
+    p.add_argument("--cached", nargs="*", type=Path, default=[], help="of tools/cached_epochs.py")
     p.add_argument("--accuracy", nargs="*", default=[], metavar="BENCH.json=RUNS.jsonl")
     args = p.parse_args()
     text = args.page.read_text(encoding="utf-8")
@@ -132,6 +147,7 @@ def main() -> int:
     plots = args.page.parent / "plots"
     sections = [bench_section(f, json.loads(f.read_text()), runs.get(f), plots) for f in args.bench]
     sections += [scaling_section(f, json.loads(f.read_text())) for f in args.scaling]
+    sections += [cached_section(args.cached)] if args.cached else []
     before, after = text.split(START)[0], text.split(END)[1]
     args.page.write_text(f"{before}{START}\n\n" + "\n\n".join(sections) + f"\n\n{END}{after}", encoding="utf-8")
     return 0

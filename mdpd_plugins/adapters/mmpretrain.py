@@ -63,13 +63,15 @@ class MMPretrainAdapter(Adapter):
             if config is not None:
                 config.backbone.num_classes = num_outputs  # VGG and Inception carry their output layer there
             return
+        from mmengine.registry import DefaultScope
         from mmpretrain.registry import MODELS
 
         # What does not depend on the number of outputs: a hidden layer (MobileNetV3), a norm (LeViT).
-        config.head.num_classes = num_outputs + 1
-        other = MODELS.build(config.head).state_dict()
-        config.head.num_classes = num_outputs
-        new, old = MODELS.build(config.head), self.model.head.state_dict()
+        with DefaultScope.overwrite_default_scope("mmpretrain"):
+            config.head.num_classes = num_outputs + 1
+            other = MODELS.build(config.head).state_dict()
+            config.head.num_classes = num_outputs
+            new, old = MODELS.build(config.head), self.model.head.state_dict()
         _quietly(new.init_weights)
         kept = {k: old[k] for k, v in new.state_dict().items() if v.shape == other[k].shape}
         new.load_state_dict(kept, strict=False)
@@ -179,15 +181,18 @@ def build(
 
 def _model(config, *, fitted: bool) -> nn.Module:
     """The classifier of a config, with fresh weights; the config follows where neck and head had to be fitted."""
+    from mmengine.registry import DefaultScope
     from mmpretrain import get_model
 
     head = config.model.get("head")
     later = copy.deepcopy(config)
     if fitted and head and head.get("in_channels") is None:
         later.model.head = None  # its width is not known before the backbone is there
-    model = get_model(later, pretrained=False)
-    if fitted:
-        fit(model, config)
+    # After a run in this process, mmengine would look for the model's parts among its own.
+    with DefaultScope.overwrite_default_scope("mmpretrain"):
+        model = get_model(later, pretrained=False)
+        if fitted:
+            fit(model, config)
     model._config = config
     _quietly(model.init_weights)
     return model

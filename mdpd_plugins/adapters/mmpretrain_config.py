@@ -7,10 +7,12 @@ algorithm, a retriever, a model of images and text, a backbone without a head. T
 
 from __future__ import annotations
 
+import ast
 import copy
 import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -74,13 +76,30 @@ def _info(name: str) -> Any:
 
     try:
         return ModelHub.get(name)
-    except RuntimeError as error:
-        if "lazy_import" not in str(error):
+    except (RuntimeError, KeyError) as error:
+        info = copy.deepcopy(ModelHub._models_dict.get(name.lower()))
+        if info is None:
             raise
-    # A config that imports something is taken for one of mmengine's newer kind; RepLKNet's is not.
-    info = copy.deepcopy(ModelHub._models_dict[name.lower()])
-    info.config = Config.fromfile(info.config, lazy_import=False)
-    return info
+        if "lazy_import" in str(error):
+            # A config that imports something is taken for one of mmengine's newer kind; RepLKNet's is not.
+            info.config = Config.fromfile(info.config, lazy_import=False)
+        else:
+            # SwinV2's for ImageNet-21k change a test pipeline that their bases do not have.
+            info.config = _model_part(Path(info.config))
+        return info
+
+
+def _model_part(path: Path) -> Any:
+    """A config with what it says of data and training left out, bases excepted."""
+    from mmengine.config import Config
+
+    kept = {}
+    for statement in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(statement, ast.Assign) and isinstance(statement.targets[0], ast.Name):
+            kept[statement.targets[0].id] = statement.value
+    bases = [str(path.parent / base) for base in ast.literal_eval(kept["_base_"])]
+    lines = [f"{name} = {ast.unparse(kept[name])}" for name in ("model", "data_preprocessor") if name in kept]
+    return Config.fromstring("\n".join([f"_base_ = {bases!r}", *lines]), ".py")
 
 
 def _classifier(encoder: Mapping[str, Any], config: Any, name: str) -> Any:
@@ -133,15 +152,15 @@ def parameters(kind: Any) -> dict[str, inspect.Parameter]:
     for c in inspect.getmro(kind):
         if "__init__" not in vars(c):
             continue
-        own = inspect.signature(c.__init__).parameters
+        own = inspect.signature(vars(c)["__init__"]).parameters
         found = {**own, **found}
         if not any(p.kind is p.VAR_KEYWORD for p in own.values()):
             break
     return found
 
 
-def fit(model: nn.Module, config: Any) -> None:
-    """Give `model` a neck and a head as wide as what its backbone puts out, and write them into `config.model`.
+def fit(model: Any, config: Any) -> None:
+    """Give an ImageClassifier a neck and a head as wide as what its backbone puts out; `config.model` says the same.
 
     For a backbone that was changed or that had no head. A head that takes no width is left alone.
     """

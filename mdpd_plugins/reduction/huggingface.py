@@ -86,7 +86,7 @@ def _adjusted(config, fields: dict[str, Any], cuts: dict[str, Any], size: int | 
         if isinstance(getattr(config, name, None), int) and getattr(config, name) > 2 and "num_experts" in found:
             found[name] = 2
     if 0 < getattr(config, "initializer_range", 1) < 1e-6:
-        found["initializer_range"] = 0.02  # SAM's vanish where weights are not loaded, and nothing would reach an output
+        found["initializer_range"] = 0.02  # SAM's random weights are so small that nothing reaches the output
     depth = cuts.get("num_hidden_layers")
     if depth is not None:  # what lists something for every layer lists it for those that are left
         listed = [k for k, v in fields.items() if isinstance(v, list) and len(v) == fields["num_hidden_layers"]]

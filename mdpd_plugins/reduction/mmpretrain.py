@@ -41,7 +41,7 @@ def _forms(backbone) -> Iterator[dict[str, Any]]:
 
 
 def _smallest(table: dict[Any, Any], name: Any) -> Any:
-    """The architecture in a table that has the smallest numbers (of blocks, widths, factors), of those of its blocks."""
+    """The architecture in a table with the smallest numbers (blocks, widths, factors), of those made of its blocks."""
 
     def kinds(entry: Any) -> list[Any]:
         return [e for e in entry if isinstance(e, type)] if isinstance(entry, (tuple, list)) else []

@@ -25,6 +25,7 @@ NOT_ON_INDEX = {
     "detectron2": "detectron2, which is built from source for one CUDA and torch",
     "mmcv._ext": "the full mmcv, whose compiled operators no longer build",
     "mmcv.ops": "the full mmcv, whose compiled operators no longer build",
+    "ModifiedResNet": "mmpretrain[multimodal], which cannot be imported beside transformers 5",
     "natten": "natten, which is built for one CUDA and torch",
 }
 

@@ -16,7 +16,6 @@ from mdpd_plugins.tasks import Prediction
 from mdpd_plugins.testing.outcome import NotApplicable
 from mdpd_plugins.testing.specimen import NUM_CLASSES, Specimen
 from mdpd_plugins.training.optim import AveragedOptimWrapper
-from mdpd_plugins.training.optim import AveragedOptimWrapper
 
 STEPS = 8
 LEARNING_RATE = 1e-2

@@ -43,6 +43,7 @@ DEFAULTS: dict[str, Any] = {
         "log_every": 10,
         "seed": 0,
         "amp": False,
+        "compile": None,  # a backend of torch.compile, such as "inductor", for the blocks
     },
     "parallel": {"shard": False},  # several processes: share out the frozen weights, block by block
     "work_dir": None,
@@ -66,6 +67,7 @@ TYPES: dict[str, type | tuple[type, ...]] = {
     "clip_grad": NUMBER,
     "max_epochs": NUMBER,  # half an epoch may well be meant
     "max_steps": int,
+    "compile": str,
     "val_every": int,
     "checkpoint_every": int,
     "work_dir": str,

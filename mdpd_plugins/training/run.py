@@ -20,6 +20,7 @@ from mdpd_plugins.adapters.folder import fresh_folder
 from mdpd_plugins.engine import NonFiniteLossError, fade
 from mdpd_plugins.registry.errors import ConfigError
 from mdpd_plugins.training.card import is_export, print_summary, random_notice, write_card, write_json
+from mdpd_plugins.training.compiling import check_backend, compiled
 from mdpd_plugins.training.config import RUN_CONFIG, load_config
 from mdpd_plugins.training.experiment import Experiment, build_experiment, first_batch
 from mdpd_plugins.training.memory import measure_step
@@ -77,6 +78,10 @@ def train(config: Config, *, resume: bool = False, launcher: str = "none") -> di
     check_writable(work_dir)
     export_dir = Path(config.export_dir or work_dir / "export")
     check_replaceable(export_dir)
+    if config.train.compile:
+        check_backend(config.train.compile)
+        if config.parallel.shard:
+            raise ConfigError("train.compile and parallel.shard do not go together here: remove one of them")
     if config.parallel.shard and launcher == "none":
         raise ConfigError(
             "parallel.shard=True shares the frozen weights out over several processes, and this is a single one: "
@@ -95,7 +100,8 @@ def train(config: Config, *, resume: bool = False, launcher: str = "none") -> di
             clear_leftovers(work_dir, keep_checkpoints=resume)
         runner = build_runner(experiment, checkpoint, launcher)
         runner.logger.warning(_origin_lines(experiment))
-        metrics = _run(runner)
+        with compiled(experiment.distiller, config.train.compile):
+            metrics = _run(runner)
         if config.parallel.shard:
             memory = {**memory, **weights_held(runner)}
             state = whole_state(experiment.distiller)

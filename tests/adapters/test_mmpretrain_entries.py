@@ -94,8 +94,16 @@ def test_an_encoder_that_only_multimodal_installations_have_says_so():
         build("cn-clip_resnet50_zeroshot-cls_cifar100", {})
 
 
-def test_a_config_that_mmengine_takes_for_a_lazy_one_is_read():
-    assert read_entry("replknet-31b_3rdparty_in1k").config.model.backbone.type == "RepLKNet"
+@pytest.mark.parametrize(
+    ("name", "kind", "classes"),
+    [
+        ("replknet-31b_3rdparty_in1k", "RepLKNet", 1000),  # mmengine takes it for a lazy config
+        ("swinv2-base-w12_3rdparty_in21k-192px", "SwinTransformerV2", 21841),  # it changes a pipeline it has not
+    ],
+)
+def test_a_config_that_mmengine_refuses_is_read(name, kind, classes):
+    model = read_entry(name).config.model
+    assert (model.backbone.type, model.head.num_classes) == (kind, classes)
 
 
 def test_neck_and_head_follow_a_changed_backbone():

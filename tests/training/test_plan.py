@@ -16,7 +16,10 @@ from mdpd_plugins.training.imagined import Imagination, imagined
 from mdpd_plugins.training.plan import plan
 from mdpd_plugins.training.run import dry_run
 
-METHODS = ("mdpd", "full", "lora", "norm", "ladder", "mdpd_low_rank")
+CASES = [
+    *(("hf-vit", method) for method in ("mdpd", "full", "lora", "norm", "ladder", "mdpd_low_rank")),
+    *((small_backbone, method) for small_backbone in ("mm-vit", "oc-image") for method in ("mdpd", "full", "lora")),
+]
 
 
 def planned_and_measured(tmp_path, small_backbone, **sections):
@@ -25,8 +28,7 @@ def planned_and_measured(tmp_path, small_backbone, **sections):
     return plan(load_config(path)), found
 
 
-@pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("small_backbone", ["hf-vit", "mm-vit", "oc-image"])
+@pytest.mark.parametrize("small_backbone, method", CASES)
 def test_a_plan_equals_what_is_then_measured(tmp_path, capsys, small_backbone, method):
     ours, theirs = planned_and_measured(tmp_path, small_backbone, distill={"method": method})
     capsys.readouterr()
@@ -49,22 +51,23 @@ def test_hierarchical_and_automatic_ones_are_within_a_tenth(tmp_path, capsys, sm
     assert ours.step.total == pytest.approx(theirs["memory"]["total"], rel=0.1)
 
 
-@pytest.mark.parametrize("small_backbone", ["hf-minilm", "oc-text"])
-@pytest.mark.parametrize("amp", [False, True])
+@pytest.mark.parametrize("small_backbone, amp", [("hf-minilm", True), ("oc-text", False)])
 def test_padded_texts_and_autocast_are_within_a_hundredth(tmp_path, capsys, small_backbone, amp):
     source = {"type": "table", "path": str(text_table(tmp_path / "texts.csv"))}
     data = {"source": {**source, "text_column": "text", "label_column": "label"}}
-    ours, theirs = planned_and_measured(tmp_path, small_backbone, data=data, train={"amp": amp}, optim={"accumulate": 2})
+    ours, theirs = planned_and_measured(
+        tmp_path, small_backbone, data=data, train={"amp": amp}, optim={"accumulate": 2}
+    )
     capsys.readouterr()
     assert ours.step.total == pytest.approx(theirs["memory"]["total"], rel=0.01)
 
 
 def test_a_model_that_fits_nowhere_here_is_planned(tmp_path):
-    # Sixty thousand million weights; a process that made them would be killed.
-    sizes = {"hidden_size": 16384, "num_hidden_layers": 18, "num_attention_heads": 128, "intermediate_size": 65536}
+    # Fifty thousand million weights; a process that made them would be killed.
+    sizes = {"hidden_size": 32768, "num_hidden_layers": 4, "num_attention_heads": 128, "intermediate_size": 131072}
     backbone = {"options": {"image_size": 32, "patch_size": 8, **sizes}}
     found = plan(load_config(write_config(tmp_path, backbone=backbone, distill={"reduction": 256})))
-    assert found.weights > 200 * 2**30
+    assert found.weights > 190 * 2**30
     assert found.step.total < 0.02 * found.weights
 
 

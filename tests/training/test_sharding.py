@@ -38,7 +38,8 @@ def summary(work_dir):
     [
         ("hf-minilm", {}),
         ("mm-vit", {"norm_gradient": "local"}),
-        ("oc-image", {"method": "lora", "recompute": True}),
+        ("oc-image", {"method": "norm", "recompute": True}),
+        ("hf-vit", {"method": "lora"}),
     ],
 )
 def test_sharded_processes_learn_what_one_learns_and_hold_less(tmp_path, pictures, small_backbone, distill):
@@ -80,11 +81,16 @@ def test_sharded_processes_resume_to_the_same_end(tmp_path, pictures):
 
 
 @pytest.mark.parametrize(
-    "launcher, distill, words", [([], {}, "torchrun"), (LAUNCHER, {"method": "full"}, "trains every weight")]
+    "launcher, small_backbone, method, words",
+    [
+        ([], "hf-vit", "mdpd", "torchrun"),
+        (LAUNCHER, "hf-vit", "full", "trains every weight"),
+        (LAUNCHER, "oc-image", "lora", "nn.MultiheadAttention"),
+    ],
 )
-def test_what_cannot_be_sharded_says_so(tmp_path, pictures, launcher, distill, words):
+def test_what_cannot_be_sharded_says_so(tmp_path, pictures, launcher, small_backbone, method, words):
     log = tmp_path / "log"
-    path = config(tmp_path / "c", pictures, "hf-vit", 4, distill=distill, parallel={"shard": True})
+    path = config(tmp_path / "c", pictures, small_backbone, 4, distill={"method": method}, parallel={"shard": True})
     arguments = [path, "--work-dir", tmp_path / "run", *launcher]
     assert set(run_together(arguments, log) if launcher else [run(arguments, log)]) == {2}
     assert words in log.read_text()
