@@ -142,7 +142,8 @@ def _plain_class(kind_name: str, entry: str) -> Any:
             f"imported: pip install 'mmpretrain[multimodal]' in an environment with transformers below 5"
         )
     # Classes for pretraining derive from the backbone they pretrain, and answer with masks and targets besides.
-    plain = (c for c in inspect.getmro(kind) if ".backbones." in c.__module__ and ".sparse_" not in c.__module__)
+    bases = (c for c in inspect.getmro(kind) if ".sparse_" not in c.__module__ and hasattr(c, "forward"))
+    plain = (c for c in bases if ".backbones." in c.forward.__module__)
     return next(plain, kind)
 
 

@@ -8,7 +8,7 @@ SPECIAL_CASES = {
     "huggingface: xlm, flaubert": "make a cache of keys and values unasked, which grows as a block runs again",
     "huggingface: pp_lcnet": "returns its logits under another name",
     "huggingface: vit_mae": "hides and shuffles patches at random: its encoder is given an order, and hides none",
-    "mmpretrain: SparK": "its sparse encoders answer inside SparK only: the dense class they derive from takes the weights",
+    "mmpretrain: SparK": "its sparse encoders answer inside SparK only: their dense base class takes the weights",
     "mmpretrain: RepLKNet-31B, SwinV2 for ImageNet-21k": "mmengine cannot read their configs as MMPretrain ships them",
     "open_clip: CoCa": "its attention pooler is as wide as the output, which its heads must divide: one head; a class "
     "token stands behind the padding of its texts; its decoder's projection is left without values",

@@ -34,6 +34,8 @@ def cut(fields: dict[str, Any], depth: int | None, factor: int) -> dict[str, Any
     """
     changes = {}
     for key, value in fields.items():
+        if not isinstance(key, str):
+            continue  # a map from layers, such as RepVGG's of groups
         if isinstance(value, dict):
             if inner := cut(value, depth, factor):
                 changes[key] = {**value, **inner}

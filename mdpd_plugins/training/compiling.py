@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+from torch import nn
 
 from mdpd_plugins.adapters.recompute import patched_forward
 from mdpd_plugins.engine import Distiller
@@ -29,7 +30,7 @@ def compiled(distiller: Distiller, backend: str | None) -> Iterator[None]:
     if backend is None:
         yield
         return
-    side = [] if distiller.side is None else distiller.side.blocks
+    side: list[nn.Module] = [] if distiller.side is None else list(distiller.side.blocks)
     blocks = [*distiller.adapter.blocks(), *side]
     with patched_forward(blocks, lambda _, forward: torch.compile(forward, backend=backend)):
         yield

@@ -17,6 +17,7 @@ HEADLESS = {
     "mae_vit-base-p16_8xb512-amp-coslr-300e_in1k": ("VisionTransformer", VIT, 32),  # a pretraining algorithm
     "simmim_swin-base-w6_16xb128-amp-coslr-800e_in1k-192px": ("SwinTransformer", SWIN, 32),  # one with maps
     "spark_sparse-resnet50_800e_in1k": ("ResNet", CONV, 256),  # one whose class answers only inside it
+    "mocov3_vit-small-p16_16xb256-amp-coslr-300e_in1k": ("MoCoV3ViT", VIT, 32),  # one whose class answers plainly
     "resnet50-arcface_inshop": ("ResNet", CONV, 256),  # a retriever
     "cn-clip_vit-base-p16_zeroshot-cls_cifar100": ("VisionTransformer", VIT, 32),  # images and text
     "vit-base-p14_dinov2-pre_3rdparty": ("VisionTransformer", VIT, 32),  # an ImageClassifier without a head

@@ -41,3 +41,9 @@ def test_nested_fields_are_given_whole():
 @pytest.mark.parametrize(("depth", "factor"), [(None, 1), (99, 1)])
 def test_nothing_asked_changes_nothing(depth, factor):
     assert cut({"num_layers": 12, "hidden_size": 64}, depth, factor) == {}
+
+
+def test_a_map_from_layers_is_left_alone():
+    assert cut({"arch": {"depths": [4, 6], "group_layer_map": {2: 2, 4: 2}}}, 2, 4) == {
+        "arch": {"depths": [2, 2], "group_layer_map": {2: 2, 4: 2}}
+    }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 from running import assert_learned_alike, image_folder, run, run_together, same, text_table, weights, write_config
@@ -67,7 +68,7 @@ def test_a_process_holds_its_half_of_the_blocks_and_one_whole_block(tmp_path, pi
     assert max(memory["weights_peak_by_process"]) < (1 / 2 + 1 / 12 + 0.05) * memory["weights"]
 
 
-def test_sharded_processes_resume_to_the_same_end(tmp_path, pictures):
+def test_sharded_processes_are_resumed_to_the_same_end_sharded_or_not(tmp_path, pictures):
     log, whole, parts = tmp_path / "log", tmp_path / "whole", tmp_path / "parts"
     path = config(tmp_path / "c", pictures, "hf-vit", 4, parallel={"shard": True})
     assert run_together([path, "--work-dir", whole, *LAUNCHER], log) == [0, 0], log.read_text()
@@ -76,8 +77,12 @@ def test_sharded_processes_resume_to_the_same_end(tmp_path, pictures):
     hooked = config(tmp_path / "hooked", pictures, "hf-vit", 4, parallel={"shard": True}, **hooks, **imports)
     run_together([hooked, "--work-dir", parts, *LAUNCHER], log)
     assert not (parts / f"iter_{STEPS}.pth").exists()
+    plain, unsharded = tmp_path / "plain", config(tmp_path / "p", pictures, "hf-vit", 4)
+    shutil.copytree(parts, plain)
     assert run_together([path, "--work-dir", parts, "--resume", *LAUNCHER], log) == [0, 0], log.read_text()
     assert same(weights(whole, STEPS), weights(parts, STEPS))
+    assert run_together([unsharded, "--work-dir", plain, "--resume", *LAUNCHER], log) == [0, 0], log.read_text()
+    assert same(weights(whole, STEPS), weights(plain, STEPS))
 
 
 @pytest.mark.parametrize(
