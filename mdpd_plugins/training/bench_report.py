@@ -22,7 +22,7 @@ def cells(found: Mapping[str, Any]) -> list[tuple[str, ...]]:
     """One row of text a method, under HEADER; "-" where the method compared against was not run."""
     rows = {r["method"]: r for r in found["results"]}
     full, lora = (rows.get(m, {}).get("training_state_bytes") for m in ("full", "lora"))
-    table = []
+    table: list[tuple[str, ...]] = []
     for r in rows.values():
         state, s = r["training_state_bytes"], r["step_seconds"]
         table.append(
