@@ -118,6 +118,23 @@ def scaling_section(file: Path, found: dict[str, Any]) -> str:
     )
 
 
+def plan_section(file: Path, found: dict[str, Any]) -> str:
+    """Table of one `mdpd bench --plan`."""
+    rows = found["plans"]
+    states = {r["method"]: r["training_state_bytes"] for r in rows}
+    bases = [b for b in ("full", "lora", "lora_checkpointed") if b in states]
+    table = [
+        [r["method"], f"{r['trainable_parameters']:,}", f"{states[r['method']] / 2**20:.1f}"]
+        + [f"{states[r['method']] / states[base]:.3f}" for base in bases]
+        for r in rows
+    ]
+    header = ["method", "trainable", "training state (MiB)", *(f"of {base}" for base in bases)]
+    title = f"### Planned: `{found['config']}`, batch {rows[0]['batch_size']}"
+    options = " ".join(f"{k}={v}" for k, v in found["options"].items())
+    command = f"mdpd bench {found['config']} --plan --cfg-options {options} --json docs/data/{file.name}"
+    return "\n".join([title, "", f"`{command}`", "", markdown(header, table)])
+
+
 def cached_section(files: list[Path]) -> str:
     """Table of the seconds of each epoch with cached features."""
     found = [json.loads(f.read_text()) for f in files]
@@ -135,6 +152,7 @@ def main() -> int:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("page", type=Path)
     p.add_argument("--bench", nargs="*", type=Path, default=[])
+    p.add_argument("--plan", nargs="*", type=Path, default=[], help="of mdpd bench --plan")
     p.add_argument("--scaling", nargs="*", type=Path, default=[])
     p.add_argument("--cached", nargs="*", type=Path, default=[], help="of tools/cached_epochs.py")
     p.add_argument("--accuracy", nargs="*", default=[], metavar="BENCH.json=RUNS.jsonl")
@@ -146,6 +164,7 @@ def main() -> int:
     runs = {Path(a): Path(b) for a, b in (pair.split("=", 1) for pair in args.accuracy)}
     plots = args.page.parent / "plots"
     sections = [bench_section(f, json.loads(f.read_text()), runs.get(f), plots) for f in args.bench]
+    sections += [plan_section(f, json.loads(f.read_text())) for f in args.plan]
     sections += [scaling_section(f, json.loads(f.read_text())) for f in args.scaling]
     sections += [cached_section(args.cached)] if args.cached else []
     before, after = text.split(START)[0], text.split(END)[1]
