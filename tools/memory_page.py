@@ -44,7 +44,8 @@ def bench_section(file: Path, found: dict[str, Any], runs: Path | None, plots: P
         header.append("accuracy (mean ± deviation, seeds)")
         for row in rows:
             a = known.get(row[0])
-            row.append(f"{a[0]:.3f} ± {a[1]:.3f}, {a[2]}" if a else "-")
+            spread = f" ± {a[1]:.3f}" if a and a[2] > 1 else ""
+            row.append(f"{a[0]:.3f}{spread}, {a[2]}" if a else "-")
     plots.mkdir(exist_ok=True)
     picture = plots / f"{file.stem}.svg"
     plot(found, picture, {m: a[0] for m, a in known.items()})
@@ -53,7 +54,7 @@ def bench_section(file: Path, found: dict[str, Any], runs: Path | None, plots: P
     lines = [
         f"### `{environment['config']}`, batch {batch}",
         "",
-        f"`mdpd bench {environment['config']} --rounds {environment['rounds']}"
+        f"`mdpd bench {environment['config']} --methods {' '.join(r['method'] for r in found['results'])} --rounds {environment['rounds']}"
         f"{' --cfg-options ' + options if options else ''} --json docs/data/{file.name}`",
         f"({environment['device']}, torch {environment['torch']})",
         "",
