@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterable
@@ -163,7 +164,8 @@ def _special_shares(catalogue: Catalogue) -> list[str]:
 
 
 def _short(text: str, limit: int = 300) -> str:
-    text = " ".join(text.split()).replace("|", "\\|")
+    # Where a library lies on this machine is nobody's business.
+    text = " ".join(re.sub(r"[^'\s]*/site-packages/", "", text).split()).replace("|", "\\|")
     return text if len(text) <= limit else text[:limit] + " ..."
 
 

@@ -68,6 +68,7 @@ def plot(found: Mapping[str, Any], path: Path, accuracy: Mapping[str, float] | N
         path: where to; its suffix says the format (svg, png, pdf).
         accuracy: method -> share of right answers.
     """
+    from matplotlib import rc_context
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -82,8 +83,9 @@ def plot(found: Mapping[str, Any], path: Path, accuracy: Mapping[str, float] | N
         known = {m: memory[m] for m in memory if m in accuracy}
         _panel(panels[1], known, {m: accuracy[m] for m in known}, "accuracy of what is deployed", best=max)
     temporary = path.with_name(f".{path.stem}.part{path.suffix}")
-    # Without the date, the same figures give the same file.
-    figure.savefig(temporary, metadata={"Date": None} if path.suffix == ".svg" else None)
+    # Without the date, and with names that are not drawn at random, the same figures give the same file.
+    with rc_context({"svg.hashsalt": "mdpd"}):
+        figure.savefig(temporary, metadata={"Date": None} if path.suffix == ".svg" else None)
     temporary.replace(path)
 
 
