@@ -60,8 +60,8 @@ def read_entry(name: str) -> Entry:
     if not found:
         raise CapabilityError(
             f"mmpretrain/{name} is a {model.type} without an image backbone of its own: a part of its language model "
-            f"reads the image, and no classifier can be made of that alone. `mdpd list-backbones --zoo mmpretrain` "
-            f"says which entries are classifiers"
+            f"reads the image, and no classifier can be made of that alone. `mdpd list-backbones --zoo mmpretrain "
+            f"--modality image` lists the entries that can be one"
         )
     # A retriever lists its encoder and the pooling after it.
     encoder = found[0][0] if isinstance(found[0], list) else found[0]

@@ -62,7 +62,10 @@ class _Process:
             self.process.wait()
             self.errors.seek(0)
             raise MDPDError(f"benchmark of {self.method} failed at {do!r}:\n{self.errors.read()[-2000:]}")
-        return json.loads(answer)
+        found = json.loads(answer)
+        if "error" in found:
+            raise MDPDError(found["error"])
+        return found
 
     def close(self) -> None:
         assert self.process.stdin is not None

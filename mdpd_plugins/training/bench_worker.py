@@ -20,6 +20,7 @@ import torch
 from mdpd_plugins.adapters import build_backbone
 from mdpd_plugins.engine import fade
 from mdpd_plugins.engine.fading import timed
+from mdpd_plugins.registry.errors import MDPDError
 from mdpd_plugins.training.config import load_config
 from mdpd_plugins.training.experiment import Experiment, build_experiment
 from mdpd_plugins.training.memory import measure_step
@@ -114,7 +115,10 @@ def main() -> None:
     answers, sys.stdout = sys.stdout, sys.stderr
     for line in sys.stdin:
         request = json.loads(line)
-        answer = getattr(worker, request.pop("do"))(**request)
+        try:
+            answer = getattr(worker, request.pop("do"))(**request)
+        except MDPDError as error:
+            answer = {"error": str(error)}  # the user's to mend, so without a traceback
         _give_back()
         print(json.dumps(answer), file=answers, flush=True)
 

@@ -21,8 +21,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from mdpd_plugins.zoos import installed
-from mdpd_plugins.zoos.cache import cached
+from mdpd_plugins.zoos.huggingface_tables import TABLE, read_off, read_tables
 
 CACHE_FORMAT = 4
 READS = {"pixel_values": "image", "input_ids": "text"}
@@ -46,24 +45,13 @@ def encoder_types() -> dict[str, str]:
 
     The sources are searched once for each version and place of transformers, then the cache answers.
     """
-    folder = installed.package_folder("transformers")
-    table = folder / "models" / "auto" / "modeling_auto.py" if folder else None
-    if folder is None or table is None or not table.is_file():
-        return {}
-    key = {
-        "format": CACHE_FORMAT,
-        "version": installed.version("transformers"),
-        "table": str(table),
-        "changed": table.stat().st_mtime_ns,
-    }
-    found: dict[str, str] = cached("transformers-encoders", key, lambda: read_encoder_types(folder), _valid)
-    return found
+    return read_off("transformers-encoders", CACHE_FORMAT, read_encoder_types, _valid)
 
 
 def read_encoder_types(folder: Path) -> dict[str, str]:
     """Apply the rule above to the transformers package in `folder`."""
     auto = folder / "models" / "auto"
-    tables = read_tables(auto / "modeling_auto.py")
+    tables = read_tables(folder / TABLE)
     classified = {t for name, rows in tables.items() if _CLASSIFIERS.fullmatch(name) for t in rows}
     candidates = {t: c for t, c in tables.get("MODEL_MAPPING_NAMES", {}).items() if t not in classified}
     configs = _configurations(auto)
@@ -77,20 +65,6 @@ def read_encoder_types(folder: Path) -> dict[str, str]:
             if reads := _reads(sources[name], name, outputs):
                 found[model_type] = reads
     return dict(sorted(found.items()))
-
-
-def read_tables(file: Path) -> dict[str, dict[str, str]]:
-    """Name -> its rows (model type -> class), of every table in `modeling_auto.py`; the first of several classes."""
-    found: dict[str, dict[str, str]] = {}
-    for node in ast.parse(file.read_text(encoding="utf-8")).body:
-        if not isinstance(node, ast.Assign) or not isinstance(node.targets[0], ast.Name):
-            continue
-        if isinstance(node.value, ast.Call) and node.value.args:
-            for row in getattr(node.value.args[0], "elts", []):
-                values = [n.value for n in ast.walk(row) if isinstance(n, ast.Constant) and isinstance(n.value, str)]
-                if len(values) > 1:
-                    found.setdefault(node.targets[0].id, {}).setdefault(values[0], values[1])
-    return found
 
 
 class _Classes:
@@ -171,4 +145,4 @@ def _valid(value: Any) -> bool:
     return isinstance(value, dict) and bool(value) and set(value.values()) <= set(READS.values())
 
 
-__all__ = ["encoder_types", "read_encoder_types", "read_tables"]
+__all__ = ["encoder_types", "read_encoder_types"]

@@ -9,9 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mdpd_plugins.zoos import installed
-from mdpd_plugins.zoos.cache import cached
-from mdpd_plugins.zoos.huggingface_encoders import encoder_types, read_tables
+from mdpd_plugins.zoos.huggingface_encoders import encoder_types
+from mdpd_plugins.zoos.huggingface_tables import TABLE, read_off, read_tables
 
 IMAGE, TEXT = "AutoModelForImageClassification", "AutoModelForSequenceClassification"
 ENCODER = "AutoModel"
@@ -72,18 +71,7 @@ def model_types() -> dict[str, list[str]]:
 
     Empty without transformers. Its table is parsed and not imported, and kept in the cache for this version.
     """
-    folder = installed.package_folder("transformers")
-    table = folder / "models" / "auto" / "modeling_auto.py" if folder else None
-    if table is None or not table.is_file():
-        return {}
-    key = {
-        "format": CACHE_FORMAT,
-        "version": installed.version("transformers"),
-        "table": str(table),
-        "changed": table.stat().st_mtime_ns,
-    }
-    found: dict[str, list[str]] = cached("transformers-models", key, lambda: read_model_types(table), _valid)
-    return found
+    return read_off("transformers-models", CACHE_FORMAT, lambda folder: read_model_types(folder / TABLE), _valid)
 
 
 def read_model_types(table: Path) -> dict[str, list[str]]:

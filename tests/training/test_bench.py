@@ -42,6 +42,13 @@ def test_rounds_must_be_positive(tmp_path, capsys, rounds):
     assert "at least one" in capsys.readouterr().err
 
 
+def test_what_a_process_refuses_is_said_in_one_line(tmp_path, capsys):
+    config = write_config(tmp_path, distill={"sub_batch": 0})
+    assert main(["bench", str(config), "--methods", "mdpd"]) == 2
+    error = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error:")]
+    assert len(error) == 1 and "distill.sub_batch=0" in error[0]
+
+
 def test_a_missing_folder_is_said_before_the_work(tmp_path, capsys):
     assert main(["bench", str(tmp_path / "c.py"), "--json", str(tmp_path / "none" / "out.json")]) == 2
     assert "does not exist" in capsys.readouterr().err
