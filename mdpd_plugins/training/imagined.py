@@ -25,8 +25,8 @@ SHAPED: dict[Any, Any] = {
     aten.new_full: lambda like, size, value, **kw: torch.full(size, value, **kw),
 }
 # What an operation says of numbers that are not there: nothing is out of the ordinary. All are finite, none is
-# out of range, and whatever is picked by a condition is picked whole.
-ANSWERS = {aten.all: True, aten.any: False, aten.allclose: True, aten.equal: True}
+# out of range, whatever is picked by a condition is picked whole, and no two tensors happen to be equal.
+ANSWERS = {aten.all: True, aten.any: False, aten.allclose: True, aten.equal: False}
 
 
 class Imagination(FakeTensorMode):
