@@ -142,14 +142,20 @@ def infer_layout(tokens: int, image_size: tuple[int, int] | None) -> Layout:
     return Layout(0, None)
 
 
-def fit_mask(valid: torch.Tensor | None, tokens: int) -> torch.Tensor | None:
+def fit_mask(valid: torch.Tensor | None, tokens: int, layout: Layout | None = None) -> torch.Tensor | None:
     """The mask of a text at a layer that has another number of tokens than the text: (B, T) bool -> (B, tokens).
 
     Fewer: a token pooled from several is real if one of them is. More: what the model put behind the text itself
-    (Longformer fills its last window, CoCa appends a class token) is no token of the text, like prefix tokens.
+    (Longformer fills its last window, CoCa appends a class token) is no token of the text, like prefix tokens. Unless
+    the layout says that each token has several states side by side (DeepSeek-V4's streams): they are real as it is.
+
+    Args:
+        layout: of the layer, where it is known.
     """
     if valid is None or valid.shape[1] == tokens:
         return valid
+    if layout is not None and layout.grid is not None and layout.grid[0] == valid.shape[1]:
+        return valid.repeat_interleave(layout.grid[1], dim=1)
     if valid.shape[1] > tokens:
         return F.adaptive_max_pool1d(valid.unsqueeze(1).float(), tokens).squeeze(1).bool()
     return F.pad(valid, (0, tokens - valid.shape[1]))

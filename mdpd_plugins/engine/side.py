@@ -132,7 +132,7 @@ class SideNetwork(nn.Module):
         for i, (down, block) in enumerate(zip(self.downs, self.blocks, strict=True)):
             layout = layouts[i + 1]
             s = _resample(s, before, layout, hidden[i].shape[1])
-            rung = partial(_rung, block, down, mu[i], layout, fit_mask(valid, hidden[i].shape[1]))
+            rung = partial(_rung, block, down, mu[i], layout, fit_mask(valid, hidden[i].shape[1], layout))
             if self.recompute and torch.is_grad_enabled():
                 # No random state to replay: the side network draws nothing.
                 s = checkpoint(rung, s, hidden[i], use_reentrant=False, preserve_rng_state=False)
@@ -169,7 +169,7 @@ def token_mask(x: torch.Tensor, layout: Layout, valid: torch.Tensor | None) -> t
     Args:
         valid: the mask of the text x comes from, which may have another number of tokens (see `fit_mask`).
     """
-    fitted = fit_mask(valid, x.shape[1])
+    fitted = fit_mask(valid, x.shape[1], layout)
     mask = x.new_ones(x.shape[:2], dtype=torch.bool) if fitted is None else fitted.clone()
     mask[:, : layout.prefix] = False
     return mask

@@ -5,7 +5,7 @@ import small_zoo
 import torch
 
 from mdpd_plugins.adapters import Adapter, build_backbone
-from mdpd_plugins.adapters.layout import arrangement, fit_mask, from_tokens, to_tokens, with_first_tensor
+from mdpd_plugins.adapters.layout import Layout, arrangement, fit_mask, from_tokens, to_tokens, with_first_tensor
 from mdpd_plugins.registry import CapabilityError
 
 CANINE = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
@@ -76,3 +76,9 @@ def test_a_hidden_state_in_a_mapping_is_replaced_in_a_copy():
     assert before["feature_map"].tolist() == [0, 0]
     with pytest.raises(CapabilityError, match="str"):
         with_first_tensor("nothing", torch.zeros(2))
+
+
+def test_several_states_of_a_token_are_real_as_it_is():
+    valid = torch.tensor([[True, True, False]])
+    streams = fit_mask(valid, 6, Layout(0, (3, 2)))
+    assert streams is not None and streams.tolist() == [[True, True, True, True, False, False]]
