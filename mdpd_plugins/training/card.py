@@ -47,7 +47,7 @@ network of {side} parameters was trained beside it and thrown away.
 - Weights it started from: {summary["weights"]}
 - Settings: seed {summary["seed"]}; everything else is in `config.py` of the work directory.
 
-| metric (validation) | value |
+| metric ({summary["eval_split"]} split) | value |
 | --- | --- |
 {metrics}
 {f"{chr(10)}{summary['usage']}{chr(10)}" if summary["usage"] else ""}"""

@@ -23,6 +23,7 @@ DEFAULTS: dict[str, Any] = {
         "input_size": None,  # pixels; None: the backbone's own
         "max_length": 128,  # tokens
         "augment": "auto",  # none, crop, crop+flip, or what the data says is safe
+        "eval_split": "val",  # which split is evaluated on: val while tuning, test for final numbers
     },
     "data_root": None,  # an image folder instead of data.source
     "distill": {},
@@ -78,6 +79,8 @@ COUNTS = (
     *("batch_size", "eval_batch_size", "input_size", "max_length", "accumulate", "max_epochs", "max_steps"),
     *("val_every", "checkpoint_every", "log_every"),
 )
+# Words of which a value must be one.
+CHOICES = {"eval_split": ("val", "test")}
 
 
 def load_config(path: str | Path, options: Mapping[str, Any] | None = None) -> Config:
@@ -135,6 +138,8 @@ def _check_value(path: str, key: str, default: Any, value: Any) -> None:
     if type(value) not in kinds and not (value is None and default is None):
         names = " or ".join(kind.__name__ for kind in kinds)
         raise ConfigError(f"config key {path}={value!r}: {names} is meant, and the default is {default!r}")
+    if key in CHOICES and value not in CHOICES[key]:
+        raise ConfigError(f"config key {path}={value!r} does not exist: {closest(value, CHOICES[key])}")
     # Adam divides a rate by 0.1 in its first step, and float32 ends at 3e38.
     if isinstance(value, float) and not abs(value) < 1e37:
         raise ConfigError(f"config key {path}={value!r}: it must be finite, and below 1e37")

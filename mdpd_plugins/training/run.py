@@ -198,6 +198,7 @@ def finish(
         "zoo": zoo,
         "method": config.distill.get("method", "mdpd"),
         "metrics": metrics,
+        "eval_split": config.data.eval_split,
         "parameters": parameters,
         "memory": memory,
         "fading": report.as_dict(),
@@ -239,7 +240,7 @@ def export_work_dir(work_dir: str | Path, out: str | Path) -> Path:
 
 
 def evaluate(experiment: Experiment) -> dict[str, float]:
-    """Metrics of both paths on the validation split."""
+    """Metrics of both paths on the split that `data.eval_split` names."""
     results: list[dict] = []
     for data in experiment.val_loader:
         data = experiment.distiller.data_preprocessor(data)

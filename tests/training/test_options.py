@@ -10,6 +10,7 @@ import torch
 from running import image_folder, run, trained, weights, write_config
 
 from mdpd_plugins.training import load_config, main
+from mdpd_plugins.training.experiment import build_experiment
 
 ONE_OF_EACH = ("hf-vit", "mm-vit", "oc-image")
 
@@ -147,3 +148,17 @@ def test_resuming_follows_a_changed_learning_rate_and_length(tmp_path, capsys):
     assert group["initial_lr"] == 1e-4 and group["lr"] == pytest.approx(1e-4 * 0.14644661)
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert summary["steps"] == 8
+
+
+def test_the_split_that_is_evaluated_on_can_be_chosen(tmp_path):
+    source = {"type": "packaged", "name": "digits", "train_size": 24, "val_size": 16, "test_size": 12}
+    config = write_config(tmp_path, data={"source": source}, train={"max_steps": 2})
+    shown = {}
+    for split in ("val", "test"):
+        experiment = build_experiment(load_config(config, {"data.eval_split": split}))
+        shown[split] = [image.tobytes() for image, _ in experiment.val_loader.dataset]
+    assert {k: len(v) for k, v in shown.items()} == {"val": 16, "test": 12}
+    assert not set(shown["val"]) & set(shown["test"])
+    summary = trained(config, tmp_path / "run", **{"data.eval_split": "test"})
+    assert summary["eval_split"] == "test"
+    assert "metric (test split)" in (tmp_path / "run" / "export" / "README.md").read_text()

@@ -54,6 +54,8 @@ def refused(tmp_path, capsys):
         ({"train": 5}, "config key train is a section, but 5 was given"),
         ({"train": {"max_steps": "ten"}}, "config key train.max_steps='ten': int is meant"),
         ({"train": {"amp": "yes"}}, "config key train.amp='yes': bool is meant"),
+        ({"data": {"eval_split": "tset"}}, "config key data.eval_split='tset' does not exist: did you mean 'test'?"),
+        ({"data": {"eval_split": "train"}}, "config key data.eval_split='train' does not exist"),
         ({"data": {"batch_size": 0}}, "config key data.batch_size=0: it must be positive"),
         ({"train": {"val_every": -1}}, "config key train.val_every=-1: it must be positive"),
         ({"optim": {"accumulate": 0}}, "config key optim.accumulate=0: it must be positive"),
