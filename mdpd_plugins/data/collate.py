@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, get_args
 
 import numpy as np
 import torch
 from PIL import Image
 
+from mdpd_plugins.data.source import Modality
 from mdpd_plugins.registry import ConfigError, closest
 
 Sample: TypeAlias = tuple[Any, torch.Tensor]
@@ -34,13 +35,13 @@ def make_collate(preprocessing: Mapping[str, Any], modality: str) -> Callable[[S
             default: resize to `size` whatever the shape) or "crop" (keep the shape, cut the middle out). For
                 text
             `tokenizer` (a list of texts or of text pairs, max_length -> tensors padded to the longest of the
-            batch) and `max_length`.
-        modality: "image" or "text".
+            batch) and `max_length`. For "image-text" `image` and `text`, each a mapping as above.
+        modality: "image", "text" or "image-text".
 
     Returns:
         A function from samples to `{"inputs": {...}, "labels": tensor}`. Inputs of images: `image`, float32
         (B, 3, H, W), normalised. Of text: what the tokenizer returns, `input_ids` and `attention_mask` (B, T)
-        among it. Labels: int64 (B,), float32 (B, C) or float32 (B,).
+        among it. Of "image-text": both together. Labels: int64 (B,), float32 (B, C) or float32 (B,).
 
     Raises:
         ConfigError: an unknown modality, or a preprocessing key that is missing, unknown or out of range.
@@ -51,7 +52,11 @@ def make_collate(preprocessing: Mapping[str, Any], modality: str) -> Callable[[S
     if modality == "text":
         _check_keys(preprocessing, _TEXT_KEYS, required=_TEXT_KEYS, modality=modality)
         return TextCollate(**preprocessing)
-    raise ConfigError(f"modality {modality!r} does not exist: {closest(str(modality), ('image', 'text'))}")
+    if modality == "image-text":
+        parts = ("image", "text")
+        _check_keys(preprocessing, parts, required=parts, modality=modality)
+        return ImageTextCollate(*(make_collate(preprocessing[part], part) for part in parts))
+    raise ConfigError(f"modality {modality!r} does not exist: {closest(str(modality), get_args(Modality))}")
 
 
 class ImageCollate:
@@ -111,6 +116,19 @@ class TextCollate:
     def __call__(self, samples: Sequence[Sample]) -> Batch:
         tokens = self.tokenizer([text for text, _ in samples], self.max_length)
         return {"inputs": dict(tokens), "labels": _labels(samples)}
+
+
+class ImageTextCollate:
+    """Pictures and texts of a batch, each through its own collate function; see `make_collate`."""
+
+    def __init__(self, image: Callable[..., Batch], text: Callable[..., Batch]) -> None:
+        self.parts = (image, text)
+
+    def __call__(self, samples: Sequence[Sample]) -> Batch:
+        inputs: dict[str, Any] = {}
+        for place, collate in enumerate(self.parts):
+            inputs |= collate([(both[place], label) for both, label in samples])["inputs"]
+        return {"inputs": inputs, "labels": _labels(samples)}
 
 
 def _labels(samples: Sequence[Sample]) -> torch.Tensor:

@@ -1,33 +1,50 @@
-"""From columns of texts or images and labels to sources; what tables and HuggingFace data sets share."""
+"""From columns of texts, images and labels to sources; what tables and HuggingFace data sets share."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from mdpd_plugins.data.images import check_images, read_image
-from mdpd_plugins.data.labels import Where, check_label_kind, encode_pools
-from mdpd_plugins.data.source import Source, as_is
+from mdpd_plugins.data.images import check_images, read_image, read_image_text
+from mdpd_plugins.data.labels import Where, check_label_kind, encode_pools, number_items
+from mdpd_plugins.data.source import LabelKind, Source, as_is
 from mdpd_plugins.registry import ConfigError, DataError, closest
 
 
 @dataclass(frozen=True)
 class Columns:
-    """Names of the columns: labels, and either texts (with an optional second text) or images."""
+    """Names of the columns, and what the labels are.
 
-    label: str
+    Texts (with an optional second text), images, or both: then each example is a picture with a text. Labels of
+    kind "pair" need no column: rows with the same picture are then about the same item. With one, rows with the
+    same value in it are.
+
+    Raises:
+        ConfigError: columns that do not go together, or no label column where one is needed.
+    """
+
+    label: str | None
     text: str | None = None
     text_pair: str | None = None
     image: str | None = None
+    kind: LabelKind = "single"
 
     def __post_init__(self) -> None:
-        if (self.text is None) == (self.image is None):
-            given = "both" if self.text is not None else "neither"
-            raise ConfigError(f"name either text_column or image_column in the data configuration, not {given}")
-        if self.text_pair is not None and self.text is None:
-            raise ConfigError("text_pair_column needs text_column, the first text of each pair")
+        check_label_kind(self.kind)
+        if self.text is None and self.image is None:
+            raise ConfigError("name text_column, image_column, or both in the data configuration")
+        if self.text_pair is not None and (self.text is None or self.image is not None):
+            raise ConfigError("text_pair_column needs text_column, the first text of each pair, and no image_column")
+        if self.kind == "pair" and (self.text is None or self.image is None):
+            raise ConfigError("label_kind='pair' is for pictures with texts: name both image_column and text_column")
+        if self.kind != "pair" and self.label is None:
+            raise ConfigError(
+                f"label_kind={self.kind!r} needs the key 'label_column'; add it to the data configuration"
+            )
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -39,7 +56,6 @@ def open_columns(
     pools: Mapping[str, Mapping[str, Sequence[Any]]],
     columns: Columns,
     *,
-    kind: str,
     classes: Iterable[str] | None,
     separator: str | None,
     where: Where,
@@ -52,27 +68,49 @@ def open_columns(
     Raises:
         ConfigError, DataError: as `encode_pools`, and for inputs that are empty or are no text or image.
     """
+    images: dict[str, Sequence[Any]] = {}
+    if columns.image is not None:
+        images = {p: _images(v[columns.image], image_roots.get(p), p, where) for p, v in pools.items()}
+        if verify:
+            check_images(dict.fromkeys(item for items in images.values() for item in items if isinstance(item, Path)))
+    same = columns.image is not None and columns.text is not None
+    pictures = number_items({pool: _identities(items) for pool, items in images.items()}) if same else {}
     labels, known = encode_pools(
-        {pool: values[columns.label] for pool, values in pools.items()},
-        kind=check_label_kind(kind),
+        {pool: pictures[pool] if columns.label is None else values[columns.label] for pool, values in pools.items()},
+        kind=columns.kind,
         classes=classes,
         where=where,
         separator=separator,
     )
     sources = {}
     for pool, values in pools.items():
-        options: dict[str, Any] = {"description": description, "label_kind": kind}
-        if columns.image is not None:
-            inputs = _images(values[columns.image], image_roots.get(pool), pool, where)
-            if verify:
-                check_images(item for item in inputs if isinstance(item, Path))
-            sources[pool] = Source(
-                inputs, labels[pool], known, "image", read=read_image, augment="crop+flip", **options
-            )
+        options: dict[str, Any] = {"description": description, "label_kind": columns.kind}
+        if columns.image is None:
+            options |= {"modality": "text", "read": as_is}
+            inputs: Sequence[Any] = _texts(values, columns, pool, where)
+        elif columns.text is None:
+            options |= {"modality": "image", "read": read_image, "augment": "crop+flip"}
+            inputs = images[pool]
         else:
-            texts = _texts(values, columns, pool, where)
-            sources[pool] = Source(texts, labels[pool], known, "text", read=as_is, **options)
+            groups = labels[pool] if columns.kind == "pair" else pictures[pool]
+            options |= {"modality": "image-text", "read": read_image_text, "groups": groups}
+            inputs = Zipped(images[pool], _texts(values, columns, pool, where))
+        sources[pool] = Source(inputs, labels[pool], known, **options)
     return sources
+
+
+class Zipped(Sequence[tuple[Any, str]]):
+    """Pairs (image, text) of two columns, of which the first may be read one item at a time."""
+
+    def __init__(self, images: Sequence[Any], texts: Sequence[str]) -> None:
+        self._images = images
+        self._texts = texts
+
+    def __len__(self) -> int:
+        return len(self._texts)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self._images[index], self._texts[index]
 
 
 def check_columns(wanted: Iterable[str], available: Iterable[str], what: str) -> None:
@@ -95,6 +133,17 @@ def _texts(values: Mapping[str, Sequence[Any]], columns: Columns, pool: str, whe
     if len(names) == 1:
         return list(values[names[0]])
     return list(zip(values[names[0]], values[names[1]], strict=True))
+
+
+def _identities(images: Sequence[Any]) -> list[Any]:
+    """What tells one picture from another: its path, or a digest of its bytes where a library stores those."""
+    return [
+        sha256(item["bytes"]).digest()
+        if isinstance(item, dict) and item.get("bytes") is not None
+        # Two spellings of one path are one picture.
+        else os.path.normpath(item["path"] if isinstance(item, dict) else item)
+        for item in images
+    ]
 
 
 def _images(values: Sequence[Any], root: Path | None, pool: str, where: Where) -> Sequence[Any]:

@@ -20,8 +20,9 @@ class LabelledDataset(Dataset[tuple[Any, torch.Tensor]]):
     by (seed, epoch, example). So a sample does not depend on worker processes or on the state of any global
     generator, and a resumed run sees what an uninterrupted one sees. Plain indices are those of epoch 0.
 
-    `dataset[v]` is `(input, label)`: the input a `PIL.Image`, `str` or `(str, str)`; the label an int64
-    scalar ("single"), float32 (C,) of zeros and ones ("multi"), or a float32 scalar ("float").
+    `dataset[v]` is `(input, label)`: the input a `PIL.Image`, `str`, `(str, str)` or `(PIL.Image, str)`; the
+    label an int64 scalar ("single", "pair"), float32 (C,) of zeros and ones ("multi"), or a float32 scalar
+    ("float").
 
     Args:
         source: the examples.
@@ -64,7 +65,7 @@ class LabelledDataset(Dataset[tuple[Any, torch.Tensor]]):
         return item, self._label(label)
 
     def _label(self, label: Label) -> torch.Tensor:
-        if self.source.label_kind == "single":
+        if self.source.label_kind in ("single", "pair"):
             return torch.tensor(label, dtype=torch.int64)
         if self.source.label_kind == "float":
             return torch.tensor(label, dtype=torch.float32)

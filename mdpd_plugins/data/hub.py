@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mdpd_plugins.data.columns import Columns, check_columns, open_columns
+from mdpd_plugins.data.labels import check_label_kind
 from mdpd_plugins.data.source import Source
 from mdpd_plugins.registry import ConfigError, DataError, MissingDependencyError, closest
 
@@ -24,7 +25,7 @@ _FORMATS = {
 def open_huggingface(
     *,
     path: str,
-    label_column: str = "label",
+    label_column: str | None = None,
     text_column: str | None = None,
     text_pair_column: str | None = None,
     image_column: str | None = None,
@@ -41,12 +42,13 @@ def open_huggingface(
     Args:
         path: a name on the hub; or a local folder (written by `save_to_disk`, or one that `load_dataset`
             reads) or a local csv, tsv, json, jsonl, parquet or arrow file.
-        label_column, text_column, text_pair_column, image_column: as in a table. Class names come from the
-            column's `ClassLabel` where there is one.
+        label_column, text_column, text_pair_column, image_column: as in a table; the label column is "label"
+            by default (none for `label_kind="pair"`). Class names come from the column's `ClassLabel` where there
+            is one. Pictures with texts are read once when the data is opened, to tell which are the same.
         name: the configuration of a hub data set that has several ("sst2" of "glue").
         revision: the version on the hub (a tag or commit; name one to make a run repeatable).
         splits: "train", "val", "test" -> the data set's own names; by default train, validation, test.
-        label_kind: "single", "multi" or "float".
+        label_kind: "single", "multi", "float" or "pair", as in a table.
         label_separator: what separates several labels in one string (`label_kind="multi"`).
         classes: class names in index order, where the column does not know them.
         description: what the data is, its licence and origin; by default the data set's own words.
@@ -60,7 +62,10 @@ def open_huggingface(
         ConfigError: as for a table.
     """
     datasets = _import_datasets()
-    columns = Columns(label_column, text_column, text_pair_column, image_column)
+    kind = check_label_kind(label_kind)
+    if label_column is None and kind != "pair":
+        label_column = "label"
+    columns = Columns(label_column, text_column, text_pair_column, image_column, kind)
     if name is not None and Path(path).expanduser().exists():
         raise ConfigError(f"name={name!r} chooses a configuration on the hub, but {path} is local; leave it out")
     found = _load(datasets, path, name, revision)
@@ -76,11 +81,12 @@ def open_huggingface(
                 values[pool][column] = _label_names(datasets, part.features[column], part[column][:])
             else:
                 values[pool][column] = part[column][:]
-    known = classes if classes is not None else _class_names(datasets, parts["train"].features[columns.label])
+    known = classes
+    if known is None and columns.label is not None:
+        known = _class_names(datasets, parts["train"].features[columns.label])
     return open_columns(
         values,
         columns,
-        kind=label_kind,
         classes=known,
         separator=label_separator,
         where=lambda pool, i: f"data set {path}, split {pool}, row {i}",

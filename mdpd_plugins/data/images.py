@@ -42,6 +42,11 @@ def read_image(raw: Any) -> Image.Image:
     raise DataError(f"an image must be a path, a PIL image, an array or bytes, not {type(raw).__name__}")
 
 
+def read_image_text(raw: tuple[Any, str]) -> tuple[Image.Image, str]:
+    """Read the picture of a pair (picture, text), as `read_image` does."""
+    return read_image(raw[0]), raw[1]
+
+
 def check_images(paths: Iterable[Path]) -> None:
     """Read the header of every image, so that a file that is no image stops a run before it starts.
 

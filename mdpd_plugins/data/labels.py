@@ -36,14 +36,14 @@ def encode_pools(
 
     Args:
         raw: pool name -> raw labels; "train" is among them.
-        kind: "single" (a name or an index), "multi" (a list of them, or a string cut at `separator`),
-            "float".
+        kind: "single" (a name or an index), "multi" (a list of them, or a string cut at `separator`), "float",
+            or "pair" (whatever identifies an item: equal values get the same number, over all pools).
         classes: class names in index order, or None to find them.
         where: names an example in error messages.
         separator: what stands between the labels of one multi-label string.
 
     Returns:
-        The encoded labels per pool and the class names (empty for "float").
+        The encoded labels per pool and the class names (empty for "float" and "pair").
 
     Raises:
         ConfigError: `classes` holds one name twice, or fewer than two classes come out.
@@ -52,6 +52,8 @@ def encode_pools(
     if kind == "float":
         found = {pool: [_number(v, where(pool, i)) for i, v in enumerate(vs)] for pool, vs in raw.items()}
         return cast("dict[str, list[Label]]", found), ()
+    if kind == "pair":
+        return cast("dict[str, list[Label]]", number_items(raw)), ()
     names = {
         pool: [_names(value, kind, separator, where(pool, i)) for i, value in enumerate(values)]
         for pool, values in raw.items()
@@ -68,6 +70,12 @@ def encode_pools(
             found_ids = [_class_index(name, index, by_index, where(pool, i)) for name in row]
             encoded[pool].append(found_ids[0] if kind == "single" else sorted(set(found_ids)))
     return encoded, known
+
+
+def number_items(raw: Mapping[str, Sequence[Any]]) -> dict[str, list[int]]:
+    """Pool name -> numbers: equal values have the same number over all pools, in order of first appearance."""
+    numbers: dict[Any, int] = {}
+    return {pool: [numbers.setdefault(value, len(numbers)) for value in values] for pool, values in raw.items()}
 
 
 def _known_classes(rows: Sequence[Sequence[str]], classes: Iterable[str] | None) -> tuple[str, ...]:

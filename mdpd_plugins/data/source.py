@@ -12,7 +12,8 @@ from typing import Any, Literal, Protocol, TypeAlias, overload
 
 from mdpd_plugins.registry import DataError
 
-LabelKind: TypeAlias = Literal["single", "multi", "float"]
+LabelKind: TypeAlias = Literal["single", "multi", "float", "pair"]
+Modality: TypeAlias = Literal["image", "text", "image-text"]
 Label: TypeAlias = int | list[int] | float
 Example: TypeAlias = tuple[Any, Label]
 
@@ -34,34 +35,44 @@ def as_is(value: Any) -> Any:
 class Source(Sequence[Example]):
     """Labelled examples, read one at a time.
 
-    `source[i]` is `(input, label)`. The input is a `PIL.Image` in RGB, a `str`, or a `(str, str)` pair. The
-    label is a class index (`label_kind="single"`), a list of class indices (`"multi"`), or a float
-    (`"float"`, regression; `classes` is then empty).
+    `source[i]` is `(input, label)`. The input is a `PIL.Image` in RGB, a `str`, a `(str, str)` pair, or a
+    `(PIL.Image, str)` pair (modality "image-text"). The label is a class index (`label_kind="single"`), a list
+    of class indices (`"multi"`), a float (`"float"`, regression), or the number of an item (`"pair"`,
+    retrieval: a picture and a text belong together if their numbers are equal). `classes` is empty for the
+    last two.
 
     Attributes:
         inputs: raw inputs, indexable; may be lazy (paths, columns of a table on disk).
         labels: one label per input, all in memory.
         classes: class names in index order.
-        modality: "image" or "text".
+        modality: "image", "text" or "image-text".
         description: what the data is, its licence and where it came from; goes into the model card.
-        label_kind: "single", "multi" or "float".
+        label_kind: "single", "multi", "float" or "pair".
         read: turns a raw input into the input of an example. A module-level function, so that a source can be
             sent to loader processes.
         augment: the augmentation that is safe here when nobody asked for one (see `transforms.AUGMENTS`).
+        groups: one number per input, or None. Inputs of one group stay together when splits are cut: no
+            picture has one of its questions in training and another in validation.
+        metric: the metric by which this data is usually judged, where it is not its label kind's main one
+            (Matthews correlation for CoLA).
     """
 
     inputs: Indexable
     labels: Sequence[Label]
     classes: tuple[str, ...]
-    modality: Literal["image", "text"]
+    modality: Modality
     description: str
     label_kind: LabelKind = "single"
     read: Callable[[Any], Any] = as_is
     augment: str = "none"
+    groups: Sequence[int] | None = None
+    metric: str | None = None
 
     def __post_init__(self) -> None:
         if len(self.inputs) != len(self.labels):
             raise DataError(f"{len(self.inputs)} inputs but {len(self.labels)} labels in: {self.description}")
+        if self.groups is not None and len(self.groups) != len(self.labels):
+            raise DataError(f"{len(self.groups)} groups but {len(self.labels)} labels in: {self.description}")
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -85,7 +96,8 @@ class Source(Sequence[Example]):
     def subset(self, indices: Sequence[int]) -> Source:
         """The examples at `indices`, in that order, as a source of the same classes."""
         labels = [self.labels[i] for i in indices]
-        return replace(self, inputs=_Selection(self.inputs, indices), labels=labels)
+        groups = None if self.groups is None else [self.groups[i] for i in indices]
+        return replace(self, inputs=_Selection(self.inputs, indices), labels=labels, groups=groups)
 
 
 class _Selection(Sequence[Any]):

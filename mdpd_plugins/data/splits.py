@@ -2,7 +2,9 @@
 
 One stratified order of the training pool decides everything. Its head is the test set, what follows is the
 validation set, the rest is for training; so a smaller `train_size` takes a part of what a larger one takes,
-and leaves validation and test sets as they are.
+and leaves validation and test sets as they are. Where examples form groups (several questions about one
+picture), the order is one of groups, and a split begins with a group: what is left of the group before is used
+by neither split.
 """
 
 from __future__ import annotations
@@ -72,9 +74,10 @@ def select_split(pools: Mapping[str, Source], split: str, sizes: Sizes) -> Sourc
         raise ConfigError(
             f"test_size ({test}) and val_size ({val}) leave nothing of {len(pool)} examples to train on; lower them"
         )
+    val_start = _start_of_group(pool, order, test)
     if split == "train":
-        return _take(pool, order, test + val, sizes.train_size, "train_size")
-    start, count = (0, test) if split == "test" else (test, val)
+        return _take(pool, order, _start_of_group(pool, order, val_start + val), sizes.train_size, "train_size")
+    start, count = (0, test) if split == "test" else (val_start, val)
     if not count:
         raise DataError(
             f"there is no {split} data: give {split}_size to cut some from the training data "
@@ -107,7 +110,20 @@ def stratified_order(labels: Sequence[Label], seed: int, stratify: bool = True) 
 
 
 def _order(pool: Source, sizes: Sizes) -> list[int]:
+    if pool.groups is not None:
+        groups = np.asarray(pool.groups)
+        rank = np.random.default_rng(int(sizes.split_seed)).permutation(groups.max() + 1)
+        return np.argsort(rank[groups], kind="stable").tolist()
     return stratified_order(pool.labels, int(sizes.split_seed), stratify=pool.label_kind == "single")
+
+
+def _start_of_group(pool: Source, order: Sequence[int], position: int) -> int:
+    """The first position from `position` on at which a group begins."""
+    while pool.groups is not None and 0 < position < len(order):
+        if pool.groups[order[position]] != pool.groups[order[position - 1]]:
+            break
+        position += 1
+    return position
 
 
 def _take(pool: Source, order: Sequence[int], start: int, size: float | None, key: str) -> Source:

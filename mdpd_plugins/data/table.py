@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mdpd_plugins.data.columns import Columns, check_columns, open_columns
+from mdpd_plugins.data.labels import check_label_kind
 from mdpd_plugins.data.source import Source
 from mdpd_plugins.registry import ConfigError, DataError, closest
 
@@ -19,7 +20,7 @@ _JSON_LINES = (".jsonl", ".ndjson")
 
 def open_table(
     *,
-    label_column: str,
+    label_column: str | None = None,
     path: str | None = None,
     train: str | None = None,
     val: str | None = None,
@@ -39,12 +40,16 @@ def open_table(
 
     Args:
         label_column: column of the labels: class names, class indices, lists of them (JSON Lines) or several
-            in one field (`label_separator`), or numbers to predict; `label_kind` says which.
+            in one field (`label_separator`), or numbers to predict; `label_kind` says which. For "pair" there
+            need be none, see there.
         path: the one file. Files are UTF-8; `.csv` and `.tsv` start with a line of column names.
         text_column: column of the text; with `text_pair_column` the first text of a pair.
-        image_column: column of image paths, instead of text.
+        image_column: column of image paths, instead of text; or beside it, for pictures with a text: a
+            question (the label is its answer) or a caption.
         image_root: folder that image paths start from; by default the folder of the file.
-        label_kind: "single", "multi" or "float".
+        label_kind: "single", "multi", "float", or "pair" for retrieval: each row is a picture and a text that
+            belong together. Rows with the same picture, or with a label column those that share their label, are
+            about one item, and each of their texts is a right answer for each of their pictures.
         classes: class names in index order; by default what the training labels hold, sorted.
         delimiter: what separates CSV fields; by default `,`, for `.tsv` a tab.
         verify: read every image's header now.
@@ -54,21 +59,20 @@ def open_table(
         Pool name ("train", "val", "test") -> source.
 
     Raises:
-        ConfigError: no file or two kinds of it given, no input column, or both text and images.
+        ConfigError: no file or two kinds of it given, no input column, or columns that do not go together.
         DataError: a missing file or column (the columns are listed), an empty file, a broken row, a label
             outside the classes, an image that is missing or is none; each named with its line.
     """
     files = {"train": train or path, "val": val, "test": test}
     if bool(train) == bool(path):
         raise ConfigError("data type 'table' needs either path= (one file, to be split) or train= (with val=, test=)")
-    columns = Columns(label_column, text_column, text_pair_column, image_column)
+    columns = Columns(label_column, text_column, text_pair_column, image_column, check_label_kind(label_kind))
     tables = {pool: _read(Path(file).expanduser(), delimiter, columns.names) for pool, file in files.items() if file}
     roots = {pool: Path(image_root).expanduser() if image_root else t.path.parent for pool, t in tables.items()}
     about = description or f"Table {', '.join(table.path.name for table in tables.values())}."
     return open_columns(
         {pool: table.columns for pool, table in tables.items()},
         columns,
-        kind=label_kind,
         classes=classes,
         separator=label_separator,
         where=lambda pool, i: f"{tables[pool].path}, line {tables[pool].lines[i]}",

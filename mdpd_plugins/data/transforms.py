@@ -1,4 +1,7 @@
-"""Augmentation of training images. Sizing and normalising are not here: the collate function does them."""
+"""Augmentation of training images, with or without a text beside them.
+
+Sizing and normalising are not here: the collate function does them.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,8 @@ def make_transform(source: Source, augment: str = "auto") -> Transform | None:
         source: the training data.
         augment: "none"; "crop" (a random part of 60 to 100 % of the area, its sides' ratio changed by up to
             4/3); "crop+flip" (and half of the pictures mirrored); "auto" takes what the source says is safe
-            (nothing for digits and texts, else "crop+flip").
+            (nothing for digits, texts, and pictures with a text, which may speak of left and right or of what a
+            crop cuts off; else "crop+flip").
 
     Returns:
         A transform, or None where there is nothing to do.
@@ -38,9 +42,20 @@ def make_transform(source: Source, augment: str = "auto") -> Transform | None:
     chosen = source.augment if augment == "auto" else augment
     if chosen == "none":
         return None
-    if source.modality != "image":
+    if source.modality == "text":
         raise ConfigError(f"augment={augment!r} is for images, and this data holds texts; set augment='none'")
-    return RandomCrop(flip=chosen == "crop+flip")
+    crop = RandomCrop(flip=chosen == "crop+flip")
+    return PictureOf(crop) if source.modality == "image-text" else crop
+
+
+class PictureOf:
+    """Change the picture of an example (picture, text), and leave its text."""
+
+    def __init__(self, transform: Transform) -> None:
+        self.transform = transform
+
+    def __call__(self, item: tuple[Image.Image, str], generator: np.random.Generator) -> tuple[Image.Image, str]:
+        return self.transform(item[0], generator), item[1]
 
 
 class RandomCrop:

@@ -143,7 +143,7 @@ def test_labels_of_other_splits_must_be_known_to_training(tmp_path: Path) -> Non
 
 def test_wrong_configurations(tmp_path: Path) -> None:
     content = "text,label\na,x\nb,y\n"
-    with pytest.raises(ConfigError, match="either text_column or image_column"):
+    with pytest.raises(ConfigError, match="name text_column, image_column, or both"):
         load(tmp_path / "t.csv", content, text_column=None)
     with pytest.raises(ConfigError, match="label_kind='multiple'.*did you mean 'multi'"):
         load(tmp_path / "t.csv", content, label_kind="multiple")
