@@ -33,7 +33,7 @@ def open_film_snippets(*, archive: str | None = None, label_kind: str = "single"
         ConfigError: another label_kind.
     """
     kind = check_label_kind(label_kind)
-    if kind == "multi":
+    if kind not in ("single", "float"):
         raise ConfigError("film-snippets has label_kind 'single' (negative, positive) or 'float' (the rating)")
     rows = _parse(_read_table(_find(archive)))
     kept = without_duplicates([text for text, _ in rows])

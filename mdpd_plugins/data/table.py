@@ -16,6 +16,8 @@ from mdpd_plugins.registry import ConfigError, DataError, closest
 
 _DELIMITERS = {".csv": ",", ".tsv": "\t"}
 _JSON_LINES = (".jsonl", ".ndjson")
+SUFFIXES = (*_DELIMITERS, *_JSON_LINES)
+"""File name endings (lower case) of tables."""
 
 
 def open_table(
@@ -67,7 +69,8 @@ def open_table(
     if bool(train) == bool(path):
         raise ConfigError("data type 'table' needs either path= (one file, to be split) or train= (with val=, test=)")
     columns = Columns(label_column, text_column, text_pair_column, image_column, check_label_kind(label_kind))
-    tables = {pool: _read(Path(file).expanduser(), delimiter, columns.names) for pool, file in files.items() if file}
+    given = {pool: Path(file).expanduser() for pool, file in files.items() if file}
+    tables = {pool: read_table(path, delimiter, columns.names) for pool, path in given.items()}
     roots = {pool: Path(image_root).expanduser() if image_root else t.path.parent for pool, t in tables.items()}
     about = description or f"Table {', '.join(table.path.name for table in tables.values())}."
     return open_columns(
@@ -83,17 +86,23 @@ def open_table(
 
 
 @dataclass(frozen=True)
-class _Table:
+class Table:
+    """Columns of a file: name -> values. `lines`: the line that each row ends on."""
+
     path: Path
     columns: dict[str, list[Any]]
     lines: list[int]
 
 
-def _read(path: Path, delimiter: str | None, wanted: Sequence[str]) -> _Table:
+def read_table(path: Path, delimiter: str | None, wanted: Sequence[str]) -> Table:
+    """The columns `wanted` of a file.
+
+    Raises:
+        DataError: it is missing, empty, no table or broken, or has no such column (its columns are listed).
+    """
     suffix = path.suffix.lower()
-    if suffix not in _DELIMITERS and suffix not in _JSON_LINES:
-        known = (*_DELIMITERS, *_JSON_LINES)
-        raise DataError(f"{path}: tables end in {', '.join(known)}, not {suffix!r}; {closest(suffix, known)}")
+    if suffix not in SUFFIXES:
+        raise DataError(f"{path}: tables end in {', '.join(SUFFIXES)}, not {suffix!r}; {closest(suffix, SUFFIXES)}")
     if not path.is_file():
         raise DataError(f"table {path} does not exist; correct its path")
     try:
@@ -108,7 +117,7 @@ def _read(path: Path, delimiter: str | None, wanted: Sequence[str]) -> _Table:
     return table
 
 
-def _read_csv(path: Path, delimiter: str, wanted: Sequence[str]) -> _Table:
+def _read_csv(path: Path, delimiter: str, wanted: Sequence[str]) -> Table:
     columns: dict[str, list[Any]] = {name: [] for name in wanted}
     lines: list[int] = []
     # Articles may be longer than the csv module's limit of 131072 characters; the limit is global, so put it
@@ -135,10 +144,10 @@ def _read_csv(path: Path, delimiter: str, wanted: Sequence[str]) -> _Table:
         raise DataError(f"{path}, line {reader.line_num}: not valid CSV ({error})") from error
     finally:
         csv.field_size_limit(limit)
-    return _Table(path, columns, lines)
+    return Table(path, columns, lines)
 
 
-def _read_json_lines(path: Path, wanted: Sequence[str]) -> _Table:
+def _read_json_lines(path: Path, wanted: Sequence[str]) -> Table:
     columns: dict[str, list[Any]] = {name: [] for name in wanted}
     lines: list[int] = []
     with path.open(encoding="utf-8-sig") as file:
@@ -155,4 +164,4 @@ def _read_json_lines(path: Path, wanted: Sequence[str]) -> _Table:
             lines.append(number)
             for name in wanted:
                 columns[name].append(row[name])
-    return _Table(path, columns, lines)
+    return Table(path, columns, lines)
