@@ -17,7 +17,8 @@ MAX_LINES = 400
 _ENGINE = {"registry", "adapters"}
 _TASKS = _ENGINE | {"engine"}
 _TRAINING = _TASKS | {"tasks", "data"}
-_TOP = _TRAINING | {"training"}
+_DEPLOYMENT = _TRAINING | {"training"}
+_TOP = _DEPLOYMENT | {"deployment"}
 ALLOWED = {
     "registry": set(),
     "zoos": {"registry"},
@@ -26,6 +27,7 @@ ALLOWED = {
     "tasks": _TASKS,
     "data": _TASKS,
     "training": _TRAINING,
+    "deployment": _DEPLOYMENT | {"zoos"},
     "reduction": _ENGINE | {"zoos"},
     "testing": _TOP,
     "cli": _TOP | {"testing", "zoos"},

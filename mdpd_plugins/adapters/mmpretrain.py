@@ -18,6 +18,7 @@ from mdpd_plugins.adapters.weights import download
 from mdpd_plugins.registry.errors import ConfigError, MissingDependencyError, closest
 
 CONFIG_FILE, CHECKPOINT_FILE = "config.py", "model.pth"
+INTERPOLATION = "bicubic"
 
 
 class MMPretrainAdapter(Adapter):
@@ -30,8 +31,15 @@ class MMPretrainAdapter(Adapter):
             module.training = False
         self.config: Any = getattr(model, "_config", None)
 
+    @property
+    def _reads_bgr(self) -> bool:
+        # As the zoo's own preprocessor hands images over. One that does not normalise says nothing of colours either.
+        preprocessor = self.model.data_preprocessor
+        return getattr(preprocessor, "_enable_normalize", False) and not preprocessor.to_rgb
+
     def _call(self, inputs):
-        outputs = self.model(inputs["image"], mode="tensor")
+        image = inputs["image"]
+        outputs = self.model(image.flip(1) if self._reads_bgr else image, mode="tensor")
         # A head with an output for each of two streams predicts by their sum (Conformer).
         return sum(outputs) if isinstance(outputs, (tuple, list)) else outputs
 
@@ -39,11 +47,13 @@ class MMPretrainAdapter(Adapter):
         """Size of the backbone, mean and standard deviation of the classifier's own data preprocessor."""
         size = getattr(self.model.backbone, "img_size", None) or self._config_size() or 224
         size = (size, size) if isinstance(size, int) else tuple(size)
-        found = {"size": size, "mean": (0.5,) * 3, "std": (0.5,) * 3, "interpolation": "bicubic"}
+        found = {"size": size, "mean": (0.5,) * 3, "std": (0.5,) * 3, "interpolation": INTERPOLATION}
         preprocessor = self.model.data_preprocessor
         if getattr(preprocessor, "_enable_normalize", False):
             found["mean"] = tuple((preprocessor.mean.flatten() / 255).tolist())
             found["std"] = tuple((preprocessor.std.flatten() / 255).tolist())
+        if self._reads_bgr:
+            found["mean"], found["std"] = found["mean"][::-1], found["std"][::-1]
         return found
 
     def _config_size(self):
@@ -98,12 +108,27 @@ class MMPretrainAdapter(Adapter):
             if key in self.config
         }
         config = Config(fields)
+        self._describe_preprocessing(config)
         config.model.pop("init_cfg", None)
         config.model.backbone.pop("init_cfg", None)
         config.dump(str(folder / CONFIG_FILE))
         meta = {"dataset_meta": getattr(self.model, "_dataset_meta", None) or {}}
         state = {k: v.detach().cpu().clone() for k, v in self.model.state_dict().items()}
         torch.save({"meta": meta, "state_dict": state}, folder / CHECKPOINT_FILE)
+
+    def _describe_preprocessing(self, config: Any) -> None:
+        """Make the exported config prepare images as training did, and not as the zoo's own recipe does.
+
+        MMPretrain's inferencer reads the data loader's copy of the pipeline.
+        """
+        p = self.preprocessing()
+        config.test_pipeline = _pipeline(p["size"], p["interpolation"])
+        loader = config.setdefault("test_dataloader", {"dataset": {"type": "CustomDataset"}})
+        loader.dataset.pipeline = _pipeline(p["size"], p["interpolation"])
+        if not getattr(self.model.data_preprocessor, "_enable_normalize", False):
+            mean, std = ([255 * v for v in p[key]] for key in ("mean", "std"))
+            config.model.pop("data_preprocessor", None)
+            config.data_preprocessor = {"mean": mean, "std": std, "to_rgb": True}
 
     def load_exported(self, folder: str | Path) -> nn.Module:
         """The exported model through `mmpretrain.get_model`."""
@@ -151,7 +176,7 @@ def build(
     changes[classifier] = {**changes[classifier], "num_classes": num_classes}
     config = entry.config
     if image_size is not None:
-        _resize_pipeline(config, image_size)
+        config.test_pipeline = _pipeline((image_size, image_size), INTERPOLATION)
     for part, values in changes.items():
         if isinstance(values, dict) and isinstance(config.model.get(part), dict):
             config.model[part].update(values)  # one level deep: a given `arch` replaces the zoo's
@@ -206,23 +231,10 @@ def _takes(argument: str, config, changes: dict[str, Any], part: str) -> bool:
     return argument in parameters(MODELS.get(changes[part].get("type", given)))
 
 
-def _resize_pipeline(config, image_size: int) -> None:
-    # The exported config prepares images at the size the model was trained on, with the zoo's own crop share.
-    # MMPretrain's inferencer reads the data loader's copy of the pipeline.
-    dataset = (config.get("test_dataloader") or {}).get("dataset") or {}
-    for steps in (config.get("test_pipeline") or [], dataset.get("pipeline") or []):
-        crop = next((s["crop_size"] for s in steps if s["type"] == "CenterCrop"), None)
-        side = max(crop) if isinstance(crop, (tuple, list)) else crop
-        for step in steps:
-            if step["type"] == "CenterCrop":
-                step["crop_size"] = image_size
-            elif step["type"] in ("Resize", "ResizeEdge") and isinstance(step.get("scale"), int):
-                step["scale"] = round(step["scale"] * image_size / (side or step["scale"]))
-            elif step["type"] == "Resize":
-                step["scale"] = (image_size, image_size)
-        if steps and not {"CenterCrop", "Resize"} & {step["type"] for step in steps}:
-            # Images that are used as the dataset has them (CIFAR).
-            steps.insert(len(steps) - 1, dict(type="Resize", scale=(image_size, image_size)))
+def _pipeline(size: tuple[int, int], interpolation: str) -> list[dict[str, Any]]:
+    # Resized as collation does it: with Pillow, to height and width, whatever the shape.
+    resize = dict(type="Resize", scale=(size[1], size[0]), interpolation=interpolation, backend="pillow")
+    return [dict(type="LoadImageFromFile"), resize, dict(type="PackInputs")]
 
 
 def _converted(model: nn.Module, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -148,9 +148,11 @@ class OpenCLIPAdapter(Adapter):
                 "registered name with mdpd_plugins.adapters.build_backbone"
             )
 
+        # Training stretches images to the model's size; OpenCLIP alone would cut the middle out.
+        preprocess = {**self.model.visual.preprocess_cfg, "resize_mode": "squash"}
         config = {
             "model_cfg": self.settings["model_cfg"],
-            "preprocess_cfg": {k: v for k, v in self.model.visual.preprocess_cfg.items() if v is not None},
+            "preprocess_cfg": {k: v for k, v in preprocess.items() if v is not None},
         }
         (folder / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n")
         state = {k: v.detach().cpu().clone().contiguous() for k, v in self.model.state_dict().items()}

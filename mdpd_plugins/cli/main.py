@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from mdpd_plugins.cli import bench, doctor, export, list_backbones, new_plugin, show, train, verify
+from mdpd_plugins.cli import bench, doctor, evaluate, export, list_backbones, new_plugin, predict, show, train, verify
 from mdpd_plugins.registry import MDPDError
 
 COMMANDS = {
@@ -19,6 +19,8 @@ COMMANDS = {
     "train": train,
     "bench": bench,
     "export": export,
+    "predict": predict,
+    "eval": evaluate,
 }
 
 

@@ -66,11 +66,11 @@ def build_experiment(config: Config, *, adopt: Callable[[nn.Module], None] | Non
             f"task.kind={task.kind!r}, but the data has {train.label_kind!r} labels: remove task.kind, or set "
             f"data.source.label_kind where the source has it"
         )
-    options = dict(config.backbone.options)
-    if config.data.input_size is not None:
-        options.setdefault("image_size", config.data.input_size)
     adapter = build_backbone(
-        config.backbone.name, pretrained=config.backbone.pretrained, num_classes=task.num_outputs, **options
+        config.backbone.name,
+        pretrained=config.backbone.pretrained,
+        num_classes=task.num_outputs,
+        **backbone_options(config),
     )
     if adopt is not None:
         adopt(adapter.model)
@@ -98,6 +98,14 @@ def build_experiment(config: Config, *, adopt: Callable[[nn.Module], None] | Non
         max_steps=max_steps,
         steps_per_epoch=steps_per_epoch,
     )
+
+
+def backbone_options(config: Config) -> dict[str, Any]:
+    """What the backbone's `build` is given besides its weights and its number of outputs."""
+    options: dict[str, Any] = config.backbone.to_dict()["options"]
+    if config.data.input_size is not None:
+        options.setdefault("image_size", config.data.input_size)
+    return options
 
 
 def prepared(adapter: Adapter, config: Config) -> dict[str, Any]:
@@ -148,4 +156,4 @@ def first_batch(loader: DataLoader) -> dict[str, Any]:
     return loader.collate_fn([loader.dataset[i] for i in next(iter(loader.batch_sampler))])  # type: ignore
 
 
-__all__ = ["Experiment", "build_experiment", "build_optim", "first_batch", "prepared"]
+__all__ = ["Experiment", "backbone_options", "build_experiment", "build_optim", "first_batch", "prepared"]

@@ -26,6 +26,7 @@ from mdpd_plugins.training.experiment import Experiment, build_experiment, first
 from mdpd_plugins.training.memory import measure_step
 from mdpd_plugins.training.plan import weight_bytes
 from mdpd_plugins.training.processes import joined
+from mdpd_plugins.training.record import export_record
 from mdpd_plugins.training.resume import clear_leftovers, latest_checkpoint, load_run, refuse_last
 from mdpd_plugins.training.runner import FadingRunner, NonFiniteWeightError
 from mdpd_plugins.training.sharding import weights_held, whole_state
@@ -213,6 +214,7 @@ def finish(
     }
     with fresh_folder(export_dir) as folder:
         adapter.write(folder)
+        export_record(experiment, summary).write(folder)
         write_card(folder, summary)
     return summary
 

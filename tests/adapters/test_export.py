@@ -68,14 +68,17 @@ def test_the_exported_image_processor_prepares_images_as_training_did(tmp_path):
     assert tuple(settings["image_mean"]) == used["mean"]
 
 
-@pytest.mark.parametrize("key", ["mm-vit", "mm-resnet"])
-def test_the_exported_pipeline_crops_at_the_size_the_model_was_built_for(key, tmp_path):
+@pytest.mark.parametrize(("key", "side"), [("mm-vit", 32), ("mm-resnet", 64)])
+def test_the_exported_pipeline_sizes_images_as_training_did(key, side, tmp_path):
     from mmengine.config import Config
 
     adapter = small_zoo.small(key)
-    size = adapter.preprocessing()["size"]
-    assert size == ((32, 32) if key == "mm-vit" else (64, 64))
     config = Config.fromfile(adapter.export(tmp_path / "export") / "config.py")
     for steps in (config.test_pipeline, config.test_dataloader.dataset.pipeline):
-        assert [s.crop_size for s in steps if s.type == "CenterCrop"] == [size[0]]
-        assert [s.scale for s in steps if s.type == "ResizeEdge"] == [round(256 * size[0] / 224)]
+        assert [s.type for s in steps] == ["LoadImageFromFile", "Resize", "PackInputs"]
+        assert steps[1].scale == adapter.preprocessing()["size"] == (side, side)
+
+
+def test_the_exported_clip_transform_stretches_images_as_training_does(tmp_path):
+    folder = small_zoo.small("oc-image").export(tmp_path / "export")
+    assert json.loads((folder / "open_clip_config.json").read_text())["preprocess_cfg"]["resize_mode"] == "squash"

@@ -1,0 +1,79 @@
+"""Exports for transformers: `from_pretrained`, with the image processor or tokenizer of the folder."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mdpd_plugins.adapters import huggingface as adapter
+from mdpd_plugins.adapters.checkpoint import check_keys
+from mdpd_plugins.adapters.huggingface_encoder import HEAD_WEIGHTS, EncoderWithHead
+from mdpd_plugins.deployment.exported import ExportedModel, Tensors
+from mdpd_plugins.registry.errors import ConfigError
+from mdpd_plugins.training.record import ExportRecord
+from mdpd_plugins.zoos.huggingface_models import IMAGE, TEXT
+
+
+def load(folder: Path, record: ExportRecord) -> ExportedModel:
+    """A classifier, or a bare encoder with the output layer that lies beside it."""
+    adapter._transformers()
+    with adapter._quiet():
+        model = _encoder(folder) if (folder / HEAD_WEIGHTS).is_file() else _classifier(folder, record)
+        prepare = _texts(folder, record) if record.modality == "text" else _images(folder)
+    taken = set(inspect.signature(getattr(model, "encoder", model).forward).parameters)
+
+    def call(inputs: Tensors) -> torch.Tensor:
+        # A tokenizer may put out more than the model reads: FNet takes no mask.
+        given = {k: v for k, v in inputs.items() if k in taken or "kwargs" in taken}
+        return adapter._logits(model(**given))
+
+    return ExportedModel(record, model, prepare, call)
+
+
+def _classifier(folder: Path, record: ExportRecord) -> Any:
+    import transformers
+
+    auto = getattr(transformers, TEXT if record.modality == "text" else IMAGE)
+    model, report = auto.from_pretrained(str(folder), local_files_only=True, output_loading_info=True)
+    # transformers draws what is missing at random and says so in a warning.
+    shapes = [key[0] for key in report["mismatched_keys"]]
+    check_keys(repr(str(folder)), type(model).__name__, report["missing_keys"], report["unexpected_keys"], shapes)
+    return model
+
+
+def _encoder(folder: Path) -> EncoderWithHead:
+    return EncoderWithHead.from_pretrained(folder)
+
+
+def _images(folder: Path) -> Any:
+    from transformers import AutoImageProcessor
+
+    # Pillow's arithmetic, in which training prepares images; torchvision's rounds some pixels the other way.
+    processor = AutoImageProcessor.from_pretrained(str(folder), local_files_only=True, backend="pil")
+    return lambda images: dict(processor(list(images), return_tensors="pt"))
+
+
+def _texts(folder: Path, record: ExportRecord) -> Any:
+    from transformers import AutoTokenizer
+
+    if not (folder / "tokenizer_config.json").is_file():
+        raise ConfigError(
+            f"{str(folder)!r} holds no tokenizer, so texts cannot be prepared for it: train again from pretrained "
+            f"files that have one, or with backbone.options.tokenizer"
+        )
+    tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+
+    def prepare(texts: Sequence[Any]) -> Tensors:
+        pairs = [t if isinstance(t, tuple) else (t, None) for t in texts]
+        first, second = [a for a, _ in pairs], [b for _, b in pairs]
+        cut = {"padding": True, "truncation": True, "max_length": record.max_length, "return_tensors": "pt"}
+        return dict(tokenizer(first, None if all(b is None for b in second) else second, **cut))
+
+    return prepare
+
+
+__all__ = ["load"]

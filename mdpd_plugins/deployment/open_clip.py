@@ -1,0 +1,39 @@
+"""Exports for OpenCLIP: `create_model_and_transforms` and `get_tokenizer` on the folder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mdpd_plugins.adapters.open_clip import _open_clip
+from mdpd_plugins.deployment.exported import ExportedModel, Tensors
+from mdpd_plugins.registry.errors import ConfigError
+from mdpd_plugins.training.record import ExportRecord
+
+
+def load(folder: Path, record: ExportRecord) -> ExportedModel:
+    """A model whose `encode_image`, or `encode_text`, returns logits."""
+    open_clip = _open_clip()
+    source = f"local-dir:{folder}"
+    model, _, transform = open_clip.create_model_and_transforms(source)
+    if record.modality == "image":
+
+        def images(examples: Sequence[Any]) -> Tensors:
+            return {"image": torch.stack([transform(image) for image in examples])}
+
+        # CoCa normalises by default.
+        return ExportedModel(record, model, images, lambda x: model.encode_image(x["image"], normalize=False))
+    tokenizer = open_clip.get_tokenizer(source)
+
+    def texts(examples: Sequence[Any]) -> Tensors:
+        if any(isinstance(text, tuple) for text in examples):
+            raise ConfigError("OpenCLIP's text towers read one text, and a pair was given: leave the second column out")
+        return {"text": tokenizer(list(examples))}
+
+    return ExportedModel(record, model, texts, lambda x: model.encode_text(x["text"], normalize=False))
+
+
+__all__ = ["load"]
