@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from mdpd_plugins.engine import Settings
 from mdpd_plugins.engine.logits_distillation import bce, kl, mse, nkd
 from mdpd_plugins.registry.errors import ConfigError, closest
+from mdpd_plugins.tasks.scores import metric_names, numbers, several_labels, single_label
 
 KINDS = ("single", "multi", "float")
 
@@ -20,12 +21,14 @@ class Prediction:
     Args:
         kind: "single" (cross-entropy), "multi" (binary cross-entropy per class) or "float" (squared error).
         classes: class names; for "float", one name per output.
+        metric: the metric by which this data is usually judged, as `main_metric`; by default accuracy, micro_f1 or
+            pearson.
 
     Raises:
-        ConfigError: an unknown kind, or fewer than two classes for "single".
+        ConfigError: an unknown kind, fewer than two classes for "single", or a metric that this kind does not have.
     """
 
-    def __init__(self, kind: str, classes: Sequence[str]):
+    def __init__(self, kind: str, classes: Sequence[str], metric: str | None = None):
         if kind not in KINDS:
             raise ConfigError(f"task.kind={kind!r} is not known: {closest(kind, KINDS)}")
         self.kind = kind
@@ -36,6 +39,10 @@ class Prediction:
                 f"task.kind='single' needs at least two classes, but the data has {self.num_outputs} "
                 f"({', '.join(self.classes)}); use kind='float' for a number"
             )
+        names = metric_names(kind, self.num_outputs)
+        if metric is not None and metric not in names:
+            raise ConfigError(f"metric {metric!r} is none of this data's: {closest(metric, names)}")
+        self.main_metric = metric or names[0]
 
     def loss(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Task loss of logits (B, C) against labels (B,) int64, (B, C) float or (B,) float."""
@@ -58,20 +65,9 @@ class Prediction:
         return nkd(student, teacher, labels, settings.nkd_gamma, settings.nkd_tau)
 
     def metrics(self, logits: torch.Tensor, labels: torch.Tensor) -> dict[str, float]:
-        """Metrics over a whole evaluation set, logits (N, C).
-
-        single: accuracy. multi: micro F1 at probability 0.5. float: mean squared error and Pearson correlation.
-        """
-        if self.kind == "single":
-            return {"accuracy": (logits.argmax(1) == labels).double().mean().item()}
-        if self.kind == "multi":
-            chosen, truth = logits > 0, labels > 0.5
-            hits = (chosen & truth).sum().item()
-            return {"micro_f1": 2 * hits / max(1, int(chosen.sum() + truth.sum()))}
-        x, y = logits.squeeze(-1).double(), labels.double()
-        centred_x, centred_y = x - x.mean(), y - y.mean()
-        norm = (centred_x.norm() * centred_y.norm()).clamp(min=1e-12)
-        return {"mse": F.mse_loss(x, y).item(), "pearson": float(centred_x @ centred_y / norm)}
+        """Metrics over a whole evaluation set, logits (N, C); see `scores` for each kind's."""
+        compute = {"single": single_label, "multi": several_labels, "float": numbers}[self.kind]
+        return compute(logits, labels)
 
 
 __all__ = ["KINDS", "Prediction"]

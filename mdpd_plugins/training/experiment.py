@@ -60,7 +60,7 @@ def build_experiment(config: Config, *, adopt: Callable[[nn.Module], None] | Non
     set_random_seed(config.train.seed)
     settings = Settings.from_dict(config.distill.to_dict() if hasattr(config.distill, "to_dict") else config.distill)
     train, val = (load_source(config.data.source, split) for split in ("train", config.data.eval_split))
-    task = Prediction(config.task.kind or train.label_kind, train.classes)
+    task = Prediction(config.task.kind or train.label_kind, train.classes, train.metric)
     if task.kind != train.label_kind:
         raise ConfigError(
             f"task.kind={task.kind!r}, but the data has {train.label_kind!r} labels: remove task.kind, or set "

@@ -34,7 +34,7 @@ def first_run(tmp_path_factory, pictures):
 def test_the_summary_names_metrics_parameters_memory_origin_and_export(first_run):
     work_dir, _, _ = first_run
     summary = json.loads((work_dir / "summary.json").read_text())
-    assert set(summary["metrics"]) == {"backbone/accuracy", "side/accuracy"}
+    assert set(summary["metrics"]) == {f"{p}/{m}" for p in ("backbone", "side") for m in ("accuracy", "macro_f1")}
     assert all(0 <= value <= 1 for value in summary["metrics"].values())
     state = weights(work_dir, 4)
     backbone = sum(v.numel() for k, v in state.items() if k.startswith("backbone."))
