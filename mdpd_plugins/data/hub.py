@@ -61,14 +61,14 @@ def open_huggingface(
         DataError: the data cannot be had, or lacks the split or column.
         ConfigError: as for a table.
     """
-    datasets = _import_datasets()
+    datasets = import_datasets()
     kind = check_label_kind(label_kind)
     if label_column is None and kind != "pair":
         label_column = "label"
     columns = Columns(label_column, text_column, text_pair_column, image_column, kind)
     if name is not None and Path(path).expanduser().exists():
         raise ConfigError(f"name={name!r} chooses a configuration on the hub, but {path} is local; leave it out")
-    found = _load(datasets, path, name, revision)
+    found = load_parts(datasets, path, name, revision)
     parts = {pool: found[own] for pool, own in _choose_splits(found, splits, path).items()}
     values: dict[str, dict[str, Sequence[Any]]] = {}
     for pool, part in parts.items():
@@ -78,7 +78,7 @@ def open_huggingface(
             if column == columns.image:
                 values[pool][column] = _image_column(datasets, part, column, path)
             elif column == columns.label:
-                values[pool][column] = _label_names(datasets, part.features[column], part[column][:])
+                values[pool][column] = label_names(datasets, part.features[column], part[column][:])
             else:
                 values[pool][column] = part[column][:]
     known = classes
@@ -110,20 +110,36 @@ class _ImageColumn(Sequence[Any]):
         return self._part[index][self._column]
 
 
-def _import_datasets() -> Any:
+def import_datasets() -> Any:
+    """The library `datasets`, or a `MissingDependencyError`."""
     try:
         import datasets
     except ImportError as error:
         raise MissingDependencyError(
-            f"data type 'huggingface' needs the package 'datasets' ({error}); "
-            "install it with: pip install 'mdpd-plugins[data]'"
+            f"this data needs the package 'datasets' ({error}); install it with: pip install 'mdpd-plugins[data]'"
         ) from error
     return datasets
 
 
-def _load(datasets: Any, path: str, name: str | None, revision: str | None) -> dict[str, Any]:
+def load_parts(
+    datasets: Any,
+    path: str,
+    name: str | None = None,
+    revision: str | None = None,
+    data_files: Mapping[str, Sequence[str]] | None = None,
+) -> dict[str, Any]:
+    """Split name -> data set, from local files or, where there are none, from the library's cache or the hub.
+
+    Args:
+        path, name, revision: as `open_huggingface`. data_files: parquet files of each split, instead.
+
+    Raises:
+        DataError: it cannot be had; in one line, whatever went wrong in the library.
+    """
     local = Path(path).expanduser()
     try:
+        if data_files is not None:
+            return dict(datasets.load_dataset("parquet", data_files=dict(data_files)))
         if local.is_file():
             if local.suffix.lower() not in _FORMATS:
                 raise DataError(
@@ -178,7 +194,8 @@ def _class_names(datasets: Any, feature: Any) -> list[str] | None:
     return list(label.names) if label is not None else None
 
 
-def _label_names(datasets: Any, feature: Any, values: Sequence[Any]) -> Sequence[Any]:
+def label_names(datasets: Any, feature: Any, values: Sequence[Any]) -> Sequence[Any]:
+    """Labels of a `ClassLabel` column by name; of other columns as they are."""
     label = _class_label(datasets, feature)
     if label is None:
         return values

@@ -18,6 +18,8 @@ _OPENERS = {
     "image_folder": ("mdpd_plugins.data.image_folder", "open_image_folder"),
     "table": ("mdpd_plugins.data.table", "open_table"),
     "huggingface": ("mdpd_plugins.data.hub", "open_huggingface"),
+    "glue": ("mdpd_plugins.data.glue", "open_glue"),
+    "vtab": ("mdpd_plugins.data.vtab", "open_vtab"),
     "mmpretrain": ("mdpd_plugins.data.mmpretrain_source", "open_mmpretrain"),
 }
 _COMMON = tuple(field.name for field in fields(Sizes))
@@ -27,7 +29,7 @@ def load_source(cfg: Mapping[str, Any], split: str) -> Source:
     """Open the data that `cfg` describes and take one split of it.
 
     Args:
-        cfg: `type` (packaged, image_folder, table, huggingface or mmpretrain), the keys of that type (the
+        cfg: `type` (packaged, image_folder, table, huggingface, glue, vtab or mmpretrain), the keys of that type (the
             arguments of its `open_...` function), and optionally `train_size`, `val_size`, `test_size`
             (a count or a share) and `split_seed`.
         split: "train", "val" or "test". Splits of one configuration are disjoint, and the same every time.
