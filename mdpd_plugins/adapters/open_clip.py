@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 import json
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -105,15 +105,19 @@ class OpenCLIPAdapter(Adapter):
     def _text_tower(self):
         return getattr(self.model, "text", self.model)
 
-    def _tokenize(self, texts, max_length: int) -> dict[str, torch.Tensor]:
+    @cached_property
+    def tokenizer(self) -> Any:
+        """OpenCLIP's tokenizer of this configuration: its own, or one of transformers'."""
         import open_clip
 
         # A causal tower with learned positions takes its full context only; shorter texts are padded to it.
-        tower = self._text_tower()
-        tokenizer = open_clip.get_tokenizer(self.settings["config_name"], context_length=tower.context_length)
+        length = self._text_tower().context_length
+        return open_clip.get_tokenizer(self.settings["config_name"], context_length=length)
+
+    def _tokenize(self, texts, max_length: int) -> dict[str, torch.Tensor]:
         if any(isinstance(t, tuple) for t in texts):
             raise ConfigError("OpenCLIP's text towers read one text; sentence pairs need a HuggingFace backbone")
-        return self._masked(tokenizer(list(texts)))
+        return self._masked(self.tokenizer(list(texts)))
 
     def _masked(self, ids: torch.Tensor) -> dict[str, torch.Tensor]:
         if hasattr(self._text_tower(), "config"):
@@ -157,6 +161,9 @@ class OpenCLIPAdapter(Adapter):
         (folder / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n")
         state = {k: v.detach().cpu().clone().contiguous() for k, v in self.model.state_dict().items()}
         save_file(state, str(folder / WEIGHTS_FILE))
+        # Where the configuration names one of transformers' tokenizers, OpenCLIP looks for its files in the folder.
+        if "tokenizer" in vars(self) and hasattr(self.tokenizer, "save_pretrained"):
+            self.tokenizer.save_pretrained(str(folder))
 
     def load_exported(self, folder: str | Path) -> nn.Module:
         """The exported model through `open_clip.create_model_and_transforms`."""
@@ -182,8 +189,8 @@ def build(
         name: `open_clip/<config name>`.
         pretrained: "auto" (the first published weights that fit the config; random if they cannot be had), a tag
             of OpenCLIP's, a checkpoint file, or None.
-        num_classes: outputs of the tower's projection.
-        tower: "image" or "text": which one is the backbone.
+        num_classes: outputs of the tower's projection; with both towers, their joint space stays as wide as it is.
+        tower: "image" or "text": which one is the backbone; "both" for retrieval.
         image_size: input side in pixels; OpenCLIP resizes position embeddings on loading.
         vision_cfg, text_cfg, multimodal_cfg: overrides of the config's towers and of CoCa's text decoder.
 
@@ -192,8 +199,8 @@ def build(
         CheckpointError: an explicit checkpoint that is missing, unsafe or of another architecture.
     """
     open_clip = _open_clip()
-    if tower not in ("image", "text"):
-        raise ConfigError(f"{name} has no tower {tower!r}: use 'image' or 'text'")
+    if tower not in ("image", "text", "both"):
+        raise ConfigError(f"{name} has no tower {tower!r}: use 'image', 'text', or 'both'")
     config_name = name.partition("/")[2]
     config = copy.deepcopy(open_clip.get_model_config(config_name))
     parts = {"vision_cfg": vision_cfg, "text_cfg": text_cfg}
@@ -207,14 +214,18 @@ def build(
         config[part].update(changes or {})
     if image_size is not None:
         config["vision_cfg"]["image_size"] = image_size
-    _give_projection(config, tower)
+    if tower == "both":
+        num_classes = config["embed_dim"]
+    else:
+        _give_projection(config, tower)
     settings = {"config_name": config_name, "model_cfg": config, "tower": tower}
     state, origin = _find(open_clip, config_name, config, pretrained)
     model = _create(settings, num_classes)
-    projections = _projections(settings)
+    projections = frozenset[str]() if tower == "both" else _projections(settings)
     if state is not None:
         _load(model, state, origin, projections)
-    _zero_other_projection(model, tower, projections)
+    if tower != "both":
+        _zero_other_projection(model, tower, projections)
     settings["model_cfg"] = {**config, "embed_dim": num_classes}
     model.mdpd_settings = settings
     record_origin(model, origin)

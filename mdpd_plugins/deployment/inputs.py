@@ -111,13 +111,14 @@ def _images(item: str, column: str) -> list[Input]:
 
 def _texts(item: str, column: str, pair: str | None) -> list[Input]:
     path = Path(item)
-    if not _looks_like_text(item) or _is_file(path):
+    exists = _is_file(path) or ("/" in item and _is_folder(path))  # a word may well be the name of a folder here
+    if exists or not _looks_like_text(item):
         suffix = path.suffix.lower()
         if suffix in TABLES:
             return _rows(path, column, pair)
         if suffix in SUFFIXES:
             raise ConfigError(f"this export reads texts, and {item!r} is the name of an image")
-        if _is_file(path) or "/" in item and _is_folder(path):
+        if exists:
             raise ConfigError(
                 f"this export reads texts, and {item!r} exists as a file or folder: give its lines with `-` "
                 f"(`mdpd predict EXPORT - < {item}`), or a table ({', '.join(TABLES)})"

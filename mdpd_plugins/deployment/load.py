@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import sys
+import io
 from pathlib import Path
 
 import torch
@@ -55,8 +55,8 @@ def load_folder(folder: Path, record: ExportRecord) -> ExportedModel:
         )
     load = next((load for file, load in LOADERS.items() if (folder / file).is_file()), registered.load)
     try:
-        # Frameworks print what they load; standard output is for results.
-        with contextlib.redirect_stdout(sys.stderr):
+        # Frameworks print which file they load; standard output is for results.
+        with contextlib.redirect_stdout(io.StringIO()):
             exported = load(folder, record)
     except MDPDError:
         raise

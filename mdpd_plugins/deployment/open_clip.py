@@ -8,15 +8,17 @@ from typing import Any
 
 import torch
 
-from mdpd_plugins.adapters.open_clip import _open_clip
+from mdpd_plugins.adapters.open_clip import WEIGHTS_FILE, _open_clip
 from mdpd_plugins.deployment.exported import ExportedModel, Tensors
-from mdpd_plugins.registry.errors import ConfigError
+from mdpd_plugins.registry.errors import CheckpointError, ConfigError
 from mdpd_plugins.training.record import ExportRecord
 
 
 def load(folder: Path, record: ExportRecord) -> ExportedModel:
     """A model whose `encode_image`, or `encode_text`, returns logits."""
     open_clip = _open_clip()
+    if not (folder / WEIGHTS_FILE).is_file():  # OpenCLIP would go on from random weights, with a warning
+        raise CheckpointError(f"{str(folder)!r} holds no {WEIGHTS_FILE}: export again with `mdpd export WORK_DIR OUT`")
     source = f"local-dir:{folder}"
     model, _, transform = open_clip.create_model_and_transforms(source)
     if record.modality == "image":

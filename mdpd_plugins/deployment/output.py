@@ -13,6 +13,8 @@ from typing import Any, TextIO
 from mdpd_plugins.deployment.predict import Row
 from mdpd_plugins.registry.errors import ConfigError
 
+GIVEN = ("input", "pair")  # keys of a row that are not predicted
+LONGEST = 60  # characters of a text or path that a table shows (our choice: half of a file's line)
 FILE_WIDTH = 120  # columns of a table that goes into a file
 
 
@@ -71,20 +73,26 @@ def _table(rows: Sequence[Row], file: TextIO) -> None:
     table = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False)
     columns = list(dict.fromkeys(key for row in flat for key in row))
     for column in columns:
-        # Paths and texts give way to what was predicted.
-        given = column in ("input", "pair")
         numeric = column.startswith(("probability", "value"))
+        # In a narrow terminal what was given is folded, and what was predicted is not.
         table.add_column(
             column.replace("_", " "),
             justify="right" if numeric else "left",
-            overflow="ellipsis" if given else "fold",
-            no_wrap=given or numeric,
+            overflow="fold",
+            no_wrap=column not in GIVEN and column != "labels",
         )
     for row in flat:
-        table.add_row(*(Text(" ".join(str(row.get(column, "")).split())) for column in columns))
+        cells = {column: " ".join(str(row.get(column, "")).split()) for column in columns}
+        table.add_row(*(Text(_shortened(cell) if column in GIVEN else cell) for column, cell in cells.items()))
     # Into a file or a pipe it must not depend on how wide some terminal is.
     width = None if file.isatty() else FILE_WIDTH
     Console(file=file, width=width).print(table)
+
+
+def _shortened(text: str) -> str:
+    # A text is known by how it begins, a path by how it ends.
+    half = LONGEST // 2
+    return text if len(text) <= LONGEST else f"{text[:half]}…{text[1 - half :]}"
 
 
 def _flat(row: Row, digits: int | None = None) -> dict[str, Any]:
