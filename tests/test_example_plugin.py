@@ -60,7 +60,17 @@ def test_the_example_trains_two_steps_through_the_trainer(site, tmp_path):
     assert summary["fading"]["outputs_equal"] and summary["fading"]["keys_equal"]
     assert 0 < summary["parameters"]["backbone_trained"] < summary["parameters"]["backbone"]
     assert (tmp_path / "run" / "iter_2.pth").is_file()
-    assert {p.name for p in (tmp_path / "run" / "export").iterdir()} >= {"README.md", "model.safetensors"}
+    export = tmp_path / "run" / "export"
+    assert {p.name for p in export.iterdir()} >= {"README.md", "model.safetensors"}
+    # It has no zoo that would load it: the plugin rebuilds it.
+    found = tmp_path / "found.json"
+    done = run_mdpd("eval", str(export), str(tmp_path / "run" / "config.py"), "--json", str(found), site=site)
+    assert done.returncode == 0, done.stderr
+    metrics = json.loads(found.read_text())["metrics"]
+    assert {f"backbone/{k}": v for k, v in metrics.items()}.items() <= summary["metrics"].items()
+    (export / "model.safetensors").unlink()
+    done = run_mdpd("eval", str(export), str(tmp_path / "run" / "config.py"), site=site)
+    assert done.returncode == 2 and "cannot be loaded (FileNotFoundError" in done.stderr
 
 
 def test_without_the_plugin_the_name_is_unknown(tmp_path):

@@ -63,7 +63,7 @@ def load_folder(folder: Path, record: ExportRecord) -> ExportedModel:
     except Exception as error:  # whatever a framework raises for files that are damaged or missing
         reason = (str(error).strip().splitlines() or [""])[0]
         raise CheckpointError(
-            f"{str(folder)!r} cannot be loaded by its zoo ({type(error).__name__}: {reason}): export again with "
+            f"{str(folder)!r} cannot be loaded ({type(error).__name__}: {reason}): export again with "
             f"`mdpd export WORK_DIR OUT`"
         ) from error
     exported.model.eval()
