@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from mdpd_plugins.training.bench_report import HEADER, cells, markdown, plot
+from mdpd_plugins.training.runs import read_runs
 from mdpd_plugins.training.scaling import slope
-from mdpd_plugins.training.sweep import read_runs
 
 START, END = "<!-- measured: written by tools/memory_page.py -->", "<!-- end of measured -->"
 # Recomputation changes memory and time, not the arithmetic: these have their plain form's accuracy.

@@ -14,7 +14,11 @@ from mdpd_plugins.registry.errors import ConfigError, closest
 # Every key a config may have, with its default. None of these is repeated in zoo_configs.
 DEFAULTS: dict[str, Any] = {
     "backbone": {"name": None, "pretrained": "auto", "options": {}},
-    "task": {"kind": None},  # None: what the data's labels are (single, multi, float)
+    "text_backbone": {"name": None, "pretrained": "auto", "options": {}},  # a second tower, for images with texts
+    "task": {
+        "kind": None,  # None: what the data's labels are (single, multi, float, pair)
+        "width": 256,  # outputs of each of two towers, which are then joined or compared
+    },
     "data": {
         "source": {},
         "batch_size": 16,
@@ -28,6 +32,7 @@ DEFAULTS: dict[str, Any] = {
     "data_root": None,  # an image folder instead of data.source
     "distill": {},
     "optim": {
+        "scale": 1.0,  # times every learning rate below: one number to tune, whatever a method trains
         "side_lr": 1e-3,
         "side_weight_decay": 0.05,
         "norm_lr": 3e-3,
@@ -77,7 +82,7 @@ TYPES: dict[str, type | tuple[type, ...]] = {
 # Counts of which there must be at least one.
 COUNTS = (
     *("batch_size", "eval_batch_size", "input_size", "max_length", "accumulate", "max_epochs", "max_steps"),
-    *("val_every", "checkpoint_every", "log_every"),
+    *("val_every", "checkpoint_every", "log_every", "width"),
 )
 # Words of which a value must be one.
 CHOICES = {"eval_split": ("val", "test")}

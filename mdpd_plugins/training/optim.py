@@ -79,15 +79,15 @@ def build_optim(distiller: Distiller, config: Config) -> OptimWrapperDict:
     optim, wrappers = config.optim, {}
     side = distiller.side_parameters()
     if side:
-        optimizer = torch.optim.AdamW(side, lr=optim.side_lr, weight_decay=optim.side_weight_decay)
+        optimizer = torch.optim.AdamW(side, lr=optim.scale * optim.side_lr, weight_decay=optim.side_weight_decay)
         wrappers["side"] = _wrap(optimizer, optim, distiller.max_steps)
     if distiller.trainable:
         norms = {id(p) for p in distiller.adapter.norm_parameters().values()}
         scales = [p for p in distiller.trainable.values() if id(p) in norms]
         rest = [p for p in distiller.trainable.values() if id(p) not in norms]
         groups = [
-            {"params": scales, "lr": optim.norm_lr, "weight_decay": 0.0},
-            {"params": rest, "lr": optim.head_lr, "weight_decay": optim.head_weight_decay},
+            {"params": scales, "lr": optim.scale * optim.norm_lr, "weight_decay": 0.0},
+            {"params": rest, "lr": optim.scale * optim.head_lr, "weight_decay": optim.head_weight_decay},
         ]
         phases = distiller.max_steps // distiller.settings.backbone_every
         wrappers["backbone"] = _wrap(torch.optim.AdamW([g for g in groups if g["params"]]), optim, phases)

@@ -46,7 +46,7 @@ def dry_run(config: Config) -> dict[str, Any]:
     _announce(experiment)
     experiment.distiller.to(get_device())
     memory = measure_step(experiment, first_batch(experiment.train_loader))
-    parameters = _parameters(experiment)
+    parameters = parameters_of(experiment)
     console = Console()
     console.print(f"one side step and one backbone step ran; {experiment.max_steps} steps would")
     console.print(f"trained parameters: {parameters['backbone_trained']:,} backbone, {parameters['side']:,} side")
@@ -90,7 +90,7 @@ def train(config: Config, *, resume: bool = False, launcher: str = "none") -> di
         )
     checkpoint = latest_checkpoint(work_dir) if resume else None
     # Several processes have not shared out the devices yet.
-    memory = _measured_aside(config, get_device() if launcher == "none" else "cpu")
+    memory = measured_aside(config, get_device() if launcher == "none" else "cpu")
     with joined(launcher):
         experiment = build_experiment(config)
         if checkpoint is not None:
@@ -102,7 +102,7 @@ def train(config: Config, *, resume: bool = False, launcher: str = "none") -> di
         runner = build_runner(experiment, checkpoint, launcher)
         runner.logger.warning(_origin_lines(experiment))
         with compiled(experiment.distiller, config.train.compile):
-            metrics = _run(runner)
+            metrics = run_to_the_end(runner)
         if config.parallel.shard:
             memory = {**memory, **weights_held(runner)}
             state = whole_state(experiment.distiller)
@@ -110,7 +110,7 @@ def train(config: Config, *, resume: bool = False, launcher: str = "none") -> di
             return {}
     if config.parallel.shard:
         experiment = _whole_again(experiment, state)
-    summary = finish(experiment, metrics, export_dir, memory)
+    summary = {**finish(experiment, metrics, export_dir, memory), **runner.spent}
     write_json(work_dir / "summary.json", summary)
     print_summary(summary)
     return summary
@@ -124,7 +124,8 @@ def _whole_again(experiment: Experiment, state: dict[str, torch.Tensor]) -> Expe
     return fresh
 
 
-def _run(runner: FadingRunner) -> dict[str, float]:
+def run_to_the_end(runner: FadingRunner) -> dict[str, float]:
+    """Train all steps that are left, and return the metrics of the last evaluation."""
     try:
         runner.train()
     except NonFiniteLossError as error:
@@ -167,6 +168,7 @@ def build_runner(experiment: Experiment, checkpoint: Path | None, launcher: str 
         },
         custom_hooks=[
             {"type": "PlainCheckpointHook"},
+            {"type": "StepClockHook"},
             *([{"type": "ShardHook"}] if config.parallel.shard else []),
             *config.custom_hooks,
         ],
@@ -187,7 +189,7 @@ def finish(
 ) -> dict[str, Any]:
     """Fade, export with a card, and return the summary."""
     config, adapter = experiment.config, experiment.adapter
-    parameters = _parameters(experiment)
+    parameters = parameters_of(experiment)
     batch = first_batch(experiment.val_loader)["inputs"]
     inputs = {k: v[:COMPARED].to(adapter.device) for k, v in batch.items()}
     _, report = fade(experiment.distiller, inputs)
@@ -298,8 +300,8 @@ def _origin_lines(experiment: Experiment) -> str:
     return f"weights: {origin}\n{random_notice(origin)}"
 
 
-def _measured_aside(config: Config, device: str) -> dict[str, int]:
-    # Its own experiment, so that the run itself starts untouched; freed before the run is built.
+def measured_aside(config: Config, device: str) -> dict[str, int]:
+    """Bytes that a step holds (`StepMemory`), counted on an experiment of its own: the run itself starts untouched."""
     experiment = build_experiment(config)
     experiment.distiller.to(device)
     try:
@@ -313,7 +315,8 @@ def _measured_aside(config: Config, device: str) -> dict[str, int]:
             torch.cuda.reset_peak_memory_stats()
 
 
-def _parameters(experiment: Experiment) -> dict[str, int]:
+def parameters_of(experiment: Experiment) -> dict[str, int]:
+    """How many parameters the backbone has, how many of them are trained, and how many the side network has."""
     return {
         "backbone": sum(p.numel() for p in experiment.adapter.parameters().values()),
         "backbone_trained": sum(p.numel() for p in experiment.distiller.trainable.values()),

@@ -124,6 +124,7 @@ def small_distiller(
     task = Prediction("single", CLASSES)
     distiller = Distiller(adapter, task, Settings.from_dict(given), max_steps=max_steps, amp=amp)
     optim = {
+        "scale": 1.0,
         "side_lr": 1e-2,
         "side_weight_decay": 0.05,
         "norm_lr": 1e-2,
