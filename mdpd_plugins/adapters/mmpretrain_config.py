@@ -53,6 +53,7 @@ def read_entry(name: str) -> Entry:
             and what those need is not installed.
     """
     info = _info(name)
+    _read_from_files(info.config)
     model = info.config.model
     if model.get("type") == "ImageClassifier" and model.get("head") is not None:
         return Entry(info.name, info.config, info.weights)
@@ -87,6 +88,14 @@ def _info(name: str) -> Any:
             # SwinV2's for ImageNet-21k change a test pipeline that their bases do not have.
             info.config = _model_part(Path(info.config))
         return info
+
+
+def _read_from_files(config: Any) -> None:
+    # A data set that hands images out red first (CIFAR) has nothing to turn round. From files the zoo reads them blue
+    # first, and files are what a model of ours is given.
+    steps, preprocessor = config.get("test_pipeline") or [], config.get("data_preprocessor") or {}
+    if steps and not any(step["type"].startswith("Load") for step in steps) and "to_rgb" in preprocessor:
+        preprocessor["to_rgb"] = True
 
 
 def _model_part(path: Path) -> Any:

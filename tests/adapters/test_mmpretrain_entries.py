@@ -137,3 +137,22 @@ def test_images_that_the_zoo_takes_as_they_are_get_the_size_asked_for(tmp_path):
     config = Config.fromfile(adapter.export(tmp_path / "out") / "config.py")
     scales = [s.scale for s in config.test_dataloader.dataset.pipeline if s.type == "Resize"]
     assert scales == [(48, 48)]
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "flipped"),
+    [
+        # Blue first, with means in that order: 103.53 is blue's.
+        ("regnetx-400mf_8xb128_in1k", {}, True),
+        # Means are red's first, and its data set hands out images that way.
+        ("resnet18_8xb16_cifar10", {"backbone": {"base_channels": 8, "stem_channels": 8}}, False),
+    ],
+)
+def test_images_reach_a_backbone_in_the_order_of_colours_that_it_was_made_for(name, options, flipped):
+    adapter = build(name, {"image_size": 32, **options})
+    mean = adapter.preprocessing()["mean"]
+    assert mean[0] > mean[2]  # red first, whatever the config's order
+    image = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        expected = adapter.model(image.flip(1) if flipped else image, mode="tensor")
+        assert torch.equal(adapter.forward({"image": image}), expected)
