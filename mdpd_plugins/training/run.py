@@ -30,6 +30,7 @@ from mdpd_plugins.training.record import export_record
 from mdpd_plugins.training.resume import clear_leftovers, latest_checkpoint, load_run, refuse_last
 from mdpd_plugins.training.runner import FadingRunner, NonFiniteWeightError
 from mdpd_plugins.training.sharding import weights_held, whole_state
+from mdpd_plugins.training.visualizers import check_visualizer
 
 # Samples that fading compares and times both paths on: enough to compare, few enough to be over soon on a CPU.
 COMPARED = 16
@@ -79,6 +80,7 @@ def train(config: Config, *, resume: bool = False, launcher: str = "none") -> di
     check_writable(work_dir)
     export_dir = Path(config.export_dir or work_dir / "export")
     check_replaceable(export_dir)
+    check_visualizer(config.visualizer)
     if config.train.compile:
         check_backend(config.train.compile)
         if config.parallel.shard:
