@@ -30,7 +30,8 @@ ALLOWED = {
     "deployment": _DEPLOYMENT | {"zoos"},
     "reduction": _ENGINE | {"zoos"},
     "testing": _TOP,
-    "cli": _TOP | {"testing", "zoos"},
+    "reporting": _TOP,
+    "cli": _TOP | {"testing", "reporting", "zoos"},
     "tools": _TOP | {"testing", "cli", "zoos"},
 }
 

@@ -7,7 +7,19 @@ import os
 import sys
 from collections.abc import Sequence
 
-from mdpd_plugins.cli import bench, doctor, evaluate, export, list_backbones, new_plugin, predict, show, train, verify
+from mdpd_plugins.cli import (
+    bench,
+    doctor,
+    evaluate,
+    export,
+    list_backbones,
+    new_plugin,
+    predict,
+    report,
+    show,
+    train,
+    verify,
+)
 from mdpd_plugins.registry import MDPDError
 
 COMMANDS = {
@@ -21,6 +33,7 @@ COMMANDS = {
     "export": export,
     "predict": predict,
     "eval": evaluate,
+    "report": report,
 }
 
 
