@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from mdpd_plugins.data.labels import check_label_kind
 from mdpd_plugins.data.source import Source
 from mdpd_plugins.registry import ConfigError, DataError, MissingDependencyError, closest
 
+PATIENCE = 5.0  # seconds for the hub to answer
 _SPLIT_NAMES = {"train": ("train",), "val": ("validation", "valid", "val", "dev"), "test": ("test",)}
 _FORMATS = {
     ".csv": ("csv", {}),
@@ -154,7 +156,8 @@ def load_parts(
             return dict(found) if isinstance(found, dict) else {"train": found}
         if path.startswith((".", "/", "~")) or local.suffix.lower() in _FORMATS:
             raise DataError(f"data set {path} does not exist on this machine; correct data path=")
-        return dict(datasets.load_dataset(path, name, revision=revision))
+        with _cache_only_if_unreachable(datasets, path):
+            return dict(datasets.load_dataset(path, name, revision=revision))
     except DataError:
         raise
     except Exception as error:  # the library raises its own, its readers' and the network's errors
@@ -164,6 +167,25 @@ def load_parts(
             f"data set {path!r} cannot be {where} ({type(error).__name__}: {first}); check its name and "
             "the network, or give the path of a local copy"
         ) from error
+
+
+@contextlib.contextmanager
+def _cache_only_if_unreachable(datasets: Any, path: str) -> Iterator[None]:
+    """Ask the hub once, for a few seconds. If it does not answer, the library would ask again for half a minute."""
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError
+
+    before = datasets.config.HF_HUB_OFFLINE
+    try:
+        HfApi(endpoint=datasets.config.HF_ENDPOINT).dataset_info(path, timeout=PATIENCE)
+    except HfHubHTTPError:
+        pass  # it answers; what is wrong the library says better
+    except Exception:  # no network, no answer in time, or told to stay offline
+        datasets.config.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        datasets.config.HF_HUB_OFFLINE = before
 
 
 def _choose_splits(found: Mapping[str, Any], splits: Mapping[str, str] | None, path: str) -> dict[str, str]:

@@ -223,6 +223,25 @@ def test_a_hub_that_cannot_be_reached_is_one_clear_error(offline: Any) -> None:
         load_source({"type": "glue", "name": "rte"}, "train")
 
 
+def test_what_the_library_has_cached_is_used_when_the_hub_does_not_answer(tmp_path: Path, offline: Any) -> None:
+    files = {}
+    for split, part in hub_form(offline).items():
+        files[split] = str(tmp_path / f"{split}.parquet")
+        part.to_parquet(files[split])
+    offline.load_dataset("parquet", "rte", data_files=files, cache_dir=str(tmp_path / "made"))
+    (made,) = [p.parent for p in (tmp_path / "made" / "parquet").rglob("dataset_info.json")]
+    # As the library leaves nyu-mll/glue behind: <owner>___<name>/<configuration>/<version>/<commit>.
+    home = tmp_path / "cache" / "nyu-mll___glue" / "rte" / "0.0.0" / "bcdcba79d07bc864c1c254ccfcedcce55bcc9a8c"
+    home.parent.mkdir(parents=True)
+    made.rename(home)
+    for path in home.glob("parquet-*.arrow"):
+        path.rename(home / path.name.replace("parquet", "glue"))
+    offline.config.HF_HUB_OFFLINE = False  # nobody has said so: the network is just not there
+    source = load_source({"type": "glue", "name": "rte"}, "train")
+    assert source[1] == (("a1", "b1"), 1) and "nyu-mll/glue" in source.description
+    assert offline.config.HF_HUB_OFFLINE is False
+
+
 def test_what_a_user_may_get_wrong(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="GLUE has no task 'mrcp': did you mean 'mrpc'"):
         load_source({"type": "glue", "name": "mrcp"}, "train")
