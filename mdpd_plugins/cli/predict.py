@@ -44,4 +44,5 @@ def _shown(rows, total: int):
     from rich.console import Console
     from rich.progress import track
 
-    return track(rows, "predicting", total=total, console=Console(stderr=True), transient=True)
+    console = Console(stderr=True)
+    return track(rows, "predicting", total=total, console=console, transient=True, disable=not console.is_terminal)

@@ -64,13 +64,12 @@ def _csv(rows: Sequence[Row], file: TextIO) -> None:
 
 
 def _table(rows: Sequence[Row], file: TextIO) -> None:
-    from rich import box
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     flat = [_flat(row, digits=4) for row in rows]
-    table = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False)
+    table = Table(box=None, header_style="bold", pad_edge=False)
     columns = list(dict.fromkeys(key for row in flat for key in row))
     for column in columns:
         numeric = column.startswith(("probability", "value"))
