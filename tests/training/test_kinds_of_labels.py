@@ -1,0 +1,78 @@
+"""Runs on every kind of label, from data to the summary's metrics."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from PIL import Image
+from running import WORDS, trained, write_config
+
+from mdpd_plugins.training import load_config
+from mdpd_plugins.training.experiment import build_experiment
+
+
+def cola(root):
+    home = root / "CoLA"
+    home.mkdir()
+    for file, count in (("train.tsv", 16), ("dev.tsv", 8)):
+        rows = [
+            f"gj04\t{i % 2}\t{'' if i % 2 else '*'}\tThe {WORDS[i % 8]} book {WORDS[i // 2]}." for i in range(count)
+        ]
+        (home / file).write_text("\n".join(rows) + "\n")
+    return {"type": "glue", "name": "cola", "root": str(root)}
+
+
+def stsb(root):
+    header = "index\tgenre\tfilename\tyear\told_index\tsource1\tsource2\tsentence1\tsentence2\tscore"
+    for file, count in (("train.tsv", 16), ("dev.tsv", 8)):
+        rows = [f"{i}\tg\tf\t2012\t0\tn\tn\tA {WORDS[i % 8]} plane.\tA plane.\t{i % 6}.000" for i in range(count)]
+        (root / file).write_text("\n".join([header, *rows]) + "\n")
+    return {"type": "glue", "name": "stsb", "root": str(root)}
+
+
+def several(root):
+    rows = [{"text": f"a {WORDS[i % 8]} one", "label": [WORDS[i % 3], WORDS[3 + i % 2]]} for i in range(24)]
+    (root / "table.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    columns = {"text_column": "text", "label_column": "label", "label_kind": "multi"}
+    return {"type": "table", "path": str(root / "table.jsonl"), **columns, "val_size": 8, "test_size": 0}
+
+
+@pytest.mark.parametrize(
+    ("write", "metrics"),
+    [
+        (cola, ["accuracy", "f1", "matthews_correlation"]),
+        (stsb, ["pearson", "spearman", "mse"]),
+        (several, ["micro_f1", "macro_f1", "mean_average_precision"]),
+    ],
+)
+def test_texts(tmp_path, write, metrics):
+    (tmp_path / "data").mkdir()
+    data = {"source": write(tmp_path / "data"), "max_length": 16}
+    config = write_config(tmp_path / "config", "hf-minilm", data=data, train={"max_steps": 3})
+    found = trained(config, tmp_path / "run")["metrics"]
+    assert list(found) == [f"{path}/{name}" for path in ("backbone", "side") for name in metrics]
+    assert all(abs(value) <= 1 for key, value in found.items() if not key.endswith("mse"))
+
+
+def test_a_task_of_glue_has_its_official_metric_as_main_one(tmp_path):
+    config = write_config(tmp_path, "hf-minilm", data={"source": cola(tmp_path)})
+    assert build_experiment(load_config(config)).task.main_metric == "matthews_correlation"
+
+
+def test_a_task_of_vtab_is_evaluated_on_its_test_data_in_the_end(tmp_path):
+    home = tmp_path / "vtab" / "kitti"
+    (home / "images").mkdir(parents=True)
+    lines = []
+    for i in range(14):
+        Image.new("RGB", (20, 16), (17 * i, 90, 0)).save(home / "images" / f"{i}.jpg")
+        lines.append(f"images/{i}.jpg {i % 4}")
+    for name, part in {"train800": lines[:8], "val200": lines[8:10], "train800val200": lines[:10]}.items():
+        (home / f"{name}.txt").write_text("\n".join(part))
+    (home / "test.txt").write_text("\n".join(lines[10:]))
+    source = {"type": "vtab", "name": "kitti", "root": str(tmp_path / "vtab")}
+    config = write_config(tmp_path / "config", data={"source": source}, train={"max_steps": 2})
+    tuning, final = (build_experiment(load_config(config, {"data.source.full": full})) for full in (False, True))
+    assert [len(e.train_loader.dataset) for e in (tuning, final)] == [8, 10]
+    assert [len(e.val_loader.dataset) for e in (tuning, final)] == [2, 4]
+    assert final.task.num_outputs == 4 and "backbone/accuracy" in trained(config, tmp_path / "run")["metrics"]
