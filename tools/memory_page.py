@@ -16,11 +16,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from mdpd_plugins.registry import MDPDError
 from mdpd_plugins.training.bench_report import HEADER, cells, markdown, plot
+from mdpd_plugins.training.pages import check_marks, write_measured
 from mdpd_plugins.training.runs import read_runs
 from mdpd_plugins.training.scaling import slope
 
-START, END = "<!-- measured: written by tools/memory_page.py -->", "<!-- end of measured -->"
+TOOL = "tools/memory_page.py"
 # Recomputation changes memory and time, not the arithmetic: these have their plain form's accuracy.
 SAME_ARITHMETIC = {"lora_checkpointed": "lora", "norm_checkpointed": "norm", "mdpd_low_memory": "mdpd"}
 
@@ -28,6 +30,7 @@ SAME_ARITHMETIC = {"lora_checkpointed": "lora", "norm_checkpointed": "norm", "md
 def accuracies(runs: list[dict[str, Any]]) -> dict[str, tuple[float, float, int]]:
     """method -> (mean, standard deviation, seeds) of what would be deployed: the side path of a ladder."""
     found = {}
+    runs = [r for r in runs if r.get("split") != "val"]  # of a sweep that tuned
     for method in dict.fromkeys(r["method"] for r in runs):
         path = "side/accuracy" if method == "ladder" else "backbone/accuracy"
         values = [r["metrics"][path] for r in runs if r["method"] == method]
@@ -159,9 +162,10 @@ def main() -> int:
     p.add_argument("--cached", nargs="*", type=Path, default=[], help="of tools/cached_epochs.py")
     p.add_argument("--accuracy", nargs="*", default=[], metavar="BENCH.json=RUNS.jsonl")
     args = p.parse_args()
-    text = args.page.read_text(encoding="utf-8")
-    if START not in text or END not in text:
-        print(f"error: {args.page} has no lines {START!r} and {END!r} to write between", file=sys.stderr)
+    try:
+        check_marks(args.page, TOOL)
+    except MDPDError as error:
+        print(f"error: {error}", file=sys.stderr)
         return 2
     runs = {Path(a): Path(b) for a, b in (pair.split("=", 1) for pair in args.accuracy)}
     plots = args.page.parent / "plots"
@@ -169,8 +173,7 @@ def main() -> int:
     sections += [plan_section(f, json.loads(f.read_text())) for f in args.plan]
     sections += [scaling_section(f, json.loads(f.read_text())) for f in args.scaling]
     sections += [cached_section(args.cached)] if args.cached else []
-    before, after = text.split(START)[0], text.split(END)[1]
-    args.page.write_text(f"{before}{START}\n\n" + "\n\n".join(sections) + f"\n\n{END}{after}", encoding="utf-8")
+    write_measured(args.page, TOOL, "\n\n".join(sections))
     return 0
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ HEADER = (
     "time of lora's",
     "inference of plain",
 )
+STATE = "training state (MiB)"
 
 
 def cells(found: Mapping[str, Any]) -> list[tuple[str, ...]]:
@@ -68,22 +69,35 @@ def plot(found: Mapping[str, Any], path: Path, accuracy: Mapping[str, float] | N
         path: where to; its suffix says the format (svg, png, pdf).
         accuracy: method -> share of right answers.
     """
-    from matplotlib import rc_context
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     rows = {r["method"]: r for r in found["results"]}
     memory = {m: r["training_state_bytes"] / 2**20 for m, r in rows.items()}
     seconds = {m: r["step_seconds"]["median"] for m, r in rows.items()}
-    figure = Figure(figsize=(13 if accuracy else 7, 5), layout="constrained")
-    FigureCanvasAgg(figure)
-    panels = figure.subplots(1, 2 if accuracy else 1, squeeze=False)[0]
-    _panel(panels[0], memory, seconds, "seconds per step (median)", best=min)
+    ours = {m for m in rows if m.startswith("mdpd")}
+    figure, panels = new_figure(2 if accuracy else 1)
+    panel(panels[0], memory, seconds, (STATE, "seconds per step (median)"), ours, best=min)
     if accuracy:
         known = {m: memory[m] for m in memory if m in accuracy}
-        _panel(panels[1], known, {m: accuracy[m] for m in known}, "accuracy of what is deployed", best=max)
+        reached = {m: accuracy[m] for m in known}
+        panel(panels[1], known, reached, (STATE, "accuracy of what is deployed"), ours, best=max)
+    save(figure, path)
+
+
+def new_figure(panels: int) -> tuple[Any, Any]:
+    """A figure and its panels, side by side."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7 if panels == 1 else 6.5 * panels, 5), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure, figure.subplots(1, panels, squeeze=False)[0]
+
+
+def save(figure: Any, path: Path) -> None:
+    """Write a figure, whole or not at all; the same figure gives the same file."""
+    from matplotlib import rc_context
+
     temporary = path.with_name(f".{path.stem}.part{path.suffix}")
-    # Without the date, and with names that are not drawn at random, the same figures give the same file.
+    # Without the date, and with names that are not drawn at random.
     with rc_context({"svg.hashsalt": "mdpd"}):
         figure.savefig(temporary, metadata={"Date": None} if path.suffix == ".svg" else None)
     temporary.replace(path)
@@ -98,17 +112,23 @@ def front(x: Mapping[str, float], y: Mapping[str, float], best=min) -> list[str]
     return kept
 
 
-def _panel(axes, x: Mapping[str, float], y: Mapping[str, float], label: str, best) -> None:
+def panel(
+    axes: Any, x: Mapping[str, float], y: Mapping[str, float], labels: tuple[str, str], ours: Collection[str], best
+) -> None:
+    """One point a method, x on a logarithmic scale, the front as a line.
+
+    Args:
+        labels: of both axes. ours: methods drawn in another colour. best: as for `front`.
+    """
     kept = front(x, y, best)
     axes.plot([x[m] for m in kept], [y[m] for m in kept], "--", color="0.7", zorder=0)
     for method in x:
-        ours = method.startswith("mdpd")
-        axes.scatter(x[method], y[method], color="tab:red" if ours else "tab:blue")
+        axes.scatter(x[method], y[method], color="tab:red" if method in ours else "tab:blue")
         axes.annotate(method, (x[method], y[method]), xytext=(4, 4), textcoords="offset points", fontsize=8)
     axes.set_xscale("log")
-    axes.set_xlabel("training state (MiB)")
-    axes.set_ylabel(label)
+    axes.set_xlabel(labels[0])
+    axes.set_ylabel(labels[1])
     axes.grid(alpha=0.3)
 
 
-__all__ = ["HEADER", "cells", "front", "markdown", "plot", "show"]
+__all__ = ["HEADER", "STATE", "cells", "front", "markdown", "new_figure", "panel", "plot", "save", "show"]

@@ -11,6 +11,7 @@ from typing import Any
 
 from mdpd_plugins.registry.errors import ConfigError
 
+TUNING_SEED = 1000  # none that a result is reported for
 # Metrics of which less is better; of all others more is.
 ERRORS = ("mse",)
 
@@ -61,4 +62,4 @@ def score(run: Mapping[str, Any]) -> float:
     return -value if run["metric"] in ERRORS else value
 
 
-__all__ = ["ERRORS", "append_run", "main_metric", "read_runs", "score"]
+__all__ = ["ERRORS", "TUNING_SEED", "append_run", "main_metric", "read_runs", "score"]

@@ -18,9 +18,8 @@ class Paired:
 
     Attributes:
         pairs: how many. mean: of the differences.
-        low, high: 95 % confidence interval of the mean (Student's t); None for a single pair.
-        t_test: two-sided p of the paired t-test; None for a single pair, or if all differences are the same: they then
-            have no spread to compare the mean with.
+        low, high: 95 % confidence interval of the mean (Student's t). t_test: two-sided p of the paired t-test. All
+            None for a single pair, or if all differences are the same: there is no spread to compare the mean with.
         wilcoxon: two-sided p of Wilcoxon's signed-rank test; None for fewer than WILCOXON_PAIRS that differ.
     """
 
@@ -45,13 +44,10 @@ def paired(a: Sequence[float], b: Sequence[float]) -> Paired:
     # Rounded far below what a metric can differ by: 0.3 - 0.2 and 0.2 - 0.1 are the same difference.
     differences = np.round(np.subtract(a, b), 12)
     low = high = t_test = None
-    if len(differences) > 1:
-        if np.ptp(differences) == 0:
-            low = high = float(differences[0])
-        else:
-            result = ttest_rel(differences, np.zeros_like(differences))
-            low, high = (float(limit) for limit in result.confidence_interval(0.95))
-            t_test = float(result.pvalue)
+    if np.ptp(differences) > 0:
+        result = ttest_rel(differences, np.zeros_like(differences))
+        low, high = (float(limit) for limit in result.confidence_interval(0.95))
+        t_test = float(result.pvalue)
     changed = differences[differences != 0]
     signed = float(wilcoxon(changed).pvalue) if len(changed) >= WILCOXON_PAIRS else None
     return Paired(len(differences), float(differences.mean()), low, high, t_test, signed)

@@ -20,10 +20,9 @@ from typing import Any
 
 from mdpd_plugins.registry.errors import ConfigError
 from mdpd_plugins.training.methods import Method
-from mdpd_plugins.training.runs import append_run, main_metric, read_runs, score
+from mdpd_plugins.training.runs import TUNING_SEED, append_run, main_metric, read_runs, score
 from mdpd_plugins.training.sweep_worker import RESULT, work
 
-TUNING_SEED = 1000  # none that a result is reported for
 # A few lines of a failed run's output are enough to see why.
 SHOWN = 15
 # What runs import, as far as it is installed. The server that the processes are forked off does it once.
@@ -85,7 +84,7 @@ def run_of(line: Mapping[str, Any]) -> Run:
         options, tuned = tuple(line["options"]), tuple(line["tuned"])
         return Run(line["config"], method, options, tuned, line["seed"], line["split"])
     except KeyError as error:
-        raise ConfigError(f"a line has no {error}: no sweep of today wrote it; give another --out") from error
+        raise ConfigError(f"a line has no {error}: no sweep of this version wrote it; give another file") from error
 
 
 class Sweep:
@@ -209,4 +208,4 @@ _CONTEXT: Any = multiprocessing.get_context(
 if hasattr(_CONTEXT, "set_forkserver_preload"):
     _CONTEXT.set_forkserver_preload(PRELOADED)
 
-__all__ = ["TUNING_SEED", "Run", "Sweep", "run_of", "sweep"]
+__all__ = ["Run", "Sweep", "run_of", "sweep"]

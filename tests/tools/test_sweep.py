@@ -113,6 +113,15 @@ def test_a_run_of_a_sweep_finds_what_training_alone_finds(killed_and_resumed, tm
     capsys.readouterr()
 
 
+def test_its_lines_make_a_page(killed_and_resumed, tmp_path):
+    page = tmp_path / "results.md"
+    page.write_text("<!-- measured: written by tools/results_page.py -->\n<!-- end of measured -->\n")
+    command = [sys.executable, str(TOOL.with_name("results_page.py")), str(page), "--runs", str(killed_and_resumed[1])]
+    made = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert made.returncode == 0, made.stderr
+    assert "| own - norm | 2 |" in page.read_text() and len(list((tmp_path / "plots").iterdir())) == 1
+
+
 def test_tuning_takes_the_best_of_the_deployed_path_on_validation_and_seeds_see_test_only(tool, tmp_path):
     config, out = write_config(tmp_path, data=SPLITS, train={"max_steps": 2}), tmp_path / "runs.jsonl"
     # The tuning runs are there already, with scores of our choice: the sweep must go by them.

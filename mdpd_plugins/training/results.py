@@ -1,0 +1,251 @@
+"""From the lines of a sweep to what they say: spread over seeds, paired comparisons, equal time, ranks over tasks."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import PurePath
+from typing import Any, TypeAlias
+
+from mdpd_plugins.registry.errors import ConfigError
+from mdpd_plugins.training.runs import ERRORS, TUNING_SEED, main_metric
+from mdpd_plugins.training.statistics import Paired, mean_ranks, paired, spread
+
+# The option whose values make the points of a curve over training time.
+LENGTH = "train.max_epochs"
+Row: TypeAlias = list[str]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One method on one task at one length of training, over its seeds.
+
+    Attributes:
+        method: its label. length: value of LENGTH, "" where the configuration's own was kept. runs: by seed.
+    """
+
+    method: str
+    length: str
+    runs: Mapping[int, Mapping[str, Any]]
+
+    @property
+    def first(self) -> Mapping[str, Any]:
+        """The run of the first seed."""
+        return next(iter(self.runs.values()))
+
+    @property
+    def ours(self) -> bool:
+        """Whether it is the project's method or a variant of it."""
+        return any(pair.startswith("distill.method=mdpd") for pair in self.first["overrides"])
+
+    def values(self, path: str | None = None) -> list[float]:
+        """Main metric of every run: of the deployed path, or of `path`; empty where there is none."""
+        keys = {main_metric(run, path) for run in self.runs.values()}
+        return [run["metrics"][key] for run in self.runs.values() for key in keys if key in run["metrics"]]
+
+    @property
+    def mean(self) -> float:
+        """Mean over seeds of the deployed path's main metric."""
+        return statistics.fmean(self.values())
+
+    @property
+    def seconds(self) -> float:
+        """Mean cost of training: CPU seconds of its one thread, which other work does not change; on a GPU, seconds."""
+        return statistics.fmean(r["cpu_seconds" if r["device"] == "cpu" else "seconds"] for r in self.runs.values())
+
+    @property
+    def state(self) -> float | None:
+        """MiB that a step holds above the frozen weights, of the runs that counted it."""
+        known = [run["memory"]["total"] / 2**20 for run in self.runs.values() if run["memory"]]
+        return statistics.fmean(known) if known else None
+
+
+@dataclass(frozen=True)
+class Task:
+    """All that was run on one task.
+
+    Attributes:
+        name: folder and name of the configuration, and the sweep's options. metric: the main one.
+        cells: (method, length) -> runs.
+    """
+
+    name: str
+    metric: str
+    cells: Mapping[tuple[str, str], Cell]
+
+    @property
+    def sign(self) -> int:
+        """-1 if less of the metric is better."""
+        return -1 if self.metric in ERRORS else 1
+
+    @property
+    def length(self) -> str:
+        """The one length that tables are of: the configuration's own, else the longest."""
+        lengths = {length for _, length in self.cells}
+        return "" if "" in lengths else max(lengths, key=float)
+
+    @property
+    def main(self) -> dict[str, Cell]:
+        """Method -> runs at that length."""
+        return {method: cell for (method, length), cell in self.cells.items() if length == self.length}
+
+    def curve(self, method: str) -> list[Cell]:
+        """All lengths of a method, by their cost."""
+        return sorted((cell for (m, _), cell in self.cells.items() if m == method), key=lambda cell: cell.seconds)
+
+
+def tasks(runs: Iterable[Mapping[str, Any]], split: str = "test") -> list[Task]:
+    """Group lines.
+
+    Raises:
+        ConfigError: one label stands for two recipes, or a seed was run twice with different tuned values.
+    """
+    found: dict[str, dict[tuple[str, str], dict[int, Mapping[str, Any]]]] = {}
+    for run in runs:
+        if run["split"] != split or run["seed"] == TUNING_SEED:
+            continue
+        options = dict(option.split("=", 1) for option in run["options"])
+        length = options.pop(LENGTH, "")
+        path = PurePath(run["config"])
+        name = " ".join([f"{path.parent.name}/{path.stem}", *(f"{k}={v}" for k, v in options.items())])
+        seeds = found.setdefault(name, {}).setdefault((run["method"], length), {})
+        other = next(iter(seeds.values()), run)
+        if run["overrides"] != other["overrides"] or run["tuned"] != other["tuned"] or run["seed"] in seeds:
+            raise ConfigError(
+                f"two different runs of {run['method']} on {name} are to go into one row: {run['overrides']} "
+                f"{run['tuned']} and {other['overrides']} {other['tuned']}. Give their files apart, or change a label"
+            )
+        seeds[run["seed"]] = run
+    made = []
+    for name, groups in found.items():
+        cells = {key: Cell(*key, dict(sorted(seeds.items()))) for key, seeds in groups.items()}
+        made.append(Task(name, next(iter(cells.values())).first["metric"], cells))
+    return made
+
+
+def method_rows(task: Task) -> tuple[Row, list[Row]]:
+    """Header and rows: every method with what it reached and what it cost."""
+    header = ["method", "seeds", f"{task.metric}, deployed path", f"{task.metric}, side path", "tuned"]
+    header += ["trained parameters", "training state (MiB)", f"training ({_unit(task)})"]
+    rows = []
+    for cell in task.main.values():
+        count = cell.first["parameters"]
+        rows.append(
+            [
+                cell.method,
+                str(len(cell.runs)),
+                spread_text(cell.values()),
+                spread_text(cell.values("side")),
+                " ".join(cell.first["tuned"]) or "-",
+                f"{count['backbone_trained'] + count['side']:,}",
+                "-" if cell.state is None else f"{cell.state:.1f}",
+                f"{cell.seconds:.1f}",
+            ]
+        )
+    return header, rows
+
+
+def compare(task: Task, method: str, rival: str) -> Paired | None:
+    """`method` minus `rival` over the seeds that both have, signed so that more is better; None without such seeds."""
+    if not {method, rival} <= set(task.main):
+        return None
+    ours, theirs = task.main[method], task.main[rival]
+    seeds = [seed for seed in ours.runs if seed in theirs.runs]
+    values = [[c.runs[s]["metrics"][main_metric(c.runs[s])] * task.sign for s in seeds] for c in (ours, theirs)]
+    return paired(*values) if seeds else None
+
+
+def paired_rows(task: Task, methods: Sequence[str], rivals: Sequence[str]) -> tuple[Row, list[Row]]:
+    """Header and rows: every method against every rival over the same seeds."""
+    header = ["comparison", "pairs", "mean difference", "95 % interval", "p, paired t-test", "p, signed ranks"]
+    rows = []
+    for method in methods:
+        for rival in rivals:
+            found = compare(task, method, rival)
+            if found and method != rival:
+                rows.append([f"{method} - {rival}", *paired_text(found)])
+    return header, rows
+
+
+def paired_text(found: Paired) -> Row:
+    """Cells of a paired comparison."""
+    interval = "-" if found.low is None or found.high is None else f"{found.low:+.4f} to {found.high:+.4f}"
+    chances = ["-" if p is None else f"{p:.4f}" for p in (found.t_test, found.wilcoxon)]
+    return [str(found.pairs), f"{found.mean:+.4f}", interval, *chances]
+
+
+def over_tasks(found: Sequence[Task], methods: Sequence[str], rivals: Sequence[str]) -> tuple[Row, list[Row]]:
+    """Header and rows: wins and losses by the mean over seeds, and the differences of these means, paired by task."""
+    header = ["comparison", "wins", "equal", "losses", "mean difference over tasks", "95 % interval"]
+    header += ["p, paired t-test", "p, signed ranks"]
+    rows = []
+    for method in methods:
+        for rival in (r for r in rivals if r != method):
+            both = [t for t in found if {method, rival} <= set(t.main)]
+            if not both:
+                continue
+            ours, theirs = ([t.sign * t.main[m].mean for t in both] for m in (method, rival))
+            pairs = list(zip(ours, theirs, strict=True))
+            counts = [sum(a > b for a, b in pairs), sum(a == b for a, b in pairs), sum(a < b for a, b in pairs)]
+            rows.append([f"{method} - {rival}", *map(str, counts), *paired_text(paired(ours, theirs))[1:]])
+    return header, rows
+
+
+def rank_rows(found: Sequence[Task]) -> tuple[Row, list[Row]]:
+    """Header and rows: methods by their mean rank over the tasks that have all of them, with their mean on each."""
+    scores = {t.name: {m: t.sign * c.mean for m, c in t.main.items()} for t in found}
+    ranks = mean_ranks(scores)
+    rows = [
+        [method, f"{rank:.2f}", *(f"{t.main[method].mean:.4f}" if method in t.main else "-" for t in found)]
+        for method, rank in sorted(ranks.items(), key=lambda item: item[1])
+    ]
+    return ["method", "mean rank", *(f"{t.name} ({t.metric})" for t in found)], rows
+
+
+def within_rows(task: Task, rivals: Sequence[str], given: Sequence[float] = ()) -> tuple[Row, list[Row]]:
+    """Header and rows: what each method reached in the same training time.
+
+    Of every method the longest training that fits counts, whatever it reached: choosing the best would be choosing on
+    the test split.
+
+    Args:
+        rivals: methods whose own time sets the limits. given: further limits, in seconds.
+    """
+    limits = {f"{s:g} s": float(s) for s in given}
+    limits |= {f"{r}'s {task.main[r].seconds:.1f} s": task.main[r].seconds for r in rivals if r in task.main}
+    rows = []
+    for method in dict.fromkeys(method for method, _ in task.cells):
+        row = [method]
+        for limit in limits.values():
+            fits = [cell for cell in task.curve(method) if cell.seconds <= limit]
+            row.append(f"{spread_text(fits[-1].values())} in {fits[-1].seconds:.1f} s" if fits else "-")
+        rows.append(row)
+    return ["method", *(f"within {name}" for name in limits)], rows
+
+
+def spread_text(values: Sequence[float]) -> str:
+    """Mean and standard deviation; "-" of nothing."""
+    if not values:
+        return "-"
+    mean, deviation = spread(values)
+    return f"{mean:.4f}" if deviation is None else f"{mean:.4f} ± {deviation:.4f}"
+
+
+def _unit(task: Task) -> str:
+    return "CPU seconds" if all(c.first["device"] == "cpu" for c in task.cells.values()) else "seconds"
+
+
+__all__ = [
+    "LENGTH",
+    "Cell",
+    "Task",
+    "compare",
+    "method_rows",
+    "over_tasks",
+    "paired_rows",
+    "rank_rows",
+    "spread_text",
+    "tasks",
+    "within_rows",
+]

@@ -1,0 +1,131 @@
+"""Write the measured part of docs/results.md, tables and plots, from the lines of tools/sweep.py.
+
+    python tools/results_page.py docs/results.md --runs docs/data/runs_*.jsonl
+
+For every task: what each method reached (mean and standard deviation over seeds) and what it cost; MDPD and its
+variants against --against over the same seeds; the Pareto fronts; and, where methods were trained at several
+`train.max_epochs`, what they reached in equal time. Then all tasks together. Plots land in the folder plots beside
+the page. The same lines give the same page and plots.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from mdpd_plugins.registry import MDPDError
+from mdpd_plugins.registry.errors import ConfigError
+from mdpd_plugins.training.bench_report import markdown
+from mdpd_plugins.training.methods import Method
+from mdpd_plugins.training.pages import check_marks, write_measured
+from mdpd_plugins.training.results import (
+    LENGTH,
+    Task,
+    method_rows,
+    over_tasks,
+    paired_rows,
+    rank_rows,
+    tasks,
+    within_rows,
+)
+from mdpd_plugins.training.results_plots import fronts, plot_costs, plot_curves
+from mdpd_plugins.training.runs import TUNING_SEED, read_runs
+from mdpd_plugins.training.sweep import run_of
+
+TOOL = "tools/results_page.py"
+
+
+def commands(file: Path, runs: Sequence[dict[str, Any]]) -> list[str]:
+    """The commands of tools/sweep.py that a file of lines is from, worked out from what they hold."""
+    # Configurations that were run with the same methods, options, seeds and grid were one command.
+    by_form: dict[tuple[str, ...], list[str]] = {}
+    for config, options in dict.fromkeys((run["config"], tuple(run["options"])) for run in runs):
+        own = [run for run in runs if (run["config"], tuple(run["options"])) == (config, options)]
+        methods = dict.fromkeys(Method(run["method"], tuple(run["overrides"])).text for run in own)
+        final = [run for run in own if run["seed"] != TUNING_SEED] or own
+        grid: dict[str, list[str]] = {}
+        for run in own:
+            for key, _, value in (pair.partition("=") for pair in run["tuned"] if run["seed"] == TUNING_SEED):
+                grid.setdefault(key, []).extend([value] if value not in grid.get(key, []) else [])
+        form = ["--methods", *sorted(methods), "--seeds", *sorted({str(run["seed"]) for run in final}, key=int)]
+        form += ["--tune", *(f"{key}={','.join(values)}" for key, values in grid.items())] if grid else []
+        form += ["--split", final[0]["split"]] if final[0]["split"] != "test" else []
+        form += ["--cfg-options", *options] if options else []
+        by_form.setdefault(tuple(form), []).append(config)
+    return [
+        shlex.join(["python", "tools/sweep.py", *configs, *form, "--out", file.as_posix()])
+        for form, configs in by_form.items()
+    ]
+
+
+def section(task: Task, ours: Sequence[str], against: Sequence[str], within: Sequence[float], plots: Path) -> str:
+    """One task: tables and plots."""
+    first = next(iter(task.main.values())).first
+    name = re.sub(r"[^a-z0-9]+", "_", task.name.lower()).strip("_")
+    about = f"{first['data']} Weights: {first['weights']}."
+    about += f" Here at `{LENGTH}={task.length}`." if task.length else ""
+    parts = [f"### {task.name}", about, markdown(*method_rows(task))]
+    header, rows = paired_rows(task, [m for m in ours if m in task.main], against)
+    if rows:
+        parts.append(markdown(header, rows))
+    plot_costs(task, plots / f"results_{name}.svg")
+    parts.append("\n".join(f"- Front of {task.metric} and {k}: {', '.join(v)}." for k, v in fronts(task).items() if v))
+    parts.append(f"![{task.metric} against time and memory](plots/results_{name}.svg)")
+    if plot_curves(task, plots / f"results_{name}_over_time.svg"):
+        parts.append("Equal time: of each method the longest training that fits.")
+        parts.append(markdown(*within_rows(task, against, within)))
+        parts.append(f"![{task.metric} over training time](plots/results_{name}_over_time.svg)")
+    return "\n\n".join(parts)
+
+
+def together(found: Sequence[Task], ours: Sequence[str], against: Sequence[str]) -> str:
+    """All tasks at once."""
+    parts = ["### All tasks"]
+    for header, rows in (rank_rows(found), over_tasks(found, ours, against)):
+        if rows:
+            parts.append(markdown(header, rows))
+    return "\n\n".join(parts)
+
+
+def main() -> int:
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("page", type=Path)
+    p.add_argument("--runs", nargs="+", type=Path, required=True, help="files of tools/sweep.py")
+    p.add_argument("--compare", nargs="+", metavar="METHOD", help="default: MDPD and all its variants in the files")
+    p.add_argument("--against", nargs="+", default=["norm", "ladder", "lora", "lora_checkpointed"], metavar="METHOD")
+    p.add_argument(
+        "--within", nargs="+", type=float, default=[], metavar="SECONDS", help="besides the rivals' own time"
+    )
+    p.add_argument("--split", choices=["val", "test"], default="test")
+    args = p.parse_args()
+    try:
+        check_marks(args.page, TOOL)
+        lines = {file: read_runs(file) for file in args.runs}
+        empty = [str(file) for file, runs in lines.items() if not runs]
+        if empty:
+            raise ConfigError(f"no runs in {', '.join(empty)}: give files that tools/sweep.py has written")
+        for run in (run for runs in lines.values() for run in runs):
+            run_of(run)  # one of an older form is refused before anything is written
+        found = tasks([run for runs in lines.values() for run in runs], args.split)
+        if not found:
+            raise ConfigError(f"no run on the {args.split} split yet in {', '.join(map(str, lines))}")
+        ours = args.compare or list(dict.fromkeys(m for t in found for m, cell in t.main.items() if cell.ours))
+        plots = args.page.parent / "plots"
+        plots.mkdir(exist_ok=True)
+        parts = ["Made with\n\n" + "\n".join(f"    {c}" for file, runs in lines.items() for c in commands(file, runs))]
+        parts += [section(task, ours, args.against, args.within, plots) for task in found]
+        parts += [together(found, ours, args.against)] if len(found) > 1 else []
+        write_measured(args.page, TOOL, "\n\n".join(parts))
+    except MDPDError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
