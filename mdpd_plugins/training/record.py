@@ -51,7 +51,9 @@ class ExportRecord:
 
     def write(self, folder: Path) -> None:
         """Put the record into an existing folder."""
-        (folder / RECORD_FILE).write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
+        # Sorted: a config's own order is not kept where it is read again.
+        text = json.dumps(asdict(self), indent=2, sort_keys=True)
+        (folder / RECORD_FILE).write_text(text + "\n", encoding="utf-8")
 
 
 def read_record(folder: str | Path) -> ExportRecord:
