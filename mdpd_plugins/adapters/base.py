@@ -76,8 +76,8 @@ class Adapter:
         for seen in self._open_captures:
             # Batch and image size tell tokens from positions.
             seen.batch = first.shape[0]
-            seen.image_size = (first.shape[-2], first.shape[-1]) if "image" in inputs else None
-            seen.attention.clear()
+            # Beside words (ViLT), patches are a part of one sequence and lie on no grid of their own.
+            seen.image_size = (first.shape[-2], first.shape[-1]) if self.modality == "image" else None
         with protected(self._writers), called_through(self._directly) if self._directly else nullcontext():
             return self._call(inputs)
 
@@ -87,8 +87,11 @@ class Adapter:
 
     def example_inputs(self, batch: int = 2) -> dict[str, torch.Tensor]:
         """Inputs of the model's own size, drawn from a fixed seed: for inspection and tests."""
-        generator = torch.Generator().manual_seed(0)
         size = self.preprocessing()["size"]
+        return self._example_images(batch, size)
+
+    def _example_images(self, batch: int, size: tuple[int, int]) -> dict[str, torch.Tensor]:
+        generator = torch.Generator().manual_seed(0)
         image = torch.randn((batch, self.in_channels, *size), generator=generator)
         return {"image": image.to(self.device)}
 
@@ -98,8 +101,9 @@ class Adapter:
     def preprocessing(self) -> dict[str, Any]:
         """How data must be prepared: size, mean, std, interpolation for images; tokenizer, max_length for text."""
         found = self._preprocessing()
-        if self.input_size is not None and "size" in found:
-            found["size"] = self.input_size
+        image = found.get("image", found)
+        if self.input_size is not None and "size" in image:
+            image["size"] = self.input_size
         return found
 
     def _preprocessing(self) -> dict[str, Any]:
@@ -129,6 +133,10 @@ class Adapter:
         mask = inputs.get("attention_mask")
         return None if mask is None or self._anatomy.latents else mask.bool()
 
+    def attention_masks(self, inputs: dict[str, torch.Tensor]) -> list[torch.Tensor | None]:
+        """`attention_mask` of each tower."""
+        return [self.attention_mask(inputs)]
+
     # --- structure ---------------------------------------------------------------------------------------
 
     @cached_property
@@ -150,6 +158,16 @@ class Adapter:
     def blocks(self) -> list[nn.Module]:
         """The repeated blocks in execution order."""
         return [block for _, block in self.named_blocks]
+
+    @property
+    def towers(self) -> list[range]:
+        """Layers of each tower. Two towers read different inputs; every other backbone has one."""
+        return [range(len(self.blocks()))]
+
+    @property
+    def last_layers(self) -> list[int]:
+        """The last layer of each tower."""
+        return [layers[-1] for layers in self.towers]
 
     def norm_parameters(self) -> dict[str, nn.Parameter]:
         """Native state-dict key -> affine parameter of every normalisation layer."""
@@ -181,14 +199,14 @@ class Adapter:
         # Facts only: the tensors they are read off would otherwise stay alive through the whole training.
         seen = self._observe()
         order = range(len(self.blocks()))
-        assert seen.stem is not None
+        stem = seen.stems[0]
         return _Anatomy(
-            stem_dim=seen.stem.shape[-1],
+            stem_dim=stem.shape[-1],
             dims=tuple(seen.hidden[i].shape[-1] for i in order),
             layouts=tuple(seen.layouts[i] for i in order),
             starts_with_maps=seen.axes[0] == "BCHW",
             tokens=seen.hidden[order[-1]].shape[1],
-            latents=len(seen.stem) > 1 and torch.equal(seen.stem[0], seen.stem[1]),
+            latents=len(stem) > 1 and torch.equal(stem[0], stem[1]),
         )
 
     @property
@@ -197,16 +215,16 @@ class Adapter:
         return list(self._anatomy.dims)
 
     @property
-    def stem_dim(self) -> int:
-        """Width D_0 of what enters the first block."""
-        return self._anatomy.stem_dim
+    def stem_dims(self) -> list[int]:
+        """Width D_0 of what enters the first block of each tower."""
+        return [self._anatomy.stem_dim]
 
     @property
-    def convolutional(self) -> bool:
-        """Whether blocks put out feature maps (B, C, H, W) rather than tokens."""
+    def convolutional(self) -> list[bool]:
+        """Whether the blocks of each tower put out feature maps (B, C, H, W) rather than tokens."""
         # CvT begins with maps and ends with a class token beside them.
         maps = all(layout.prefix == 0 and layout.grid for layout in self._anatomy.layouts)
-        return self._anatomy.starts_with_maps and maps
+        return [self._anatomy.starts_with_maps and maps]
 
     @property
     def num_prefix_tokens(self) -> int:
@@ -229,7 +247,8 @@ class Adapter:
             for p in named.values():
                 p.requires_grad_(True)
             with torch.enable_grad():
-                logits = self.forward_head(self.example_inputs(), seen, seen.hidden[len(self.blocks()) - 1])
+                last = [seen.hidden[i] for i in self.last_layers]
+                logits = self.forward_head(self.example_inputs(), seen, *last)
             grads = torch.autograd.grad(logits.sum(), list(named.values()), allow_unused=True)
         finally:
             for n, p in named.items():
@@ -284,7 +303,8 @@ class Adapter:
 
     @contextmanager
     def _capture(self, layers, attention, keep_calls):
-        with capture(self.blocks(), layers, attention=attention, keep_calls=keep_calls) as seen:
+        starts = [layers_of[0] for layers_of in self.towers]
+        with capture(self.blocks(), layers, starts=starts, attention=attention, keep_calls=keep_calls) as seen:
             self._open_captures.append(seen)
             try:
                 yield seen
@@ -302,26 +322,26 @@ class Adapter:
             self.forward(inputs)
         return seen.hidden[last]
 
-    def forward_head(self, inputs: dict[str, torch.Tensor], seen: Capture, hidden: torch.Tensor) -> torch.Tensor:
-        """Logits from the last hidden state through the zoo's own final norm, pool and head.
+    def forward_head(self, inputs: dict[str, torch.Tensor], seen: Capture, *hidden: torch.Tensor) -> torch.Tensor:
+        """Logits from the last hidden state of each tower through the zoo's own final norm, pool and head.
 
         The model's own forward runs with every block standing in for itself: each returns what it returned in
-        `seen`, the last one returns `hidden`. So no zoo's tail has to be written again.
+        `seen`, the last one of each tower returns `hidden`. So no zoo's tail has to be written again.
 
         Args:
             inputs: the inputs `seen` was captured from.
             seen: a capture made with `keep_calls=True`.
-            hidden: (B, T, D) of the last block.
+            hidden: (B, T, D) of each tower's last block.
         """
-        last = len(self.blocks()) - 1
-        missing = [i for i in range(last + 1) if i not in seen.calls]
+        given = dict(zip(self.last_layers, hidden, strict=True))
+        missing = [i for i in range(len(self.blocks())) if i not in seen.calls]
         if missing:
             raise ConfigError("forward_head needs a capture made with keep_calls=True over one whole forward")
 
         def stand_in(index, _):
             output = seen.calls[index][2]
-            if index == last:
-                native = from_tokens(hidden, seen.axes[last], first_tensor(output).shape)
+            if index in given:
+                native = from_tokens(given[index], seen.axes[index], first_tensor(output).shape)
                 output = with_first_tensor(output, native)
             return lambda *args, **kwargs: output
 

@@ -20,14 +20,16 @@ class Capture:
     """What one forward left behind. Filled by the latest forward inside the context.
 
     Attributes:
-        stem: (B, T, D_0), what enters the first block.
+        stems: first block of a tower -> (B, T, D_0), what enters it. One tower has one entry, 0.
+        stem_layouts: first block of a tower -> how those tokens lie.
         hidden: layer -> (B, T, D_i), what leaves block i. Part of the graph if the forward built one.
         layouts: layer -> how those tokens lie.
         attention: layer -> (B, heads, T, T), rows summing to 1. Only with `attention=True`.
         calls: layer -> (args, kwargs, output) exactly as the zoo passed them, by reference.
     """
 
-    stem: torch.Tensor | None = None
+    stems: dict[int, torch.Tensor] = field(default_factory=dict)
+    stem_layouts: dict[int, Layout] = field(default_factory=dict)
     hidden: dict[int, torch.Tensor] = field(default_factory=dict)
     layouts: dict[int, Layout] = field(default_factory=dict)
     attention: dict[int, torch.Tensor] = field(default_factory=dict)
@@ -35,7 +37,6 @@ class Capture:
     axes: dict[int, str] = field(default_factory=dict)
     batch: int = 0
     image_size: tuple[int, int] | None = None
-    stem_layout: Layout | None = None
 
 
 def vector_lengths(block: nn.Module) -> set[int]:
@@ -67,6 +68,7 @@ def capture(
     blocks: Sequence[nn.Module],
     layers: Iterable[int] | None = None,
     *,
+    starts: Iterable[int] = (0,),
     attention: bool = False,
     keep_calls: bool = False,
 ) -> Iterator[Capture]:
@@ -75,6 +77,7 @@ def capture(
     Args:
         blocks: the adapter's blocks, in execution order.
         layers: which to record; None for all.
+        starts: the first block of each tower.
         attention: also record attention maps (costs their computation a second time).
         keep_calls: also keep each block's arguments and output, for replay.
 
@@ -82,7 +85,7 @@ def capture(
         ConfigError: a layer index out of range.
         CapabilityError: attention was asked for and a recorded block computed none over all its tokens.
     """
-    chosen = set(check_layers(layers, len(blocks)))
+    chosen, first = set(check_layers(layers, len(blocks))), set(starts)
     seen = Capture()
     current: list[int] = []
     handles = []
@@ -91,12 +94,13 @@ def capture(
         def hook(module, args, kwargs):
             if index == 0:
                 current.clear()  # an earlier forward inside may have raised halfway
+                seen.attention.clear()
             current.append(index)
-            if index == 0:
+            if index in first:
                 x = first_tensor(args if args else kwargs)
                 axes = arrangement(x, seen.batch or x.shape[0], vector_lengths(module))
-                seen.stem = to_tokens(x, axes)
-                seen.stem_layout = layout_of(x, axes, seen.image_size)
+                seen.stems[index] = to_tokens(x, axes)
+                seen.stem_layouts[index] = layout_of(x, axes, seen.image_size)
 
         return hook
 

@@ -30,7 +30,7 @@ from mdpd_plugins.registry.errors import (
     MissingDependencyError,
     closest,
 )
-from mdpd_plugins.zoos.huggingface_models import ENCODER, IMAGE, TEXT, architecture
+from mdpd_plugins.zoos.huggingface_models import ENCODER, IMAGE, QUESTION, TEXT, architecture
 
 
 class HuggingFaceAdapter(Adapter):
@@ -173,11 +173,12 @@ class HuggingFaceAdapter(Adapter):
         """The zoo's native files."""
         with _quiet():
             self.model.save_pretrained(folder, safe_serialization=True)
+        if self.modality != "image" and self.source:
+            self.tokenizer.save_pretrained(folder)
         if self.modality == "text":
-            if self.source:
-                self.tokenizer.save_pretrained(folder)
             return
         p = self.preprocessing()
+        p = p.get("image", p)
         settings = {
             "image_processor_type": "ViTImageProcessor",
             "do_resize": True,
@@ -206,7 +207,7 @@ class HuggingFaceAdapter(Adapter):
         """The exported folder through `from_pretrained`."""
         import transformers
 
-        auto = TEXT if self.modality == "text" else IMAGE
+        auto = {"text": TEXT, "image": IMAGE, "image-text": QUESTION}[self.modality]
         return getattr(transformers, auto).from_pretrained(str(folder), local_files_only=True).eval()
 
 

@@ -15,12 +15,14 @@ LENGTH, SHORT = 16, 9  # tokens of an example text, and of the one that is padde
 
 
 def reads(model: Any) -> str:
-    """ "text" or "image": what a transformers classifier is given, by the zoo's own tables of classifiers."""
+    """ "text", "image" or "image-text": what a transformers classifier is given, by the zoo's own tables of them."""
     from transformers.models.auto import modeling_auto
 
     name = type(model).__name__
     if name in modeling_auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES.values():
         return "text"
+    if name in modeling_auto.MODEL_FOR_VISUAL_QUESTION_ANSWERING_MAPPING_NAMES.values():
+        return "image-text"
     listed = modeling_auto.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES.values()
     if any(name == entry or (isinstance(entry, tuple) and name in entry) for entry in listed):
         return "image"

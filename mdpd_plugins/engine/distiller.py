@@ -7,11 +7,10 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from mmengine.dist import all_reduce
 from mmengine.model import BaseModel
 from torch import nn
 
-from mdpd_plugins.adapters import Adapter, Capture, Layout
+from mdpd_plugins.adapters import Adapter, Capture
 from mdpd_plugins.adapters.capture import capture
 from mdpd_plugins.engine.feature_cache import FeatureCache
 from mdpd_plugins.engine.feature_distillation import FeatureDistillation
@@ -19,17 +18,15 @@ from mdpd_plugins.engine.low_rank import inject
 from mdpd_plugins.engine.norm_gradients import (
     forward_context,
     local_loss,
-    run_last_block,
+    run_last_blocks,
     trainable_parameters,
 )
 from mdpd_plugins.engine.parts import Piece, batch_part
 from mdpd_plugins.engine.settings import Settings
-from mdpd_plugins.engine.side import SideNetwork, SideOutput
-from mdpd_plugins.engine.split import agreement, change_point, resolve_layers
+from mdpd_plugins.engine.side import Ladder, SideNetwork, SideOutput, TowerStates
+from mdpd_plugins.engine.split import LayerSplit
 from mdpd_plugins.engine.task import Task
-from mdpd_plugins.registry.errors import MDPDError
-
-UNDECIDED = -1
+from mdpd_plugins.registry.errors import ConfigError, MDPDError
 
 
 class NonFiniteLossError(MDPDError, FloatingPointError):
@@ -58,43 +55,36 @@ class Distiller(BaseModel):
         self.max_steps, self.seed, self.amp = max_steps, seed, amp
         self.backbone = adapter.model
         self.register_buffer("step", torch.zeros((), dtype=torch.int64))
-        # Layers below the split are shallow; measured once if the split is automatic, and kept over a resume.
-        self.register_buffer("split", torch.full((), UNDECIDED, dtype=torch.int64))
-        count = len(adapter.blocks())
-        self.register_buffer("agreements", torch.zeros(count, dtype=torch.float64))
-        # Of the current step alone, which may come in pieces.
-        self.register_buffer("measured", torch.zeros(count, dtype=torch.float64), persistent=False)
-        if settings.automatic:
-            imitate, generate = list(range(count)), list(range(count)) if settings.hierarchy else []
-            if settings.distils_features:
-                adapter.attention_heads()  # a capability error now rather than after the warm-up
-        else:
-            imitate = resolve_layers(settings.shallow, count, from_end=False)  # type: ignore[arg-type]
-            generate = resolve_layers(settings.deep, count, from_end=True)  # type: ignore[arg-type]
-            if not settings.hierarchy:
-                imitate, generate = sorted({*imitate, *generate}), []
-        self.imitate, self.generate = imitate, generate
+        if task.coupled and settings.sub_batch:
+            raise ConfigError(
+                f"distill.sub_batch={settings.sub_batch} takes a batch in pieces, but this task's loss compares all "
+                f"samples of a batch with each other: set distill.sub_batch=None, and a smaller data.batch_size"
+            )
+        self.layers = LayerSplit(settings, adapter)
         self.side: SideNetwork | None = None
         self.features: FeatureDistillation | None = None
         if settings.side:
-            self.side = SideNetwork(
-                adapter.stem_dim,
-                adapter.dims,
-                task.num_outputs,
-                reduction=settings.reduction,
-                head_dim=settings.side_head_dim,
-                convolutional=adapter.convolutional,
-                recompute=settings.recompute,
-            )
+            ladders = [
+                Ladder(
+                    adapter.stem_dims[tower],
+                    [adapter.dims[i] for i in layers],
+                    reduction=settings.reduction,
+                    head_dim=settings.side_head_dim,
+                    convolutional=adapter.convolutional[tower],
+                    recompute=settings.recompute,
+                )
+                for tower, layers in enumerate(adapter.towers)
+            ]
+            self.side = SideNetwork(ladders, task.side_head([ladder.width for ladder in ladders], adapter))
             if settings.feature_distillation:
                 self.features = FeatureDistillation(
-                    self.side.width,
+                    [ladder.width for ladder in ladders for _ in ladder.blocks],
                     adapter.dims,
-                    imitate,
-                    generate,
+                    self.layers.imitate,
+                    self.layers.generate,
                     bottleneck=settings.bottleneck,
                     mask_ratio=settings.mask_ratio,
-                    grids=[adapter.grid(i) is not None for i in range(count)],
+                    grids=[adapter.grid(i) is not None for i in range(len(adapter.blocks()))],
                 )
         self.cache: FeatureCache | None = None
         if settings.cache_features:
@@ -105,7 +95,7 @@ class Distiller(BaseModel):
         low_rank: dict[str, nn.Parameter] = {}
         if settings.low_rank:
             low_rank = inject(adapter, everywhere=settings.backbone_update == "norm+low_rank", rank=settings.rank)
-        self.trainable = trainable_parameters(adapter, settings, {*imitate, *generate}, low_rank)
+        self.trainable = trainable_parameters(adapter, settings, self.layers.distilled, low_rank)
         ids = {id(p) for p in self.trainable.values()}
         for p in self.backbone.parameters():
             p.requires_grad_(id(p) in ids)
@@ -148,7 +138,7 @@ class Distiller(BaseModel):
         samples: torch.Tensor | None = None,
         mode: str = "predict",
     ) -> list[dict]:
-        """Predictions of both paths for mmengine's evaluator: one dict of logits and label a sample.
+        """Predictions of both paths for mmengine's evaluator: one dict a sample, of the label and what is scored.
 
         Args:
             samples: (B,) numbers of the samples in the evaluation data, where features are cached.
@@ -160,14 +150,13 @@ class Distiller(BaseModel):
             else:
                 with self.adapter.capture() as seen:
                     backbone = self.adapter.forward(inputs)
-            side = self._side(seen, inputs).logits if self.side is not None else None
-        rows = []
-        for i, label in enumerate(labels):
-            row = {"backbone": backbone[i].float(), "label": label}
-            if side is not None:
-                row["side"] = side[i].float()
-            rows.append(row)
-        return rows
+            found = {"backbone": backbone}
+            if self.side is not None:
+                found["side"] = self._side(seen, inputs).logits
+            found = {path: self.task.scored(outputs.float(), labels) for path, outputs in found.items()}
+        return [
+            {"label": label, **{path: scores[i] for path, scores in found.items()}} for i, label in enumerate(labels)
+        ]
 
     def train_step(self, data: dict[str, Any], optim_wrapper) -> dict[str, torch.Tensor]:
         """One side phase and, when it is its turn, one backbone phase, from one shared backbone forward.
@@ -198,10 +187,10 @@ class Distiller(BaseModel):
                 optim_wrapper[path].end_batch()
         except NonFiniteLossError:
             optim_wrapper.zero_grad()
-            self.measured.zero_()
+            self.layers.measured.zero_()
             raise
         if measuring:
-            self._settle_split()
+            self.layers.settle(last=int(self.step) + 1 >= self._warmup_steps() + self.settings.auto_batches)
         for path in taking_part:
             if optim_wrapper[path].should_update():
                 optim_wrapper[path].step()
@@ -217,7 +206,7 @@ class Distiller(BaseModel):
 
     def _gradients(self, inputs, labels, samples, piece: Piece, optim_wrapper, logs: dict[str, torch.Tensor]) -> None:
         """Add one piece's gradients to both paths' parameters, and its loss terms to the log."""
-        valid = self.adapter.attention_mask(inputs)
+        valid = self.adapter.attention_masks(inputs)
         inputs, labels = {k: v[piece.rows] for k, v in inputs.items()}, labels[piece.rows]
         with_backbone = self.backbone_phase()
         if self.cache is not None and samples is not None and not self._measuring():
@@ -280,76 +269,63 @@ class Distiller(BaseModel):
         """Accumulate block-local gradients; logits whose graph holds the last block and the tail."""
         if teacher is not None and self.features is not None:
             with torch.no_grad(), self._autocast():
-                targets = {i: self.features.align(i, teacher.states[i]) for i in {*self.imitate, *self.generate}}
+                targets = {i: self.features.align(i, teacher.states[i]) for i in self.layers.distilled}
             terms = {}
             for layer, target in targets.items():
                 with torch.enable_grad(), self._autocast():
-                    loss = local_loss(self.adapter, seen, layer, target, valid, piece)
+                    loss = local_loss(self.adapter, seen, layer, target, valid[self.layers.tower_of[layer]], piece)
                 terms[f"backbone/local_{layer}"] = loss.detach()
                 wrapper.accumulate(loss)
             self._check(terms)
             _log(terms, logs)
         with torch.enable_grad(), self._autocast():
-            return self.adapter.forward_head(inputs, seen, run_last_block(self.adapter, seen))
+            return self.adapter.forward_head(inputs, seen, *run_last_blocks(self.adapter, seen))
 
     def _side(self, seen: Capture, inputs) -> SideOutput:
-        assert self.side is not None and seen.stem is not None and seen.stem_layout is not None
-        hidden, layouts = self._read(seen)
+        assert self.side is not None
         with self._autocast():
-            return self.side(seen.stem.detach(), hidden, layouts, self.adapter.attention_mask(inputs))
+            return self.side(self._read(seen, inputs))
 
-    def _read(self, seen: Capture) -> tuple[list[torch.Tensor], list[Layout]]:
-        count = len(seen.hidden)
-        assert seen.stem_layout is not None
-        hidden = [seen.hidden[i].detach() for i in range(count)]
-        return hidden, [seen.stem_layout, *(seen.layouts[i] for i in range(count))]
+    def _read(self, seen: Capture, inputs) -> list[TowerStates]:
+        masks = self.adapter.attention_masks(inputs)
+        return [
+            TowerStates(
+                seen.stems[layers[0]].detach(),
+                [seen.hidden[i].detach() for i in layers],
+                [seen.stem_layouts[layers[0]], *(seen.layouts[i] for i in layers)],
+                valid,
+            )
+            for layers, valid in zip(self.adapter.towers, masks, strict=True)
+        ]
 
     def _feature_terms(self, out: SideOutput, seen: Capture, valid, piece: Piece) -> dict[str, torch.Tensor]:
         assert self.features is not None
-        imitate, generate = self.split_layers()
+        imitate, generate = self.layers.chosen()
         # One stream of random numbers a layer: how long texts are padded must not shift the next layer's masks.
         seed = (self.seed * 1_000_003 + int(self.step)) * len(seen.hidden)
         terms = {}
         for i in imitate:
-            loss = self.features.imitation(i, out.states[i], seen.hidden[i], seen.layouts[i], valid, piece)
+            mask = valid[self.layers.tower_of[i]]
+            loss = self.features.imitation(i, out.states[i], seen.hidden[i], seen.layouts[i], mask, piece)
             terms[f"side/imitation_{i}"] = self.settings.imitation_weight * loss
         for i in generate:
             draws = torch.Generator().manual_seed(seed + i)
             state, hidden, layout = out.states[i], seen.hidden[i], seen.layouts[i]
-            loss = self.features.generation(i, state, hidden, layout, valid, draws, piece)
+            loss = self.features.generation(i, state, hidden, layout, valid[self.layers.tower_of[i]], draws, piece)
             terms[f"side/generation_{i}"] = self.settings.generation_weight * loss
         return terms
 
     # --- the automatic split -----------------------------------------------------------------------------
 
-    def split_layers(self) -> tuple[list[int], list[int]]:
-        """(layers imitated, layers generated) at this step. Before a split is measured, all are imitated."""
-        if not self.settings.automatic:
-            return self.imitate, self.generate
-        split = int(self.split)
-        if split == UNDECIDED or not self.settings.hierarchy:
-            return self.imitate, []
-        return [i for i in self.imitate if i < split], [i for i in self.generate if i >= split]
-
     def _measuring(self) -> bool:
-        automatic = self.settings.automatic and self.settings.distils_features
-        return automatic and int(self.split) == UNDECIDED and int(self.step) >= self._warmup_steps()
+        return self.layers.undecided and int(self.step) >= self._warmup_steps()
 
     @torch.no_grad()
     def _measure(self, seen: Capture, inputs, valid, piece: Piece) -> None:
         assert self.side is not None
-        hidden, layouts = self._read(seen)
-        with capture(list(self.side.blocks), attention=True) as student, self._autocast():
-            self.side(seen.stem.detach(), hidden, layouts, self.adapter.attention_mask(inputs))  # type: ignore[union-attr]
-        maps = ((seen.attention[i], student.attention[i]) for i in range(len(hidden)))
-        self.measured += torch.stack([agreement(mine, its, valid, piece) for mine, its in maps])
-
-    def _settle_split(self) -> None:
-        all_reduce(self.measured, op="mean")  # all processes must come to the same split
-        self.agreements += self.measured
-        self.measured.zero_()
-        if int(self.step) + 1 >= self._warmup_steps() + self.settings.auto_batches:
-            self.split.fill_(change_point(self.agreements.tolist()))
+        with capture(self.side.blocks(), attention=True) as student:
+            self._side(seen, inputs)
+        self.layers.measure([(seen.attention[i], student.attention[i]) for i in range(len(seen.hidden))], valid, piece)
 
     # --- small things ------------------------------------------------------------------------------------
 

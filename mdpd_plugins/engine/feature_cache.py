@@ -45,13 +45,18 @@ class FeatureCache:
     """
 
     def __init__(self, adapter: Adapter, budget: int, *, ladder: bool):
+        if len(adapter.towers) > 1:
+            raise CapabilityError(
+                f"hidden states of {adapter.name} are not kept from epoch to epoch: it has {len(adapter.towers)} towers. "
+                f"Set distill.cache_features=0"
+            )
         self.adapter, self.budget = adapter, budget
         self.last = len(adapter.blocks()) - 1
         self.layers = range(self.last + 1) if ladder else range(self.last, self.last + 1)
         self.held = self.computed = 0
         self._rows: dict[Hashable, Row] = {}
         self._forms: dict[int, _Form] = {}
-        self._stem_layout: Layout | None = None
+        self._stem_layouts: dict[int, Layout] = {}
         self._full = False
 
     @torch.no_grad()
@@ -97,8 +102,7 @@ class FeatureCache:
             logits = self.adapter.forward(inputs)
         self._learn_forms(seen)
         valid = self.adapter.attention_mask(inputs)
-        assert seen.stem is not None
-        wanted = {STEM: seen.stem} if len(self.layers) > 1 else {}
+        wanted = {STEM: seen.stems[0]} if len(self.layers) > 1 else {}
         wanted |= {i: seen.hidden[i] for i in self.layers}
         if valid is not None and any(h.shape[1] != valid.shape[1] for h in wanted.values()):
             raise CapabilityError(
@@ -121,7 +125,7 @@ class FeatureCache:
         return rows
 
     def _learn_forms(self, seen: Capture) -> None:
-        self._stem_layout = seen.stem_layout
+        self._stem_layouts = dict(seen.stem_layouts)
         for i in range(self.last + 1):
             output = seen.calls[i][2]
             native = first_tensor(output)
@@ -130,7 +134,7 @@ class FeatureCache:
 
     def _assembled(self, inputs: dict[str, torch.Tensor], rows: list[Row], valid: torch.Tensor | None) -> Capture:
         device = self.adapter.device
-        seen = Capture(batch=len(rows), stem_layout=self._stem_layout)
+        seen = Capture(batch=len(rows), stem_layouts=self._stem_layouts)
 
         def batch(layer: int) -> torch.Tensor:
             kept = [row[layer] for row in rows]
@@ -141,7 +145,7 @@ class FeatureCache:
             return padded.to(device)
 
         if STEM in rows[0]:
-            seen.stem = batch(STEM)
+            seen.stems[0] = batch(STEM)
         for i, form in self._forms.items():
             seen.axes[i], seen.layouts[i] = form.axes, form.layout
             if i in self.layers:

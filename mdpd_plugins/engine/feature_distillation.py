@@ -72,14 +72,14 @@ class FeatureDistillation(nn.Module):
     """The feature loss terms of one batch.
 
     Args:
-        side_width: D_S. dims: D_i of the backbone's blocks. imitate, generate: layers that get an alignment for
-            imitation, and a masked generator besides. bottleneck: d. mask_ratio: lambda.
+        side_widths: D_S beside each of the backbone's blocks. dims: D_i of the blocks. imitate, generate: layers that
+            get an alignment for imitation, and a masked generator besides. bottleneck: d. mask_ratio: lambda.
         grids: per layer, whether its tokens lie on a grid.
     """
 
     def __init__(
         self,
-        side_width: int,
+        side_widths: Sequence[int],
         dims: Sequence[int],
         imitate: Sequence[int],
         generate: Sequence[int],
@@ -91,7 +91,7 @@ class FeatureDistillation(nn.Module):
         super().__init__()
         self.mask_ratio = mask_ratio
         self.alignments = nn.ModuleDict(
-            {str(i): Alignment(side_width, dims[i], bottleneck) for i in sorted({*imitate, *generate})}
+            {str(i): Alignment(side_widths[i], dims[i], bottleneck) for i in sorted({*imitate, *generate})}
         )
         self.generators = nn.ModuleDict({str(i): MaskedGenerator(bottleneck, grids[i]) for i in sorted(set(generate))})
 

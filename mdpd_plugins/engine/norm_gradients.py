@@ -38,11 +38,10 @@ def trainable_parameters(
     if settings.backbone_update == "lora":
         return {**low_rank, **head}
     norms = adapter.norm_parameters()
-    count = len(adapter.blocks())
     if settings.norm_gradient == "last_k":
-        norms = _norms_of(adapter, norms, range(max(0, count - settings.last_k), count))
+        norms = _norms_of(adapter, norms, [i for layers in adapter.towers for i in layers[-settings.last_k :]])
     elif settings.norm_gradient == "local":
-        norms = _norms_of(adapter, norms, {*distilled, count - 1})
+        norms = _norms_of(adapter, norms, {*distilled, *adapter.last_layers})
     return {**norms, **low_rank, **head}
 
 
@@ -79,9 +78,9 @@ def local_loss(
     return normalised_distance(tokens, target, counted[piece.rows], piece.count(f"local_{layer}", counted))
 
 
-def run_last_block(adapter: Adapter, seen: Capture) -> torch.Tensor:
-    """(B, T, D): the last block's output on its detached input, with a graph inside that block only."""
-    return run_block(adapter, seen, len(adapter.blocks()) - 1)
+def run_last_blocks(adapter: Adapter, seen: Capture) -> list[torch.Tensor]:
+    """(B, T, D) of each tower: its last block's output on its detached input, with a graph inside that block only."""
+    return [run_block(adapter, seen, layer) for layer in adapter.last_layers]
 
 
 def run_block(adapter: Adapter, seen: Capture, layer: int) -> torch.Tensor:
@@ -100,4 +99,4 @@ def _detached(value):
     return value
 
 
-__all__ = ["forward_context", "local_loss", "run_block", "run_last_block", "trainable_parameters"]
+__all__ = ["forward_context", "local_loss", "run_block", "run_last_blocks", "trainable_parameters"]

@@ -1,4 +1,7 @@
-"""The side network: a light ladder that reads the frozen backbone's hidden states (LST, arXiv:2206.06522, sec. 3)."""
+"""The side network: a light ladder that reads the frozen backbone's hidden states (LST, arXiv:2206.06522, sec. 3).
+
+A backbone of two towers gets a ladder beside each; the head reads what both end in.
+"""
 
 from __future__ import annotations
 
@@ -19,8 +22,23 @@ GATE_TEMPERATURE = 0.1  # LST, sec. 3: mu = sigmoid(alpha / 0.1)
 
 
 @dataclass
+class TowerStates:
+    """What a ladder reads of its tower.
+
+    Attributes:
+        stem: (B, T_0, D_0). hidden: (B, T_i, D_i) of every block, detached. layouts: one for the stem, then one for
+            each block. valid: (B, T) bool of padded text; each T_i may be another number of tokens.
+    """
+
+    stem: torch.Tensor
+    hidden: Sequence[torch.Tensor]
+    layouts: Sequence[Layout]
+    valid: torch.Tensor | None = None
+
+
+@dataclass
 class SideOutput:
-    """What the side network computed: states[i] (B, T_i, D_S) beside block i, and its logits (B, outputs)."""
+    """What the side network computed: states[i] (B, T_i, D_S) beside block i, and its logits (B, ...)."""
 
     states: list[torch.Tensor]
     logits: torch.Tensor
@@ -73,13 +91,12 @@ class ConvSideBlock(nn.Module):
         return x + self.mlp(self.norm(mixed))
 
 
-class SideNetwork(nn.Module):
+class Ladder(nn.Module):
     """s_0 = W_0 h_stem; s_i = Block_i(mu_i s_{i-1} + (1 - mu_i) W_i h_i), mu_i = sigmoid(a_i / 0.1), a_i = 0 at start.
 
     Args:
         stem_dim: width of what enters the first backbone block.
         dims: D_i, width of what leaves each block; one side block each.
-        num_outputs: size of the side head.
         reduction: D_S = (last D_i) / reduction.
         head_dim: attention head width of the side blocks.
         mlp_ratio: 4, as in the blocks it stands beside (our choice).
@@ -94,7 +111,6 @@ class SideNetwork(nn.Module):
         self,
         stem_dim: int,
         dims: Sequence[int],
-        num_outputs: int,
         *,
         reduction: int = 8,
         head_dim: int = 32,
@@ -111,22 +127,11 @@ class SideNetwork(nn.Module):
         kind = ConvSideBlock if convolutional else AttentionSideBlock
         self.blocks = nn.ModuleList(kind(width, head_dim, mlp_ratio) for _ in dims)
         self.norm = nn.LayerNorm(width)
-        self.head = nn.Linear(width, num_outputs)
 
-    def forward(
-        self,
-        stem: torch.Tensor,
-        hidden: Sequence[torch.Tensor],
-        layouts: Sequence[Layout],
-        valid: torch.Tensor | None = None,
-    ) -> SideOutput:
-        """Run the ladder.
-
-        Args:
-            stem: (B, T_0, D_0). hidden: (B, T_i, D_i) of every block, detached. layouts: one for the stem, then one
-                for each block. valid: (B, T) bool of padded text; each T_i may be another number of tokens.
-        """
-        s, before = self.stem(stem), layouts[0]
+    def forward(self, tower: TowerStates) -> tuple[list[torch.Tensor], torch.Tensor, torch.Tensor]:
+        """(states s_i (B, T_i, D_S), the last one normalised, mask (B, T_L) bool of its tokens that count)."""
+        hidden, layouts, valid = tower.hidden, tower.layouts, tower.valid
+        s, before = self.stem(tower.stem), layouts[0]
         states = []
         mu = torch.sigmoid(self.gates / GATE_TEMPERATURE)
         for i, (down, block) in enumerate(zip(self.downs, self.blocks, strict=True)):
@@ -140,8 +145,46 @@ class SideNetwork(nn.Module):
                 s = rung(s, hidden[i])
             states.append(s)
             before = layout
-        pooled = masked_mean(self.norm(s), token_mask(s, before, valid))
-        return SideOutput(states, self.head(pooled))
+        return states, self.norm(s), token_mask(s, before, valid)
+
+
+class PooledHead(nn.Module):
+    """The mean over the tokens that count of each tower, through an output module.
+
+    Args:
+        output: called with one (B, D_S) a tower.
+    """
+
+    def __init__(self, output: nn.Module):
+        super().__init__()
+        self.output = output
+
+    def forward(self, tokens: Sequence[torch.Tensor], masks: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Outputs (B, ...) of tokens (B, T, D_S) and masks (B, T), one a tower."""
+        return self.output(*(masked_mean(t, m) for t, m in zip(tokens, masks, strict=True)))
+
+
+class SideNetwork(nn.Module):
+    """A ladder beside each tower of the backbone, and the head that reads them.
+
+    Args:
+        ladders: one a tower. head: called with the towers' last tokens (B, T, D_S) and masks (B, T).
+    """
+
+    def __init__(self, ladders: Sequence[Ladder], head: nn.Module):
+        super().__init__()
+        self.ladders = nn.ModuleList(ladders)
+        self.head = head
+
+    def blocks(self) -> list[nn.Module]:
+        """Side blocks beside the backbone's, in the same order."""
+        return [block for ladder in self.ladders for block in ladder.blocks]  # type: ignore[union-attr]
+
+    def forward(self, towers: Sequence[TowerStates]) -> SideOutput:
+        """Run every ladder on its tower, and the head."""
+        read = [ladder(tower) for ladder, tower in zip(self.ladders, towers, strict=True)]
+        logits = self.head([tokens for _, tokens, _ in read], [mask for _, _, mask in read])
+        return SideOutput([s for states, _, _ in read for s in states], logits)
 
 
 def _rung(block, down, mu, layout, valid, s: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
@@ -199,8 +242,11 @@ def _resample(s: torch.Tensor, before: Layout, after: Layout, tokens: int) -> to
 __all__ = [
     "AttentionSideBlock",
     "ConvSideBlock",
+    "Ladder",
+    "PooledHead",
     "SideNetwork",
     "SideOutput",
+    "TowerStates",
     "masked_mean",
     "side_width",
     "token_mask",

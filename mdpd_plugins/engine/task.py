@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import torch
+from torch import nn
 
+from mdpd_plugins.adapters import Adapter
 from mdpd_plugins.engine.settings import Settings
 
 
@@ -13,6 +16,15 @@ class Task(Protocol):
     """A head's size, a loss, and the logits distillation that fits it."""
 
     num_outputs: int
+    coupled: bool
+    """Whether a sample's loss depends on the others of its batch."""
+
+    def side_head(self, widths: Sequence[int], adapter: Adapter) -> nn.Module:
+        """The side network's head: called with the last tokens (B, T, D_S) and masks (B, T) of each tower.
+
+        Args:
+            widths: D_S of each tower's ladder. adapter: the backbone that the head stands beside.
+        """
 
     def loss(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Scalar task loss of logits (B, num_outputs)."""
@@ -21,6 +33,12 @@ class Task(Protocol):
         self, student: torch.Tensor, teacher: torch.Tensor, labels: torch.Tensor, settings: Settings
     ) -> torch.Tensor:
         """Scalar logits distillation loss; the teacher carries no gradient."""
+
+    def scored(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """(B, ...): what the metric needs of each sample; the logits themselves, unless they are large."""
+
+    def metrics(self, logits: torch.Tensor, labels: torch.Tensor) -> dict[str, float]:
+        """Metrics over a whole evaluation set of what `scored` returned, (N, ...)."""
 
 
 __all__ = ["Task"]

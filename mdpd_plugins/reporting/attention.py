@@ -72,8 +72,8 @@ def measure_attention(experiment: Experiment) -> Attention | str:
     imitated, generated = distiller.layers.chosen() if distiller.settings.distils_features else ([], [])
     past = []
     if distiller.settings.automatic and distiller.settings.distils_features and not distiller.layers.undecided:
-        totals: torch.Tensor = distiller.layers.agreements
-        past = [total / distiller.settings.auto_batches for total in totals.tolist()]
+        totals = distiller.layers.get_buffer("agreements").tolist()
+        past = [total / distiller.settings.auto_batches for total in totals]
     return Attention(agreements, past, list(imitated), list(generated), maps, count)
 
 

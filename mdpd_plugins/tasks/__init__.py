@@ -1,6 +1,27 @@
 """Tasks: heads' sizes, losses, distillation losses and metrics."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+
 from mdpd_plugins.tasks.classification import KINDS, Prediction
 from mdpd_plugins.tasks.metric import PathMetric
+from mdpd_plugins.tasks.retrieval import Retrieval
 
-__all__ = ["KINDS", "PathMetric", "Prediction"]
+AnyTask = Prediction | Retrieval
+
+
+def make_task(kind: str, classes: Sequence[str], metric: str | None = None, *, width: int) -> AnyTask:
+    """The task that labels of a kind are for.
+
+    Args:
+        kind: "single", "multi", "float", or "pair" (retrieval). classes, metric: see `Prediction`.
+        width: of the joint space of retrieval.
+
+    Raises:
+        ConfigError: see `Prediction`.
+    """
+    return Retrieval(width) if kind == Retrieval.kind else Prediction(kind, classes, metric)
+
+
+__all__ = ["KINDS", "AnyTask", "PathMetric", "Prediction", "Retrieval", "make_task"]

@@ -6,9 +6,13 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
+from torch import nn
 
+from mdpd_plugins.adapters import Adapter
+from mdpd_plugins.adapters.fusion import Fusion, ProjectedFusion
 from mdpd_plugins.engine import Settings
 from mdpd_plugins.engine.logits_distillation import bce, kl, mse, nkd
+from mdpd_plugins.engine.side import PooledHead
 from mdpd_plugins.registry.errors import ConfigError, closest
 from mdpd_plugins.tasks.scores import metric_names, numbers, several_labels, single_label
 
@@ -28,6 +32,8 @@ class Prediction:
         ConfigError: an unknown kind, fewer than two classes for "single", or a metric that this kind does not have.
     """
 
+    coupled = False
+
     def __init__(self, kind: str, classes: Sequence[str], metric: str | None = None):
         if kind not in KINDS:
             raise ConfigError(f"task.kind={kind!r} is not known: {closest(kind, KINDS)}")
@@ -43,6 +49,20 @@ class Prediction:
         if metric is not None and metric not in names:
             raise ConfigError(f"metric {metric!r} is none of this data's: {closest(metric, names)}")
         self.main_metric = metric or names[0]
+
+    def fusion(self, width: int) -> nn.Module:
+        """What joins a pair of towers of `width` outputs each (visual question answering)."""
+        return Fusion(width, self.num_outputs)
+
+    def side_head(self, widths: Sequence[int], adapter: Adapter) -> nn.Module:
+        """A linear layer on the mean token; of two towers, a fusion of theirs."""
+        if len(widths) == 1:
+            return PooledHead(nn.Linear(widths[0], self.num_outputs))
+        return PooledHead(ProjectedFusion(widths, self.num_outputs))
+
+    def scored(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """The logits (B, C)."""
+        return logits
 
     def loss(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Task loss of logits (B, C) against labels (B,) int64, (B, C) float or (B,) float."""

@@ -8,7 +8,7 @@ import torch
 from mmengine.evaluator import BaseMetric
 from mmengine.registry import METRICS
 
-from mdpd_plugins.tasks.classification import Prediction
+from mdpd_plugins.engine.task import Task
 
 
 @METRICS.register_module()
@@ -21,7 +21,7 @@ class PathMetric(BaseMetric):
 
     default_prefix = ""  # keys carry their path already
 
-    def __init__(self, task: Prediction, collect_device: str = "cpu"):
+    def __init__(self, task: Task, collect_device: str = "cpu"):
         super().__init__(collect_device=collect_device)
         self.task = task
 

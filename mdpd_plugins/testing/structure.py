@@ -114,7 +114,8 @@ def shapes(s: Specimen) -> str:
         if layout.grid is not None:
             tokens = layout.prefix + layout.grid[0] * layout.grid[1]
             assert tokens == hidden.shape[1], f"block {i}: {layout} does not add up to {hidden.shape[1]} tokens"
-    assert s.seen.stem is not None and s.seen.stem.shape[-1] == a.stem_dim, "what enters the first block was not kept"
+    stems = [s.seen.stems[layers[0]].shape[-1] for layers in a.towers]
+    assert stems == a.stem_dims, "what enters the first block was not kept"
     with torch.no_grad(), a.capture([-1]) as last:
         a.forward(s.inputs)
     assert list(last.hidden) == [count - 1], "capture([-1]) recorded other layers than the last"

@@ -17,13 +17,13 @@ from typing import Any
 
 import torch
 
-from mdpd_plugins.adapters import build_backbone
 from mdpd_plugins.engine import fade
 from mdpd_plugins.engine.fading import timed
 from mdpd_plugins.registry.errors import MDPDError
 from mdpd_plugins.training.config import load_config
 from mdpd_plugins.training.experiment import Experiment, build_experiment
 from mdpd_plugins.training.memory import measure_step
+from mdpd_plugins.training.towers import build_towers
 
 INFERENCE_PAIRS = 3
 INFERENCE_BATCH = 8  # latency is of a few samples, and a ratio needs no more
@@ -72,12 +72,7 @@ class Worker:
         experiment, config = self.experiment, self.experiment.config
         device = experiment.adapter.device
         inputs = {k: v[:INFERENCE_BATCH].to(device) for k, v in self.batch["inputs"].items()}
-        options = dict(config.backbone.options)
-        if config.data.input_size is not None:
-            options.setdefault("image_size", config.data.input_size)
-        plain = build_backbone(
-            config.backbone.name, pretrained=None, num_classes=experiment.task.num_outputs, **options
-        )
+        plain = build_towers(config, experiment.task, pretrained=None)
         plain.model.to(device)
         distiller = experiment.distiller
         # Ladder side-tuning deploys the backbone with its side network; everything else fades first.

@@ -30,7 +30,7 @@ def compiled(distiller: Distiller, backend: str | None) -> Iterator[None]:
     if backend is None:
         yield
         return
-    side: list[nn.Module] = [] if distiller.side is None else list(distiller.side.blocks)
+    side: list[nn.Module] = [] if distiller.side is None else distiller.side.blocks()
     blocks = [*distiller.adapter.blocks(), *side]
     with patched_forward(blocks, lambda _, forward: torch.compile(forward, backend=backend)):
         yield

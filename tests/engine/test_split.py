@@ -21,7 +21,7 @@ from mdpd_plugins.registry import CapabilityError
     ],
 )
 def test_layers_from_lists_and_shares(given, from_end, expected):
-    assert resolve_layers(given, 8, from_end=from_end) == expected
+    assert resolve_layers(given, [range(8)], from_end=from_end) == expected
 
 
 @pytest.mark.parametrize(
@@ -76,17 +76,17 @@ def test_the_split_is_measured_over_some_batches_after_the_warm_up(key):
     distiller, optim = small_zoo.small_distiller(key, **AUTO)
     every = set(range(len(distiller.adapter.blocks())))
     for seed in range(4):  # two of warm-up, two of measuring: everything is imitated
-        assert distiller.agreements.any() == (seed > 2)
+        assert distiller.layers.agreements.any() == (seed > 2)
         assert kinds(run(distiller, optim, [seed])[0]) == (every, set())
-    split = change_point(distiller.agreements.tolist())
+    split = change_point(distiller.layers.agreements.tolist())
     assert 1 <= split < len(every)
-    assert all(0 < float(a) / 2 <= 1 for a in distiller.agreements)
-    measured = distiller.agreements.clone()
+    assert all(0 < float(a) / 2 <= 1 for a in distiller.layers.agreements)
+    measured = distiller.layers.agreements.clone()
     after = run(distiller, optim, range(4, 7))
     assert {(frozenset(a), frozenset(b)) for a, b in map(kinds, after)} == {
         (frozenset(range(split)), frozenset(every - set(range(split))))
     }
-    assert torch.equal(distiller.agreements, measured)  # once, and never again
+    assert torch.equal(distiller.layers.agreements, measured)  # once, and never again
 
 
 @pytest.mark.parametrize("stop", [1, 3, 5])
@@ -100,7 +100,7 @@ def test_a_measured_split_is_kept_in_the_state_dict_and_one_half_measured_goes_o
     for name, wrapper in second_optim.items():
         wrapper.load_state_dict(first_optim[name].state_dict())
     run(second, second_optim, range(stop, 6))
-    assert second.split_layers() == whole.split_layers()
+    assert second.layers.chosen() == whole.layers.chosen()
     assert not small_zoo.changed(small_zoo.snapshot(whole), second)
 
 
@@ -121,7 +121,7 @@ def test_what_distils_no_features_needs_no_attention_maps(method):
     distiller, optim = small_zoo.small_distiller("mm-swin", method=method, shallow="auto", deep="auto")
     logs = run(distiller, optim, range(2))
     assert not [k for k in logs[-1] if "imitation" in k or "generation" in k]
-    assert distiller.split_layers()[1] == []
+    assert distiller.layers.chosen()[1] == []
 
 
 def test_shares_of_the_depth_choose_the_terms():

@@ -64,7 +64,7 @@ def test_the_automatic_split_measures_the_whole_batch():
         settings = {"shallow": "auto", "deep": "auto", "auto_batches": 2, "sub_batch": sub_batch}
         distiller, optim = small_zoo.small_distiller("hf-minilm", **settings)
         distiller.train_step(small_zoo.batch_of(distiller.adapter, batch=BATCH), optim)
-        agreements.append(distiller.agreements.clone())
+        agreements.append(distiller.layers.agreements.clone())
     assert (agreements[0] > 0).all()
     torch.testing.assert_close(*agreements, rtol=1e-5, atol=1e-7)
 

@@ -170,7 +170,7 @@ def poison_alignment(distiller: Distiller) -> None:
 
 
 def poison_side_head(distiller: Distiller) -> None:
-    distiller.side.head.bias.data[0] = math.nan
+    distiller.side.head.output.bias.data[0] = math.nan
 
 
 @pytest.mark.parametrize(

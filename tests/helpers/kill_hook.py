@@ -82,4 +82,4 @@ class PoisonHook(Hook):
 
     def after_train_iter(self, runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
         if batch_idx + 1 == self.step:
-            runner.model.side.head.weight.data[0, 0] = float("nan")
+            runner.model.side.head.output.weight.data[0, 0] = float("nan")

@@ -72,7 +72,7 @@ def test_weights_that_are_not_finite_are_not_saved(tmp_path, stopped):
     step, term, line = stopped(
         write_config(tmp_path / "config", train=train, custom_hooks=hooks, custom_imports=imports)
     )
-    assert step == 3 and term == "side.head.weight" and "this step is not saved" in line
+    assert step == 3 and term == "side.head.output.weight" and "this step is not saved" in line
     assert checkpoints(tmp_path / "run")[-1] == 2 and finite(weights(tmp_path / "run", 2))
     assert "--resume goes on from" in line and "iter_2.pth" in line
 

@@ -155,7 +155,7 @@ def test_the_scenarios_depend_on_what_a_resume_could_lose(tmp_path, data, untouc
     assert run([calm, "--work-dir", tmp_path / "run"], tmp_path / "log") == 0
     ends = [weights(w, STEPS) for w in (tmp_path / "run", untouched("pictures"), untouched("accumulation"))]
     assert not same(ends[0], ends[1]) and not same(ends[1], ends[2])
-    assert int(weights(untouched("automatic split"), STEPS)["split"]) > 0
+    assert int(weights(untouched("automatic split"), STEPS)["layers.split"]) > 0
 
 
 def test_resuming_does_not_read_the_batches_that_went_by(tmp_path, data):

@@ -1,0 +1,50 @@
+"""Both towers of an OpenCLIP model with their joint space as it is: what retrieval trains."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from mdpd_plugins.adapters.base import Adapter
+from mdpd_plugins.adapters.fusion import compared
+from mdpd_plugins.adapters.open_clip import OpenCLIPAdapter
+from mdpd_plugins.adapters.pair import PairAdapter
+
+
+class OpenCLIPPairAdapter(PairAdapter):
+    """Both towers of one model. Outputs are (B, 2, E), see `fusion.compared`; the scale is the model's own.
+
+    Args:
+        model: what `open_clip.build` makes with tower="both".
+    """
+
+    usage = ""  # one plain OpenCLIP model, not two folders
+
+    def __init__(self, model: nn.Module, *, name: str = ""):
+        image, text = (OpenCLIPAdapter(model, name=name, modality=m) for m in ("image", "text"))
+        super().__init__(model, image, text, prefixes=("", ""), fusion=self._compared, name=name)
+
+    def _compared(self, image: torch.Tensor, text: torch.Tensor) -> torch.Tensor:
+        return compared(image, text, self.model.get_parameter("logit_scale"))
+
+    def write(self, folder: Path) -> None:
+        """The zoo's native files."""
+        self.image.write(folder)
+
+    def load_exported(self, folder: str | Path) -> nn.Module:
+        """The exported model through `open_clip.create_model_and_transforms`."""
+        return self.image.load_exported(folder)
+
+
+def open_clip_adapter(model: nn.Module, *, name: str = "", modality: str = "") -> Adapter:
+    """The adapter of an OpenCLIP model: of the tower that `build` was asked for, or of both."""
+    settings: dict[str, Any] = getattr(model, "mdpd_settings", {})
+    if settings.get("tower") == "both" and not modality:
+        return OpenCLIPPairAdapter(model, name=name)
+    return OpenCLIPAdapter(model, name=name, modality=modality)
+
+
+__all__ = ["OpenCLIPPairAdapter", "open_clip_adapter"]
