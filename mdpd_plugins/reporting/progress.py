@@ -7,9 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from mdpd_plugins.reporting.record import Points
-
-# Metrics of which less is better; of every other that `Prediction.metrics` has, more is.
-LOWER_IS_BETTER = ("mse",)
+from mdpd_plugins.training.runs import ERRORS
 
 
 @dataclass(frozen=True)
@@ -43,7 +41,7 @@ def catch_up(metrics: Mapping[str, Points], main: str = "") -> CatchUp | None:
         both = [(step, value, side[step]) for step, value in metrics[name] if step in side]
         if not both:
             continue
-        sign = -1 if metric in LOWER_IS_BETTER else 1
+        sign = -1 if metric in ERRORS else 1
         reached = [(step, sign * ours >= sign * theirs) for step, ours, theirs in both]
         first = next((step for step, there in reached if there), None)
         step, backbone, its = both[-1]

@@ -43,6 +43,7 @@ def test_tensorboard_gets_both_paths_metrics_and_every_loss_term(tmp_path, capsy
         assert [value for _, value in theirs] == pytest.approx([value for _, value in ours], rel=1e-6)
 
 
+@pytest.mark.slow  # its own process takes a while to start and to end
 def test_weights_and_biases_gets_them_without_a_network(tmp_path, capfd, monkeypatch):
     pytest.importorskip("wandb")
     monkeypatch.setenv("WANDB_SILENT", "true")
