@@ -109,7 +109,7 @@ def layer_line(
         for n, layer in enumerate(layers):
             axes.axvspan(layer - 0.5, layer + 0.5, color=colour, alpha=0.16, linewidth=0, label=name if not n else None)
     axes.plot(range(len(values)), values, color=INK, marker="o", markersize=4)
-    axes.set_ylim(0, 1)
+    axes.set_ylim(0, 1.04)
     axes.set_xlim(-0.5, len(values) - 0.5)
     _layer_ticks(axes, [str(i) for i in range(len(values))])
     axes.set_xlabel("layer")
