@@ -22,8 +22,8 @@ def fresh_folder(folder: str | Path) -> Iterator[Path]:
     try:
         yield temporary
         temporary.chmod(0o755)
-        for file in temporary.iterdir():
-            file.chmod(0o644)  # safetensors writes for the owner alone
+        for file in temporary.rglob("*"):
+            file.chmod(0o755 if file.is_dir() else 0o644)  # safetensors writes for the owner alone
         if old is not None:
             aside = Path(tempfile.mkdtemp(prefix=f".{target.name}.old.", dir=target.parent))
             target.rename(aside / "x")

@@ -60,7 +60,8 @@ def _from_hub(repo: str) -> str:
 
 def tokenizer_of(arch: Architecture) -> str:
     """The folder of the package that carries an architecture's tokenizer, or ""."""
-    if arch.package and (found := packaged_path(arch.package, "model/config.json")):
+    package = arch.package or arch.tokenizer_package
+    if package and (found := packaged_path(package, "model/config.json")):
         return str(found.parent)
     return ""
 

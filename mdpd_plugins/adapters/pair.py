@@ -159,7 +159,7 @@ class PairAdapter(Adapter):
         """For the card: how to load both towers, and what joins them."""
         return (
             "`image/` and `text/` are plain models of their zoos, and `fusion.safetensors` holds what joins their "
-            f"outputs: a `{type(self.fusion).__name__}` of `mdpd_plugins.adapters.fusion` (`{PAIR_FILE}` has its shape)."
+            f"outputs: a `{type(self.fusion).__name__}` of `mdpd_plugins.adapters.fusion` (`{PAIR_FILE}`)."
         )
 
     def write(self, folder: Path) -> None:
@@ -171,7 +171,14 @@ class PairAdapter(Adapter):
             tower.write(folder / name)
         state = self.model.get_submodule("fusion").state_dict()
         save_file({k: v.detach().cpu().contiguous() for k, v in state.items()}, folder / FUSION_FILE)
-        about = {"image": self.image.name, "text": self.text.name, "fusion": type(self.fusion).__name__}
+        with torch.no_grad():
+            width = self.image.forward(self.image.example_inputs(1)).shape[-1]
+        about = {
+            "image": self.image.name,
+            "text": self.text.name,
+            "fusion": type(self.fusion).__name__,
+            "width": width,  # outputs of either tower
+        }
         (folder / PAIR_FILE).write_text(json.dumps(about, indent=2) + "\n")
 
     def load_exported(self, folder: str | Path) -> nn.Module:

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 from mdpd_plugins.data import LabelledDataset, Source, load_source
 from mdpd_plugins.deployment.exported import ExportedModel, Tensors
 from mdpd_plugins.registry.errors import DataError
-from mdpd_plugins.tasks import Prediction
+from mdpd_plugins.tasks import make_task
 
 SHOWN = 12  # classes that a message lists
 
@@ -32,7 +32,7 @@ def evaluate_export(exported: ExportedModel, config: Config, split: str | None =
     """
     record = exported.record
     source = load_source(config.data.source, split or config.data.eval_split)
-    task = Prediction(record.task, record.classes)
+    task = make_task(record.task, record.classes, width=config.task.width)
     _check(exported, source)
 
     def collate(samples: Sequence[tuple[Any, torch.Tensor]]) -> tuple[Tensors, torch.Tensor]:
@@ -61,7 +61,7 @@ def _check(exported: ExportedModel, source: Source) -> None:
             f"the export has {record.task!r} labels, but the data has {source.label_kind!r} ones: give the data it "
             f"was made for, or set data.source.label_kind where the source has it"
         )
-    theirs = Prediction(source.label_kind, source.classes).classes
+    theirs = make_task(source.label_kind, source.classes, width=1).classes
     if theirs != record.classes:
         what = "in another order" if sorted(theirs) == sorted(record.classes) else "of other names"
         raise DataError(

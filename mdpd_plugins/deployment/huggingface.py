@@ -15,7 +15,7 @@ from mdpd_plugins.adapters.huggingface_encoder import HEAD_WEIGHTS, EncoderWithH
 from mdpd_plugins.deployment.exported import ExportedModel, Tensors
 from mdpd_plugins.registry.errors import ConfigError
 from mdpd_plugins.training.record import ExportRecord
-from mdpd_plugins.zoos.huggingface_models import IMAGE, TEXT
+from mdpd_plugins.zoos.huggingface_models import IMAGE, QUESTION, TEXT
 
 
 def load(folder: Path, record: ExportRecord) -> ExportedModel:
@@ -23,7 +23,7 @@ def load(folder: Path, record: ExportRecord) -> ExportedModel:
     adapter._transformers()
     with adapter._quiet():
         model = _encoder(folder) if (folder / HEAD_WEIGHTS).is_file() else _classifier(folder, record)
-        prepare = _texts(folder, record) if record.modality == "text" else _images(folder)
+        prepare = PREPARATIONS[record.modality](folder, record)
     taken = set(inspect.signature(getattr(model, "encoder", model).forward).parameters)
 
     def call(inputs: Tensors) -> torch.Tensor:
@@ -37,7 +37,7 @@ def load(folder: Path, record: ExportRecord) -> ExportedModel:
 def _classifier(folder: Path, record: ExportRecord) -> Any:
     import transformers
 
-    auto = getattr(transformers, TEXT if record.modality == "text" else IMAGE)
+    auto = getattr(transformers, CLASSIFIERS[record.modality])
     model, report = auto.from_pretrained(str(folder), local_files_only=True, output_loading_info=True)
     # transformers draws what is missing at random and says so in a warning.
     shapes = [key[0] for key in report["mismatched_keys"]]
@@ -49,7 +49,7 @@ def _encoder(folder: Path) -> EncoderWithHead:
     return EncoderWithHead.from_pretrained(folder)
 
 
-def _images(folder: Path) -> Any:
+def _images(folder: Path, record: ExportRecord) -> Any:
     from transformers import AutoImageProcessor
 
     # Pillow's arithmetic, in which training prepares images; torchvision's rounds some pixels the other way.
@@ -75,5 +75,18 @@ def _texts(folder: Path, record: ExportRecord) -> Any:
 
     return prepare
 
+
+def _questions(folder: Path, record: ExportRecord) -> Any:
+    images, texts = _images(folder, record), _texts(folder, record)
+
+    def prepare(examples: Sequence[Any]) -> Tensors:
+        pictures, questions = zip(*examples, strict=True)
+        return {**images(pictures), **texts(questions)}
+
+    return prepare
+
+
+CLASSIFIERS = {"image": IMAGE, "text": TEXT, "image-text": QUESTION}
+PREPARATIONS = {"image": _images, "text": _texts, "image-text": _questions}
 
 __all__ = ["load"]

@@ -20,8 +20,8 @@ class Input:
     """One thing to predict.
 
     Attributes:
-        name: the path of an image, or the text. pair: the second text, where there is one.
-        modality: "image" or "text".
+        name: the path of an image, or the text. pair: the second text, or the text beside an image, if there is one.
+        modality: "image", "text" or "image-text".
     """
 
     name: str
@@ -29,13 +29,15 @@ class Input:
     pair: str | None = None
 
     def read(self) -> Any:
-        """The example: a `PIL.Image` in RGB, a text, or a pair of texts.
+        """The example: a `PIL.Image` in RGB, a text, a pair of texts, or an image with a text.
 
         Raises:
             DataError: the image does not decode.
         """
         if self.modality == "image":
             return read_image(self.name)
+        if self.modality == "image-text":
+            return read_image(self.name), self.pair
         return self.name if self.pair is None else (self.name, self.pair)
 
 
@@ -55,8 +57,9 @@ def read_inputs(
 
     Args:
         given: for images their files and folders of them; for texts the texts themselves; for both tables (CSV, TSV,
-            JSON Lines), whose image paths start from the table's folder, and "-" for `lines`.
-        modality: "image" or "text".
+            JSON Lines), whose image paths start from the table's folder, and "-" for `lines`. For images with texts:
+            tables.
+        modality: "image", "text" or "image-text".
         columns: of tables; by default "image", or "text" alone.
         lines: one text or one image file each; those with nothing but white space are left out.
 
@@ -66,7 +69,10 @@ def read_inputs(
         ConfigError: something that a model of this modality cannot read.
     """
     columns = columns or TableColumns()
-    if modality == "image":
+    if modality == "image-text":
+        found = [one for item in given for one in _questions(item, columns.image or "image", columns.text or "text")]
+        check_images(Path(i.name) for i in found)
+    elif modality == "image":
         if columns.text or columns.text_pair:
             raise ConfigError("this export reads images: --text-column is for exports that read texts")
         found = _all(given, lines, lambda item: _images(item, columns.image or "image"))
@@ -139,6 +145,16 @@ def _rows(path: Path, column: str, pair: str | None) -> list[Input]:
                 raise DataError(f"{path}, line {line}: column {name!r} holds {type(value).__name__}, not text")
     seconds = [None] * len(table.lines) if pair is None else table.columns[pair]
     return [Input(first, "text", second) for first, second in zip(table.columns[column], seconds, strict=True)]
+
+
+def _questions(item: str, image: str, text: str) -> list[Input]:
+    if Path(item).suffix.lower() not in TABLES:
+        raise ConfigError(
+            f"this export reads an image with a text, and {item!r} is no table of them: give one ({', '.join(TABLES)}) "
+            f"with --image-column and --text-column"
+        )
+    pictures = _images(item, image)
+    return [Input(p.name, "image-text", t.name) for p, t in zip(pictures, _rows(Path(item), text, None), strict=True)]
 
 
 def _looks_like_text(item: str) -> bool:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import torch
 
-from mdpd_plugins.deployment import huggingface, mmpretrain, open_clip, registered
+from mdpd_plugins.adapters.pair import PAIR_FILE
+from mdpd_plugins.deployment import huggingface, mmpretrain, open_clip, pair, registered
 from mdpd_plugins.deployment.exported import ExportedModel
 from mdpd_plugins.registry.errors import CapabilityError, CheckpointError, ConfigError, MDPDError
 from mdpd_plugins.training.record import ExportRecord, read_record
@@ -18,8 +19,9 @@ LOADERS = {
     "open_clip_config.json": open_clip.load,
     "config.py": mmpretrain.load,
     "config.json": huggingface.load,
+    PAIR_FILE: lambda folder, record: pair.load(folder, record, load_folder),
 }
-MODALITIES = ("image", "text")
+MODALITIES = ("image", "text", "image-text")
 
 
 def load_export(folder: str | Path, device: str | None = None) -> ExportedModel:

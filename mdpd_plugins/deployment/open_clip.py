@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from mdpd_plugins.adapters.fusion import compared
 from mdpd_plugins.adapters.open_clip import WEIGHTS_FILE, _open_clip
 from mdpd_plugins.deployment.exported import ExportedModel, Tensors
 from mdpd_plugins.registry.errors import CheckpointError, ConfigError
@@ -21,11 +22,11 @@ def load(folder: Path, record: ExportRecord) -> ExportedModel:
         raise CheckpointError(f"{str(folder)!r} holds no {WEIGHTS_FILE}: export again with `mdpd export WORK_DIR OUT`")
     source = f"local-dir:{folder}"
     model, _, transform = open_clip.create_model_and_transforms(source)
+
+    def images(examples: Sequence[Any]) -> Tensors:
+        return {"image": torch.stack([transform(image) for image in examples])}
+
     if record.modality == "image":
-
-        def images(examples: Sequence[Any]) -> Tensors:
-            return {"image": torch.stack([transform(image) for image in examples])}
-
         # CoCa normalises by default.
         return ExportedModel(record, model, images, lambda x: model.encode_image(x["image"], normalize=False))
     tokenizer = open_clip.get_tokenizer(source)
@@ -35,6 +36,17 @@ def load(folder: Path, record: ExportRecord) -> ExportedModel:
             raise ConfigError("OpenCLIP's text towers read one text, and a pair was given: leave the second column out")
         return {"text": tokenizer(list(examples))}
 
+    if record.modality == "image-text":
+
+        def pairs(examples: Sequence[Any]) -> Tensors:
+            pictures, captions = zip(*examples, strict=True)
+            return {**images(pictures), **texts(captions)}
+
+        def features(x: Tensors) -> torch.Tensor:
+            image, text = (model.encode_image(x["image"]), model.encode_text(x["text"]))
+            return compared(image, text, model.logit_scale)
+
+        return ExportedModel(record, model, pairs, features)
     return ExportedModel(record, model, texts, lambda x: model.encode_text(x["text"], normalize=False))
 
 

@@ -47,8 +47,8 @@ class FeatureCache:
     def __init__(self, adapter: Adapter, budget: int, *, ladder: bool):
         if len(adapter.towers) > 1:
             raise CapabilityError(
-                f"hidden states of {adapter.name} are not kept from epoch to epoch: it has {len(adapter.towers)} towers. "
-                f"Set distill.cache_features=0"
+                f"hidden states of {adapter.name}, a pair of towers, are not kept from epoch to epoch: set "
+                f"distill.cache_features=0"
             )
         self.adapter, self.budget = adapter, budget
         self.last = len(adapter.blocks()) - 1

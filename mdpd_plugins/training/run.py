@@ -195,11 +195,11 @@ def finish(
     batch = first_batch(experiment.val_loader)["inputs"]
     inputs = {k: v[:COMPARED].to(adapter.device) for k, v in batch.items()}
     _, report = fade(experiment.distiller, inputs)
-    zoo = config.backbone.name.partition("/")[0]
+    zoo, load_with = _loading(config)
     if torch.cuda.is_available():
         memory = {**memory, "cuda_peak": torch.cuda.max_memory_allocated()}
     summary = {
-        "backbone": config.backbone.name,
+        "backbone": adapter.name,
         "zoo": zoo,
         "method": config.distill.get("method", "mdpd"),
         "metrics": metrics,
@@ -213,7 +213,7 @@ def finish(
         "steps": int(experiment.distiller.step),
         "seed": config.train.seed,
         "export": str(export_dir),
-        "load_with": LOADERS.get(zoo, "the library it comes from"),
+        "load_with": load_with,
         "usage": getattr(adapter, "usage", ""),  # where the zoo's loader alone gives no logits
     }
     with fresh_folder(export_dir) as folder:
@@ -221,6 +221,17 @@ def finish(
         export_record(experiment, summary).write(folder)
         write_card(folder, summary)
     return summary
+
+
+def _loading(config: Config) -> tuple[str, str]:
+    """(the zoo, or both towers' zoos, and what loads the export in it)."""
+    towers = {"image": config.backbone.name, "text": config.text_backbone.name}
+    zoos = {tower: name.partition("/")[0] for tower, name in towers.items() if name}
+    loaders = {tower: LOADERS.get(zoo, "the library it comes from") for tower, zoo in zoos.items()}
+    if len(zoos) == 1:
+        return zoos["image"], loaders["image"]
+    each = "; ".join(f"{tower}/ with {loader}" for tower, loader in loaders.items())
+    return " and ".join(dict.fromkeys(zoos.values())), each
 
 
 def export_work_dir(work_dir: str | Path, out: str | Path) -> Path:

