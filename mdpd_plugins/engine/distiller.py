@@ -19,6 +19,7 @@ from mdpd_plugins.engine.norm_gradients import (
     forward_context,
     local_loss,
     run_last_blocks,
+    tail_parameters,
     trainable_parameters,
 )
 from mdpd_plugins.engine.parts import Piece, batch_part
@@ -41,6 +42,7 @@ class Distiller(BaseModel):
         task: loss and distillation of the task.
         settings: switches.
         max_steps: steps of the whole run; the warm-up is a share of them.
+        accumulate: batches per optimiser step. All of them are in the same phase.
         seed: masks are drawn from (seed, step) alone, so a resumed run draws the same ones.
         amp: run forwards under bfloat16 autocast; parameters and losses stay float32.
 
@@ -48,11 +50,19 @@ class Distiller(BaseModel):
     """
 
     def __init__(
-        self, adapter: Adapter, task: Task, settings: Settings, *, max_steps: int, seed: int = 0, amp: bool = False
+        self,
+        adapter: Adapter,
+        task: Task,
+        settings: Settings,
+        *,
+        max_steps: int,
+        accumulate: int = 1,
+        seed: int = 0,
+        amp: bool = False,
     ):
         super().__init__()
         self.adapter, self.task, self.settings = adapter, task, settings
-        self.max_steps, self.seed, self.amp = max_steps, seed, amp
+        self.max_steps, self.accumulate, self.seed, self.amp = max_steps, accumulate, seed, amp
         self.backbone = adapter.model
         self.register_buffer("step", torch.zeros((), dtype=torch.int64))
         if task.coupled and settings.sub_batch:
@@ -96,6 +106,7 @@ class Distiller(BaseModel):
         if settings.low_rank:
             low_rank = inject(adapter, everywhere=settings.backbone_update == "norm+low_rank", rank=settings.rank)
         self.trainable = trainable_parameters(adapter, settings, self.layers.distilled, low_rank)
+        self.tail = tail_parameters(adapter, settings, self.trainable)
         ids = {id(p) for p in self.trainable.values()}
         for p in self.backbone.parameters():
             p.requires_grad_(id(p) in ids)
@@ -176,13 +187,14 @@ class Distiller(BaseModel):
         """
         data = self.data_preprocessor(data, True)
         inputs, labels = data["inputs"], data["labels"]
-        with_backbone, measuring = self.backbone_phase(), self._measuring()
-        taking_part = [p for p, does in (("side", self.side is not None), ("backbone", with_backbone)) if does]
+        measuring = self._measuring()
+        taking_part = [p for p, does in (("side", self.side is not None), ("backbone", bool(self.learning()))) if does]
         terms: dict[str, torch.Tensor] = {}
         # Gradients of both paths first, then both updates: a step is applied whole or not at all.
         try:
-            for piece in batch_part(len(labels), labels.device).pieces(self.settings.sub_batch):
-                self._gradients(inputs, labels, data.get("samples"), piece, optim_wrapper, terms)
+            with self._only_learning():
+                for piece in batch_part(len(labels), labels.device).pieces(self.settings.sub_batch):
+                    self._gradients(inputs, labels, data.get("samples"), piece, optim_wrapper, terms)
             for path in taking_part:
                 optim_wrapper[path].end_batch()
         except NonFiniteLossError:
@@ -200,19 +212,41 @@ class Distiller(BaseModel):
 
     # --- phases ------------------------------------------------------------------------------------------
 
-    def backbone_phase(self) -> bool:
-        """Whether the step about to run updates the backbone."""
-        return bool(self.trainable) and (int(self.step) + 1) % self.settings.backbone_every == 0
+    @property
+    def cycle(self) -> int:
+        """Batches after which phases repeat. The last `accumulate` of them are the backbone phase."""
+        return self.settings.backbone_every * self.accumulate if self.trainable else 1
+
+    def backbone_phase(self, step: int | None = None) -> bool:
+        """Whether a step (by default the one about to run) updates all of the backbone that training may change."""
+        step = int(self.step) if step is None else step
+        return bool(self.trainable) and step % self.cycle >= self.cycle - self.accumulate
+
+    def learning(self) -> dict[str, nn.Parameter]:
+        """Native key -> backbone parameter that the step about to run updates: all that are trained, or the tail's."""
+        return self.trainable if self.backbone_phase() else self.tail
+
+    @contextmanager
+    def _only_learning(self) -> Iterator[None]:
+        # Between backbone phases nothing asks for a gradient below the tail, so autograd keeps no graph there.
+        waiting = [p for name, p in self.trainable.items() if name not in self.learning()]
+        for parameter in waiting:
+            parameter.requires_grad_(False)
+        try:
+            yield
+        finally:
+            for parameter in waiting:
+                parameter.requires_grad_(True)
 
     def _gradients(self, inputs, labels, samples, piece: Piece, optim_wrapper, logs: dict[str, torch.Tensor]) -> None:
         """Add one piece's gradients to both paths' parameters, and its loss terms to the log."""
         valid = self.adapter.attention_masks(inputs)
         inputs, labels = {k: v[piece.rows] for k, v in inputs.items()}, labels[piece.rows]
-        with_backbone = self.backbone_phase()
+        with_backbone, local = bool(self.learning()), self.local and self.backbone_phase()
         if self.cache is not None and samples is not None and not self._measuring():
             logits, seen = self._cached_forward(inputs, samples[piece.rows], gradients=with_backbone)
         else:
-            logits, seen = self._backbone_forward(inputs, gradients=with_backbone and not self.local)
+            logits, seen = self._backbone_forward(inputs, gradients=with_backbone and not local, keep_calls=local)
         teacher: SideOutput | None = None
         if self.side is not None:
             side_terms, teacher = self._side_terms(inputs, labels, seen, valid, piece)
@@ -221,13 +255,12 @@ class Distiller(BaseModel):
         if self._measuring():
             self._measure(seen, inputs, valid, piece)
         if with_backbone:
-            if self.local:
+            if local:
                 logits = self._local_phase(inputs, seen, teacher, optim_wrapper["backbone"], valid, piece, logs)
             del seen  # so that a hidden state can go once its block has had its gradient
             self._differentiate(self._backbone_terms(labels, logits, teacher, piece), optim_wrapper["backbone"], logs)
 
-    def _backbone_forward(self, inputs, *, gradients: bool) -> tuple[torch.Tensor, Capture]:
-        keep_calls = not gradients and self.backbone_phase()
+    def _backbone_forward(self, inputs, *, gradients: bool, keep_calls: bool) -> tuple[torch.Tensor, Capture]:
         context = forward_context(self.adapter, self.settings)
         with torch.set_grad_enabled(gradients), self._autocast(), context:
             with self.adapter.capture(attention=self._measuring(), keep_calls=keep_calls) as seen:

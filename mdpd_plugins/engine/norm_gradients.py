@@ -45,6 +45,22 @@ def trainable_parameters(
     return {**norms, **low_rank, **head}
 
 
+def tail_parameters(
+    adapter: Adapter, settings: Settings, trainable: Mapping[str, nn.Parameter]
+) -> dict[str, nn.Parameter]:
+    """Those of `trainable` that learn at every step: behind the last block, and in the last `tail_blocks` blocks.
+
+    None where all of them do.
+    """
+    if settings.tail_blocks is None or settings.backbone_every == 1 or not trainable:
+        return {}
+    tail = {id(p) for p in adapter.tail_parameters().values()}
+    names = [name for name, _ in adapter.named_blocks]
+    last = [i for layers in adapter.towers for i in layers[max(0, len(layers) - settings.tail_blocks) :]]
+    ends = tuple(f"{names[i]}." for i in last)
+    return {k: p for k, p in trainable.items() if id(p) in tail or k.startswith(ends)}
+
+
 def _norms_of(adapter: Adapter, norms: dict[str, nn.Parameter], layers: Iterable[int]) -> dict[str, nn.Parameter]:
     names = [name for name, _ in adapter.named_blocks]
     chosen = tuple(f"{names[i]}." for i in layers)
@@ -99,4 +115,11 @@ def _detached(value):
     return value
 
 
-__all__ = ["forward_context", "local_loss", "run_block", "run_last_blocks", "trainable_parameters"]
+__all__ = [
+    "forward_context",
+    "local_loss",
+    "run_block",
+    "run_last_blocks",
+    "tail_parameters",
+    "trainable_parameters",
+]

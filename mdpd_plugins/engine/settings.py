@@ -52,6 +52,8 @@ class Settings:
         imitation_weight, generation_weight: w_f of each kind.
         logits_weight: w_l. nkd_gamma, nkd_tau, kl_temperature: of the logits losses.
         backbone_every: side steps for one backbone step.
+        tail_blocks: what of the backbone learns at every step all the same: what is trained behind the last block
+            (final norm, pooler, output layer) and in this many last blocks. None: the whole backbone waits.
         warmup: share of all steps before logits distillation begins.
         norm_gradient: how gradients reach norm parameters: exact, last_k, local or head.
         last_k: blocks whose norms are trained when norm_gradient is last_k.
@@ -85,6 +87,7 @@ class Settings:
     nkd_tau: float = 1.0
     kl_temperature: float = 2.0
     backbone_every: int = 4
+    tail_blocks: int | None = 0
     warmup: float = 0.1
     norm_gradient: str = "exact"
     last_k: int = 2
@@ -131,6 +134,10 @@ class Settings:
                 f"distill.cache_features={self.cache_features} keeps hidden states from epoch to epoch, but "
                 f"backbone_update={self.backbone_update!r} with norm_gradient={self.norm_gradient!r} changes them: "
                 f"use norm_gradient='head', or cache_features=0"
+            )
+        if self.tail_blocks is not None and (type(self.tail_blocks) is not int or self.tail_blocks < 0):
+            raise ConfigError(
+                f"distill.tail_blocks={self.tail_blocks!r}: a whole number of blocks is meant, or None for no tail"
             )
         if self.sub_batch is not None and (type(self.sub_batch) is not int or self.sub_batch < 1):
             raise ConfigError(

@@ -87,7 +87,15 @@ def build_experiment(config: Config, *, adopt: Callable[[nn.Module], None] | Non
     loaders = _loaders(config, train, val, preprocessing, adapter.modality, numbered=settings.cache_features > 0)
     steps_per_epoch = len(loaders[0].batch_sampler)  # type: ignore[arg-type]
     max_steps = config.train.max_steps or math.ceil(config.train.max_epochs * steps_per_epoch)
-    distiller = Distiller(adapter, task, settings, max_steps=max_steps, seed=config.train.seed, amp=config.train.amp)
+    distiller = Distiller(
+        adapter,
+        task,
+        settings,
+        max_steps=max_steps,
+        accumulate=config.optim.accumulate,
+        seed=config.train.seed,
+        amp=config.train.amp,
+    )
     return Experiment(
         config=config,
         adapter=adapter,

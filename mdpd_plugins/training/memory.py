@@ -46,7 +46,7 @@ def measure_step(experiment: Experiment, data: dict[str, Any]) -> StepMemory:
         for group in wrapper.optimizer.param_groups:
             group["lr"] = 0.0
     distiller = experiment.distiller
-    every = distiller.settings.backbone_every
+    every = distiller.cycle
     # The first steps create the optimisers' state, of which accumulation takes several: one sample does for that.
     # The last is measured.
     one = {"inputs": {k: v[:1] for k, v in data["inputs"].items()}, **{k: data[k][:1] for k in data if k != "inputs"}}

@@ -89,7 +89,8 @@ def build_optim(distiller: Distiller, config: Config) -> OptimWrapperDict:
             {"params": scales, "lr": optim.scale * optim.norm_lr, "weight_decay": 0.0},
             {"params": rest, "lr": optim.scale * optim.head_lr, "weight_decay": optim.head_weight_decay},
         ]
-        phases = distiller.max_steps // distiller.settings.backbone_every
+        steps = range(distiller.max_steps)
+        phases = len(steps) if distiller.tail else sum(map(distiller.backbone_phase, steps))
         wrappers["backbone"] = _wrap(torch.optim.AdamW([g for g in groups if g["params"]]), optim, phases)
     return OptimWrapperDict(**wrappers)
 

@@ -33,7 +33,7 @@ def gradients_of_a_step(distiller: Distiller, optim: OptimWrapperDict) -> dict[s
 
 @pytest.mark.parametrize("key", KEYS)
 def test_a_side_phase_gives_the_backbone_no_gradient(key):
-    distiller, optim = small_zoo.small_distiller(key, backbone_every=4)
+    distiller, optim = small_zoo.small_distiller(key, backbone_every=4, tail_blocks=None)
     arrived = gradients_of_a_step(distiller, optim)
     assert arrived and all(name.startswith(("side.", "features.")) for name in arrived)
     assert all(p.grad is None for p in distiller.backbone.parameters())
@@ -64,7 +64,7 @@ def one_kernel():
 @pytest.mark.parametrize("key", KEYS)
 def test_the_backbone_loss_adds_nothing_to_the_sides_gradient(key, one_kernel):
     both, both_optim = small_zoo.small_distiller(key)
-    alone, alone_optim = small_zoo.small_distiller(key, backbone_every=4)
+    alone, alone_optim = small_zoo.small_distiller(key, backbone_every=4, tail_blocks=None)
     arrived = gradients_of_a_step(both, both_optim)
     expected = gradients_of_a_step(alone, alone_optim)
     assert expected.keys() == {n for n in arrived if not n.startswith("backbone.")}
@@ -80,6 +80,25 @@ def test_what_the_side_teaches_reaches_the_backbone_as_a_loss_of_its_own(key):
     arrived, expected = gradients_of_a_step(taught, taught_optim), gradients_of_a_step(alone, alone_optim)
     head = next(f"backbone.{k}" for k in taught.adapter.head_parameters())
     assert not torch.equal(arrived[head][0], expected[head][0])
+
+
+@pytest.mark.parametrize("tail_blocks", [0, 1])
+@pytest.mark.parametrize("key", KEYS)
+def test_between_backbone_phases_the_tail_learns_from_the_very_gradients_of_a_whole_one(key, tail_blocks, one_kernel):
+    between, between_optim = small_zoo.small_distiller(key, backbone_every=4, tail_blocks=tail_blocks)
+    whole, whole_optim = small_zoo.small_distiller(key)
+    before = small_zoo.snapshot(between.backbone)
+    arrived, expected = gradients_of_a_step(between, between_optim), gradients_of_a_step(whole, whole_optim)
+    taught = {n for n in arrived if n.startswith("backbone.")}
+    tail = set(between.adapter.tail_parameters())
+    if tail_blocks:
+        tail |= {n for n in between.trainable if n.startswith(f"{between.adapter.named_blocks[-1][0]}.")}
+    assert taught == {f"backbone.{n}" for n in tail} < {n for n in expected if n.startswith("backbone.")}
+    for name in taught:
+        assert len(arrived[name]) == 1
+        assert torch.equal(arrived[name][0], expected[name][0])
+    assert small_zoo.changed(before, between.backbone) <= tail
+    assert all(p.requires_grad for p in between.trainable.values())
 
 
 @pytest.mark.parametrize("key", small_zoo.ALL)
@@ -105,7 +124,8 @@ def test_a_step_with_exact_gradients_is_plain_norm_tunings_bit_for_bit(key):
 
 
 def test_the_backbone_is_updated_at_every_kth_step_and_taught_after_the_warm_up():
-    distiller, optim = small_zoo.small_distiller("hf-vit", backbone_every=2, warmup=0.5, max_steps=8)
+    given = {"backbone_every": 2, "tail_blocks": None, "warmup": 0.5}
+    distiller, optim = small_zoo.small_distiller("hf-vit", max_steps=8, **given)
     seen = []
     for seed in range(8):
         before = small_zoo.snapshot(distiller.backbone)
@@ -113,6 +133,19 @@ def test_the_backbone_is_updated_at_every_kth_step_and_taught_after_the_warm_up(
         assert bool(small_zoo.changed(before, distiller.backbone)) is ("backbone/task" in logs)
         seen.append(("backbone/task" in logs, "backbone/distillation" in logs))
     assert seen == [(False, False), (True, False)] * 2 + [(False, False), (True, True)] * 2
+
+
+@pytest.mark.parametrize("norm_gradient", ["exact", "local"])
+def test_the_tail_moves_at_every_step_and_the_rest_at_every_kth_optimiser_step(norm_gradient):
+    given = {"norm_gradient": norm_gradient, "backbone_every": 2, "accumulate": 2}
+    distiller, optim = small_zoo.small_distiller("mm-vit", **given)
+    moving = []
+    for seed in range(8):
+        before = small_zoo.snapshot(distiller.backbone)
+        step(distiller, optim, seed)
+        now = small_zoo.changed(before, distiller.backbone)
+        moving.append((bool(now & distiller.tail.keys()), bool(now - distiller.tail.keys())))
+    assert moving == [(False, False), (True, False), (False, False), (True, True)] * 2
 
 
 @pytest.mark.parametrize("norm_gradient", ["exact", "local"])

@@ -122,7 +122,8 @@ def small_distiller(
     given = {"reduction": 4, "bottleneck": 8, "backbone_every": 1, "warmup": 0.0, **settings}
     torch.manual_seed(0)
     task = Prediction("single", CLASSES)
-    distiller = Distiller(adapter, task, Settings.from_dict(given), max_steps=max_steps, amp=amp)
+    settings_ = Settings.from_dict(given)
+    distiller = Distiller(adapter, task, settings_, max_steps=max_steps, accumulate=accumulate, amp=amp)
     optim = {
         "scale": 1.0,
         "side_lr": 1e-2,

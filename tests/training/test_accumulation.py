@@ -38,17 +38,18 @@ def moved(folder, prefix):
 
 def test_each_path_steps_after_as_many_of_its_own_batches(tmp_path, capsys):
     work_dir = run(tmp_path, accumulate=3)
-    # Ten side batches: steps of three, and one that takes the rest. Backbone batches come at steps 2, 4, 6, 8
-    # and 10: the third of them is step 6, and the last step takes the two that are left.
+    # Ten batches: steps of three, and one that takes the rest. The backbone's turn is every second of them, and the
+    # output layer's is each.
     assert moved(work_dir, "side.") == [3, 6, 9, 10]
-    assert moved(work_dir, "backbone.") == [6, 10]
+    assert moved(work_dir, "backbone.classifier.") == [3, 6, 9, 10]
+    assert moved(work_dir, "backbone.vit.layers.") == [6, 10]
     capsys.readouterr()
 
 
 def test_without_accumulation_every_batch_counts_at_once(tmp_path, capsys):
     work_dir = run(tmp_path)
-    assert moved(work_dir, "side.") == list(range(2, 11))
-    assert moved(work_dir, "backbone.") == [2, 4, 6, 8, 10]
+    assert moved(work_dir, "side.") == moved(work_dir, "backbone.classifier.") == list(range(2, 11))
+    assert moved(work_dir, "backbone.vit.layers.") == [2, 4, 6, 8, 10]
     capsys.readouterr()
 
 
