@@ -383,6 +383,10 @@ class Adapter:
         save_model(self.model, str(folder / "model.safetensors"))
         (folder / "backbone.json").write_text(json.dumps({"name": self.name}, indent=2) + "\n")
 
+    def around(self, model: nn.Module) -> Adapter:
+        """An adapter like this one for another model of the same kind, such as one read back from its export."""
+        return type(self)(model, name=self.name, modality=self.modality)
+
     def load_exported(self, folder: str | Path) -> nn.Module:
         """The exported model, read back; for a model without a zoo format: its weights into a copy."""
         import copy

@@ -25,10 +25,14 @@ class OpenCLIPPairAdapter(PairAdapter):
 
     def __init__(self, model: nn.Module, *, name: str = ""):
         image, text = (OpenCLIPAdapter(model, name=name, modality=m) for m in ("image", "text"))
-        super().__init__(model, image, text, prefixes=("", ""), fusion=self._compared, name=name)
+        super().__init__(model, image, text, places=("", ""), joining="logit_scale", fusion=self._compared, name=name)
 
     def _compared(self, image: torch.Tensor, text: torch.Tensor) -> torch.Tensor:
         return compared(image, text, self.model.get_parameter("logit_scale"))
+
+    def around(self, model: nn.Module) -> OpenCLIPPairAdapter:
+        """An adapter for another such model."""
+        return OpenCLIPPairAdapter(model, name=self.name)
 
     def write(self, folder: Path) -> None:
         """The zoo's native files."""

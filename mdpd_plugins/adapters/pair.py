@@ -33,7 +33,7 @@ class PairAdapter(Adapter):
 
     Args:
         model: what holds both towers. image, text: adapters of the towers, whose models are parts of `model`.
-        prefixes: of the towers' state-dict keys in `model`.
+        places: prefixes of the towers' state-dict keys in `model`. joining: prefix of what joins them.
         fusion: joins the towers' outputs, (B, E) each.
     """
 
@@ -43,12 +43,16 @@ class PairAdapter(Adapter):
         image: Adapter,
         text: Adapter,
         *,
-        prefixes: tuple[str, str] = ("image.", "text."),
+        places: tuple[str, str] = ("image.", "text."),
+        joining: str = "fusion.",
         fusion: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
         name: str = "",
     ):
         self.image, self.text, self.fusion = image, text, fusion
-        self._prefixes = prefixes
+        self._places = places
+        # Of an OpenCLIP model that serves as one tower, the other half is no part of the pair.
+        parts = [f"{place}{own}" for place, tower in zip(places, self._towers, strict=True) for own in tower.prefixes]
+        self.prefixes = (*parts, joining)
         super().__init__(model, name=name or f"{image.name} + {text.name}", modality="image-text")
 
     def forward(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
@@ -71,6 +75,10 @@ class PairAdapter(Adapter):
         """{"image": how pictures must be prepared, "text": how texts must be}."""
         return {"image": self.image.preprocessing(), "text": self.text.preprocessing()}
 
+    def attention_mask(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor | None:
+        """Of the text tower: every token of a picture is real."""
+        return self.text.attention_mask(self._parted(inputs)[1])
+
     def attention_masks(self, inputs: dict[str, torch.Tensor]) -> list[torch.Tensor | None]:
         """Of each tower."""
         image, text = self._parted(inputs)
@@ -90,7 +98,7 @@ class PairAdapter(Adapter):
     @cached_property
     def named_blocks(self) -> list[tuple[str, nn.Module]]:
         """(state-dict path, block), the image tower's first."""
-        return [(f"{p}{n}", b) for p, t in zip(self._prefixes, self._towers, strict=True) for n, b in t.named_blocks]
+        return [(f"{p}{n}", b) for p, t in zip(self._places, self._towers, strict=True) for n, b in t.named_blocks]
 
     @property
     def towers(self) -> list[range]:
@@ -180,6 +188,11 @@ class PairAdapter(Adapter):
             "width": width,  # outputs of either tower
         }
         (folder / PAIR_FILE).write_text(json.dumps(about, indent=2) + "\n")
+
+    def around(self, model: nn.Module) -> PairAdapter:
+        """An adapter for another pair of such towers."""
+        image, text, fusion = (model.get_submodule(name) for name in ("image", "text", "fusion"))
+        return PairAdapter(model, self.image.around(image), self.text.around(text), fusion=fusion, name=self.name)
 
     def load_exported(self, folder: str | Path) -> nn.Module:
         """Both towers through their zoos' own loaders, and the fusion."""

@@ -19,13 +19,12 @@ TOLERANCE = 1e-4  # of kernels that sum in another order for another batch or le
 
 def tail(s: Specimen) -> str:
     """The last hidden state, pushed through the zoo's own norm, pool and head, gives the model's output bit for bit."""
-    a, last = s.pristine, len(s.pristine.blocks()) - 1
+    a = s.pristine
+    hidden = [s.seen.hidden[i] for i in a.last_layers]
     with torch.no_grad():
-        again = a.forward_head(s.inputs, s.seen, s.seen.hidden[last])
-        hidden = s.seen.hidden[last]
+        again = a.forward_head(s.inputs, s.seen, *hidden)
         # As large as what it is added to: random weights may make that so large that ones are lost in rounding.
-        noise = torch.randn_like(hidden) * hidden.std().clamp(min=1)
-        other = a.forward_head(s.inputs, s.seen, hidden + noise)
+        other = a.forward_head(s.inputs, s.seen, *(h + torch.randn_like(h) * h.std().clamp(min=1) for h in hidden))
     assert torch.equal(again, s.logits), f"the outputs differ by up to {(again - s.logits).abs().max():.1e}"
     assert not torch.equal(other, s.logits), "another last hidden state gives the same output: it is not what is read"
     return f"logits {tuple(again.shape)}"
@@ -89,12 +88,13 @@ def attention(s: Specimen) -> str:
         full = full and all(((m.float().sum(-1) - 1).abs() < 1e-3).all() for m in own or ())
         assert not full, f"the model itself returns attention maps, but the adapter says: {error}"
         raise NotApplicable(str(error).partition(". Give")[0]) from error
-    valid = a.attention_mask(s.inputs)
+    towers = zip(a.towers, a.attention_masks(s.inputs), strict=True)
+    valid = {i: mask for layers, mask in towers for i in layers}
     for i, weights in seen.attention.items():
         tokens = seen.hidden[i].shape[1]
         assert weights.dim() == 4 and weights.shape[-2:] == (tokens, tokens), f"block {i}: {tuple(weights.shape)}"
         sums = weights.float().sum(-1)
-        fitted = fit_mask(valid, tokens)
+        fitted = fit_mask(valid[i], tokens)
         real = torch.ones_like(sums, dtype=torch.bool) if fitted is None else fitted[:, None].expand_as(sums)
         off = (sums - 1).abs()[real].max()
         assert off < 1e-3, f"block {i}: rows sum to 1 only within {off:.1e}"
@@ -104,7 +104,7 @@ def attention(s: Specimen) -> str:
     for i, theirs in enumerate(own):
         ours = seen.attention[i]
         assert theirs.shape == ours.shape, f"block {i}: {tuple(ours.shape)}, the model's own is {tuple(theirs.shape)}"
-        fitted = fit_mask(valid, ours.shape[-1])
+        fitted = fit_mask(valid[i], ours.shape[-1])
         rows = torch.ones_like(ours[:, 0, :, 0], dtype=torch.bool) if fitted is None else fitted
         off = (theirs - ours).abs().amax((1, 3))[rows].max()
         assert off < 1e-5, f"block {i} differs from the model's own map by {off:.1e}"
@@ -154,7 +154,8 @@ def odd_size(s: Specimen) -> str:
     if image is None:
         raise NotApplicable("it reads text")
     a, (height, width) = s.pristine, image.shape[-2:]
-    other = {"image": torch.randn(1, image.shape[1], height + height // 2, 2 * width - 1, generator=_seeded())}
+    oblong = torch.randn(1, image.shape[1], height + height // 2, 2 * width - 1, generator=_seeded())
+    other = {**{k: v[:1] for k, v in s.inputs.items()}, "image": oblong}
     try:
         with torch.no_grad():
             reference = a.forward(other)
@@ -169,8 +170,9 @@ def padding(s: Specimen) -> str:
     if "input_ids" not in s.inputs:
         raise NotApplicable("it reads images")
     a, mask = s.pristine, s.pristine.attention_mask(s.inputs)
-    if mask is None and "attention_mask" in s.inputs:
-        mask = s.inputs["attention_mask"].bool()  # its blocks have no padding (Perceiver's latents), its texts do
+    if "attention_mask" in s.inputs and (mask is None or "image" in s.inputs):
+        # Its blocks have no padding (Perceiver's latents), or patches besides (ViLT's): its texts alone are asked for.
+        mask = s.inputs["attention_mask"].bool()
     if mask is None or bool(mask.all()):
         raise NotApplicable("its texts are not padded")
     row = int((~mask).sum(1).argmax())
@@ -185,7 +187,7 @@ def padding(s: Specimen) -> str:
             _same(a.forward(filled)[row], s.logits[row], "the output with other content in the padding")
         return "fixed length; the content of padding has no influence"
     padded = {k: v[row : row + 1] for k, v in s.inputs.items()}
-    alone = {k: v[:, mask[row]] for k, v in padded.items()}
+    alone = {k: v if k == "image" else v[:, mask[row]] for k, v in padded.items()}
     with torch.no_grad():
         reference, ours = a.forward(alone), a.forward(padded)
         theirs = _called_directly(a, padded, alone)
@@ -213,7 +215,7 @@ def _replays(a: Adapter, inputs: dict[str, torch.Tensor], reference: torch.Tenso
     with torch.no_grad():
         with a.capture(keep_calls=True) as seen:
             a.forward(inputs)
-        again = a.forward_head(inputs, seen, seen.hidden[len(a.blocks()) - 1])
+        again = a.forward_head(inputs, seen, *(seen.hidden[i] for i in a.last_layers))
     assert torch.equal(again, reference), "the last hidden state through the tail differs from the model's output"
 
 

@@ -188,6 +188,8 @@ def _scale_free(s: Specimen) -> set[int]:
 def head(s: Specimen) -> str:
     """`replace_head` gives the model another number of outputs and leaves the rest as it was."""
     a = s.fresh()
+    if len(a.towers) > 1:
+        raise NotApplicable("its outputs come from what joins its towers")
     keys = set(a.model.state_dict())
     old, tail = set(a.head_parameters()), set(a.tail_parameters())
     assert old, "no parameter lies behind the last block besides norms: there is no output layer"

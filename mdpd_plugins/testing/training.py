@@ -130,7 +130,7 @@ def export(s: Specimen) -> str:
     # Same numbers in memory of its own: kernels round differently where a file's mapping is not aligned.
     for p in [*loaded.parameters(), *loaded.buffers()]:
         p.data = p.data.clone()
-    other = type(a)(loaded, name=a.name, modality=a.modality)
+    other = a.around(loaded)
     with torch.no_grad():
         logits = other.forward(s.inputs)
     assert torch.equal(logits, reference), f"outputs differ by up to {(logits - reference).abs().max():.1e}"

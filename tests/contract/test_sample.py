@@ -17,6 +17,7 @@ SAMPLE = {
     "huggingface/mixtral": "decoder, mixture of experts",
     "huggingface/mamba": "state-space blocks, a bare encoder",
     "huggingface/jamba": "state-space blocks between attention and experts",
+    "huggingface/vilt-b32": "words and patches in one sequence",
     "mmpretrain/deit-tiny_4xb256_in1k": "plain vision transformer",
     "mmpretrain/mvitv2-tiny_3rdparty_in1k": "attention over pooled tokens in stages",
     "mmpretrain/resnet18_8xb32_in1k": "convolutions with batch norm",
