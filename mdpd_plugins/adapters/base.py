@@ -248,8 +248,8 @@ class Adapter:
                 p.requires_grad_(True)
             with torch.enable_grad():
                 last = [seen.hidden[i] for i in self.last_layers]
-                logits = self.forward_head(self.example_inputs(), seen, *last)
-            grads = torch.autograd.grad(logits.sum(), list(named.values()), allow_unused=True)
+                total = self.forward_head(self.example_inputs(), seen, *last).sum()
+            grads = torch.autograd.grad(total, list(named.values()), allow_unused=True)
         finally:
             for n, p in named.items():
                 p.requires_grad_(flags[n])

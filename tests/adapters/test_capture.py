@@ -5,23 +5,10 @@ import gc
 import pytest
 import small_zoo
 import torch
-from torch import nn
+from adapting import trace_of
 
 from mdpd_plugins.adapters import Capture
 from mdpd_plugins.registry import ConfigError
-
-
-def trace_of(model: nn.Module) -> dict:
-    """Everything that could have been changed: attributes, hooks, buffers by identity, implementations."""
-    found = {}
-    for name, module in model.named_modules():
-        for attribute, value in vars(module).items():
-            content = tuple((k, id(v)) for k, v in value.items()) if isinstance(value, dict) else None
-            found[name, attribute] = (id(value), content)
-        config = getattr(module, "config", None)
-        if config is not None:
-            found[name, "implementation"] = getattr(config, "_attn_implementation", None)
-    return found
 
 
 @pytest.mark.parametrize("key", small_zoo.ALL)

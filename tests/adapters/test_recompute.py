@@ -3,19 +3,9 @@
 import pytest
 import small_zoo
 import torch
-import torch.nn.functional as F
+from adapting import gradients
 
 from mdpd_plugins.adapters import Adapter
-
-
-def gradients(adapter, inputs, labels, *, recompute: bool) -> dict[str, torch.Tensor]:
-    trained = {**adapter.norm_parameters(), **adapter.head_parameters()}
-    for name, p in adapter.model.named_parameters():
-        p.requires_grad_(name in trained)
-    context = adapter.recompute() if recompute else torch.enable_grad()
-    with context, adapter.capture():
-        loss = F.cross_entropy(adapter.forward(inputs), labels)
-    return dict(zip(trained, torch.autograd.grad(loss, list(trained.values())), strict=True))
 
 
 @pytest.mark.parametrize("key", small_zoo.ALL)

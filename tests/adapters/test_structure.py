@@ -23,6 +23,7 @@ EXPECTED = {
     "mm-deit": (3, [32] * 3, 2, (4, 4)),
     "mm-resnet": (8, [8, 8, 16, 16, 32, 32, 64, 64], 0, (2, 2)),
     "mm-swin": (4, [16, 16, 32, 32], 0, (8, 8)),
+    "hf-vilt": (3, [32] * 3, 0, None),  # words, a class token and patches side by side
     "oc-image": (3, [64] * 3, 1, (4, 4)),
     "oc-text": (2, [32] * 2, 0, None),
 }
@@ -38,6 +39,8 @@ NORM_NAMES = {
     "mm-resnet": (r"\.bn\d|downsample\.1", 2 * (16 + 1 + 3)),
     # Two a block, behind the patches, in the one merging, and the last one.
     "mm-swin": (r"norm", 2 * (8 + 1 + 1 + 1)),
+    # Two a block, the last one, one behind the words and one in the output layer.
+    "hf-vilt": (r"[Ll]ayer[Nn]orm|layernorm|classifier\.1", 2 * (6 + 3)),
     "oc-image": (r"^visual\..*ln_", 2 * (6 + 2)),
     "oc-text": (r"^(?!visual).*ln_", 2 * (4 + 1)),
 }

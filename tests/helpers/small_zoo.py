@@ -11,7 +11,7 @@ from torch import nn
 
 from mdpd_plugins.adapters import Adapter, build_backbone
 from mdpd_plugins.engine import Distiller, Settings
-from mdpd_plugins.tasks import Prediction
+from mdpd_plugins.tasks import AnyTask, Prediction
 from mdpd_plugins.training.experiment import build_optim
 
 CLASSES = ("a", "b", "c", "d", "e")
@@ -55,6 +55,7 @@ BACKBONES: dict[str, tuple[str, dict[str, Any]]] = {
             "head": {"in_channels": 32},
         },
     ),
+    "hf-vilt": ("huggingface/vilt-b32", {"image_size": 32, "patch_size": 8, **_HF}),
     "oc-image": ("open_clip/ViT-B-16", _CLIP),
     "oc-text": ("open_clip/ViT-B-16", {**_CLIP, "tower": "text"}),
 }
@@ -92,16 +93,19 @@ def inputs_of(adapter: Adapter, batch: int = 4, seed: int = 1) -> dict[str, torc
     """Canonical inputs of the model's own size; texts are padded to different lengths."""
     generator = torch.Generator().manual_seed(seed)
     example = adapter.example_inputs(1)
+    image = {}
+    if "image" in example:
+        image = {"image": torch.randn(batch, *example["image"].shape[1:], generator=generator)}
     if adapter.modality == "image":
-        return {"image": torch.randn(batch, *example["image"].shape[1:], generator=generator)}
+        return image
     length = example["input_ids"].shape[1]
     # CLIP's end-of-text is the largest id; where a text tower pools there, every text needs one.
-    end = 49407 if adapter.name.startswith("open_clip") else 102
+    end = 49407 if adapter.name.rpartition(" + ")[2].startswith("open_clip") else 102
     lengths = torch.tensor([length - 3, 5, 9, 7])[torch.arange(batch) % 4]
     mask = torch.arange(length) < lengths[:, None]
     ids = torch.randint(200, 900, (batch, length), generator=generator)
     ids[torch.arange(batch), lengths - 1] = end
-    return {"input_ids": ids.masked_fill(~mask, 0), "attention_mask": mask.long()}
+    return {**image, "input_ids": ids.masked_fill(~mask, 0), "attention_mask": mask.long()}
 
 
 def labels_of(batch: int = 4) -> torch.Tensor:
@@ -115,13 +119,19 @@ def batch_of(adapter: Adapter, batch: int = 4, seed: int = 1) -> dict[str, Any]:
 
 
 def small_distiller(
-    key_or_adapter: str | Adapter, *, max_steps: int = 8, accumulate: int = 1, amp: bool = False, **settings: Any
+    key_or_adapter: str | Adapter,
+    *,
+    task: AnyTask | None = None,
+    max_steps: int = 8,
+    accumulate: int = 1,
+    amp: torch.dtype | None = None,
+    **settings: Any,
 ) -> tuple[Distiller, OptimWrapperDict]:
     """A distiller on a small backbone and its optimisers, from a fixed seed; the backbone trains at every step."""
     adapter = small(key_or_adapter) if isinstance(key_or_adapter, str) else key_or_adapter
     given = {"reduction": 4, "bottleneck": 8, "backbone_every": 1, "warmup": 0.0, **settings}
     torch.manual_seed(0)
-    task = Prediction("single", CLASSES)
+    task = task or Prediction("single", CLASSES)
     settings_ = Settings.from_dict(given)
     distiller = Distiller(adapter, task, settings_, max_steps=max_steps, accumulate=accumulate, amp=amp)
     optim = {
