@@ -20,7 +20,7 @@ from torch import nn
 from mdpd_plugins.adapters.base import Adapter
 from mdpd_plugins.adapters.checkpoint import check_keys
 from mdpd_plugins.adapters.huggingface_inputs import KeepsNothing, colour_tokens, colours, example_text, patches, reads
-from mdpd_plugins.adapters.huggingface_source import find_source, tokenizer_of
+from mdpd_plugins.adapters.huggingface_source import find_source, tokenizer_of, tokenizer_source
 from mdpd_plugins.adapters.layout import first_tensor
 from mdpd_plugins.adapters.origin import record_origin
 from mdpd_plugins.registry.errors import (
@@ -30,7 +30,7 @@ from mdpd_plugins.registry.errors import (
     MissingDependencyError,
     closest,
 )
-from mdpd_plugins.zoos.huggingface_models import ENCODER, IMAGE, QUESTION, TEXT, architecture
+from mdpd_plugins.zoos.huggingface_models import CAUSAL, ENCODER, IMAGE, QUESTION, TEXT, architecture
 
 
 class HuggingFaceAdapter(Adapter):
@@ -86,8 +86,10 @@ class HuggingFaceAdapter(Adapter):
             if "attention_mask" not in self._arguments and "kwargs" not in self._arguments:
                 inputs = {k: v for k, v in inputs.items() if k != "attention_mask"}
             # A cache of keys and values would grow with every block that runs a second time.
-            without = {"use_cache": False, "cache": KeepsNothing()}
-            return _logits(self.model(**inputs, **{k: v for k, v in without.items() if k in self._arguments}))
+            without: dict[str, Any] = {"use_cache": False} if "use_cache" in self._arguments else {}
+            if not without and "cache" in self._arguments:
+                without = {"cache": KeepsNothing()}
+            return _logits(self.model(**inputs, **without))
         image = inputs["image"]
         if "spatial_shapes" in self._arguments:
             return _logits(self.model(**patches(image, self._vision.patch_size)))
@@ -234,11 +236,13 @@ def build(
 
     Args:
         name: registered name, `huggingface/<model>` or `huggingface/<model type>`.
-        head: "image" or "text", for a model type that has both classifiers.
+        head: "image" or "text", for a model type that has both classifiers; "causal" for the type's language model,
+            which keeps the outputs it has.
         pretrained: "auto" (package, cache, then hub; random if none can be had), a folder or hub id, or None.
         num_classes: outputs of the head.
         image_size: input side in pixels; learned position embeddings are resized after loading.
-        tokenizer: folder or hub id of a tokenizer, for text models built without weights.
+        tokenizer: folder or hub id of a tokenizer, for text models built without weights; or `huggingface/<model>`,
+            for that of a named model which a package carries.
         options: fields of the model's configuration, such as `num_hidden_layers`; a mapping for a nested one.
 
     Raises:
@@ -247,6 +251,9 @@ def build(
     """
     transformers = _transformers()
     arch = architecture(name.rpartition("/")[2], head)
+    causal = arch.auto_class == CAUSAL
+    if causal and arch.model_type not in transformers.models.auto.modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+        raise ConfigError(f"{name} has no causal language model: choose another backbone, such as huggingface/gpt2")
     source, origin = find_source(arch, pretrained)
     if source:
         try:
@@ -268,14 +275,18 @@ def build(
     if options and not source:
         # Made anew, so that fields worked out from others follow (DINOv2's stage names from its depth): a
         # configuration that contradicts itself cannot be read back from an export.
-        config = transformers.AutoConfig.for_model(arch.model_type, **{**arch.config, **options})
-    config.num_labels = num_classes
+        with _quiet():  # of special tokens outside a smaller vocabulary, which are dropped below
+            config = transformers.AutoConfig.for_model(arch.model_type, **{**arch.config, **options})
+    if causal:
+        _drop_foreign_tokens(config.get_text_config())
+    else:
+        config.num_labels = num_classes
     config.architectures = config.architectures or []  # where a type has several classifiers, the first
     if arch.auto_class == TEXT and getattr(config.get_text_config(), "pad_token_id", None) is None:
         # Decoders find the last token of a text by it. Padding is masked, so any token serves.
         config.get_text_config().pad_token_id = config.pad_token_id = 0
     for part in (config, *(getattr(config, k) for k in getattr(config, "sub_configs", {}))):
-        if getattr(part, "use_cache", False):
+        if not causal and getattr(part, "use_cache", False):
             part.use_cache = False  # a classifier generates nothing, and its blocks may run a second time
     if config.is_encoder_decoder and getattr(config, "decoder_start_token_id", None) is None:
         config.decoder_start_token_id = config.pad_token_id  # T5's, which its configuration no longer says
@@ -285,7 +296,7 @@ def build(
         model = _resized(auto, model, image_size)
     record_origin(model, origin)
     # transformers' own field for where a model's files are; the adapter finds the tokenizer there.
-    model.config.name_or_path = source or tokenizer or tokenizer_of(arch)
+    model.config.name_or_path = source or tokenizer_source(tokenizer) or tokenizer_of(arch)
     return model.float()
 
 
@@ -300,6 +311,13 @@ def _set_fields(config, values: dict[str, Any], name: str) -> None:
             _set_fields(getattr(config, key), value, f"{name}'s {key}")
         else:
             setattr(config, key, value)
+
+
+def _drop_foreign_tokens(config) -> None:
+    # Special tokens of the type's usual vocabulary, where the model is built with a smaller one.
+    for key in ("bos_token_id", "eos_token_id", "pad_token_id"):
+        if isinstance(token := getattr(config, key, None), int) and token >= config.vocab_size:
+            setattr(config, key, None)
 
 
 def _load(auto, config, source: str, name: str) -> nn.Module:
@@ -317,7 +335,8 @@ def _load(auto, config, source: str, name: str) -> nn.Module:
             )
     except (OSError, ValueError, RuntimeError) as error:
         raise CheckpointError(f"weights of {name} could not be read from {source!r}: {error}") from error
-    head = {} if auto.__name__ == ENCODER else HuggingFaceAdapter(model).head_parameters()
+    whole = auto.__name__ in (ENCODER, CAUSAL)  # every weight is in the checkpoint, the output layer's too
+    head = {} if whole else HuggingFaceAdapter(model).head_parameters()
     missing = [k for k in report["missing_keys"] if k not in head]
     shapes = [k[0] for k in report["mismatched_keys"] if k[0] not in head]
     # Pretraining heads are left out freely; a further block, told by its number alone, is another architecture.

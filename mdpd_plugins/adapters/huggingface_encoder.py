@@ -172,7 +172,7 @@ class HuggingFaceEncoderAdapter(HuggingFaceAdapter):
 
 
 def build(*, name: str, num_classes: int, **options: Any) -> nn.Module:
-    """A transformers encoder with a linear output layer of `num_classes`.
+    """A transformers encoder with a linear output layer of `num_classes`; with head="causal" its language model.
 
     Args:
         name: registered name, `huggingface/<model type>`.
@@ -183,6 +183,8 @@ def build(*, name: str, num_classes: int, **options: Any) -> nn.Module:
         as `huggingface.build` does.
     """
     encoder = huggingface.build(name=name, num_classes=num_classes, **options)
+    if options.get("head") == "causal":
+        return encoder
     if hasattr(encoder.config, "mask_ratio"):
         encoder.config.mask_ratio = 0.0  # hiding patches is how a masked autoencoder was pretrained
     pooling, width, dims = _choose(encoder)

@@ -7,7 +7,7 @@ import os
 from mdpd_plugins.adapters.origin import RANDOM
 from mdpd_plugins.adapters.weights import cached_file, hub_reachable, packaged_path
 from mdpd_plugins.registry.errors import CheckpointError
-from mdpd_plugins.zoos.huggingface_models import Architecture
+from mdpd_plugins.zoos.huggingface_models import ARCHITECTURES, Architecture
 
 # One of these is there where a repository's weights are, whole or in shards.
 WEIGHTS = (
@@ -66,4 +66,10 @@ def tokenizer_of(arch: Architecture) -> str:
     return ""
 
 
-__all__ = ["find_source", "tokenizer_of"]
+def tokenizer_source(tokenizer: str) -> str:
+    """A tokenizer's folder or hub id as it was given; of a named model, the folder of the package that carries it."""
+    named = ARCHITECTURES.get(tokenizer.removeprefix("huggingface/")) if tokenizer.startswith("huggingface/") else None
+    return (tokenizer_of(named) if named else "") or tokenizer
+
+
+__all__ = ["find_source", "tokenizer_of", "tokenizer_source"]

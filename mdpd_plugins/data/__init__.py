@@ -12,6 +12,7 @@ from mdpd_plugins.data.dataset import LabelledDataset
 from mdpd_plugins.data.load import load_source
 from mdpd_plugins.data.numbered import NumberedCollate, NumberedDataset
 from mdpd_plugins.data.packaged import packaged_names
+from mdpd_plugins.data.packed import PackedDataset, stack_blocks
 from mdpd_plugins.data.sampler import EpochBatchSampler
 from mdpd_plugins.data.source import Source
 from mdpd_plugins.data.transforms import AUGMENTS, make_transform
@@ -22,9 +23,11 @@ __all__ = [
     "LabelledDataset",
     "NumberedCollate",
     "NumberedDataset",
+    "PackedDataset",
     "Source",
     "load_source",
     "make_collate",
     "make_transform",
     "packaged_names",
+    "stack_blocks",
 ]

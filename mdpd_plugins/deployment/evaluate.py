@@ -9,10 +9,11 @@ import torch
 from mmengine.config import Config
 from torch.utils.data import DataLoader
 
-from mdpd_plugins.data import LabelledDataset, Source, load_source
-from mdpd_plugins.deployment.exported import ExportedModel, Tensors
+from mdpd_plugins.data import LabelledDataset, Source, load_source, stack_blocks
+from mdpd_plugins.deployment.exported import ExportedModel
 from mdpd_plugins.registry.errors import DataError
-from mdpd_plugins.tasks import make_task
+from mdpd_plugins.tasks import Language, make_task
+from mdpd_plugins.training.precision import autocast_dtype
 
 SHOWN = 12  # classes that a message lists
 
@@ -35,27 +36,35 @@ def evaluate_export(exported: ExportedModel, config: Config, split: str | None =
     task = make_task(record.task, record.classes, width=config.task.width)
     _check(exported, source)
 
-    def collate(samples: Sequence[tuple[Any, torch.Tensor]]) -> tuple[Tensors, torch.Tensor]:
-        return exported.prepare([example for example, _ in samples]), torch.stack([label for _, label in samples])
+    def collate(samples: Sequence[tuple[Any, torch.Tensor]]) -> dict[str, Any]:
+        labels = torch.stack([label for _, label in samples])
+        return {"inputs": exported.prepare([example for example, _ in samples]), "labels": labels}
 
+    dataset: Any = LabelledDataset(source, None, train=False)
+    if language := record.task == Language.kind:
+        # Texts are packed all together, as in training.
+        dataset = [(block, block) for block in exported.prepare([text for text, _ in source])["input_ids"]]
     loader = DataLoader(
-        LabelledDataset(source, None, train=False),
+        dataset,
         batch_size=config.data.eval_batch_size,
         num_workers=config.data.num_workers,
-        collate_fn=collate,
+        collate_fn=stack_blocks if language else collate,
     )
-    logits, labels = [], []
-    with torch.autocast(exported.device.type, dtype=torch.bfloat16, enabled=config.train.amp):
-        for inputs, truth in loader:
-            logits.append(exported.forward(inputs))
-            labels.append(truth)
-    return task.metrics(torch.cat(logits), torch.cat(labels))
+    scores, labels = [], []
+    dtype = autocast_dtype(config.train.amp)
+    with torch.autocast(exported.device.type, dtype=dtype, enabled=dtype is not None):
+        for batch in loader:
+            scores.append(task.scored(exported.forward(batch["inputs"]), batch["labels"]))
+            labels.append(batch["labels"])
+    return task.metrics(torch.cat(scores), torch.cat(labels))
 
 
 def _check(exported: ExportedModel, source: Source) -> None:
     record = exported.record
     if source.modality != record.modality:
         raise DataError(f"the export reads {record.modality}s, but the data is {source.modality}: give other data")
+    if record.task == Language.kind:
+        return
     if source.label_kind != record.task:
         raise DataError(
             f"the export has {record.task!r} labels, but the data has {source.label_kind!r} ones: give the data it "

@@ -22,7 +22,8 @@ class ExportedModel:
         record: what the export is.
         model: the zoo's module, in eval mode.
         prepare: examples (pictures, texts or pairs of texts) -> the zoo's own inputs, a batch of tensors on the CPU.
-        call: those inputs -> logits (B, C).
+            Of a language model, the texts' tokens packed into blocks (N, T).
+        call: those inputs -> logits (B, C), or (N, T, V) of a language model.
     """
 
     record: ExportRecord

@@ -11,11 +11,13 @@ import torch
 
 from mdpd_plugins.adapters import huggingface as adapter
 from mdpd_plugins.adapters.checkpoint import check_keys
+from mdpd_plugins.adapters.huggingface_causal import token_stream
 from mdpd_plugins.adapters.huggingface_encoder import HEAD_WEIGHTS, EncoderWithHead
+from mdpd_plugins.data.packed import pack
 from mdpd_plugins.deployment.exported import ExportedModel, Tensors
 from mdpd_plugins.registry.errors import ConfigError
 from mdpd_plugins.training.record import ExportRecord
-from mdpd_plugins.zoos.huggingface_models import IMAGE, QUESTION, TEXT
+from mdpd_plugins.zoos.huggingface_models import CAUSAL, IMAGE, QUESTION, TEXT
 
 
 def load(folder: Path, record: ExportRecord) -> ExportedModel:
@@ -23,7 +25,7 @@ def load(folder: Path, record: ExportRecord) -> ExportedModel:
     adapter._transformers()
     with adapter._quiet():
         model = _encoder(folder) if (folder / HEAD_WEIGHTS).is_file() else _classifier(folder, record)
-        prepare = PREPARATIONS[record.modality](folder, record)
+        prepare = PREPARATIONS["language" if record.task == "language" else record.modality](folder, record)
     taken = set(inspect.signature(getattr(model, "encoder", model).forward).parameters)
 
     def call(inputs: Tensors) -> torch.Tensor:
@@ -37,7 +39,7 @@ def load(folder: Path, record: ExportRecord) -> ExportedModel:
 def _classifier(folder: Path, record: ExportRecord) -> Any:
     import transformers
 
-    auto = getattr(transformers, CLASSIFIERS[record.modality])
+    auto = getattr(transformers, CAUSAL if record.task == "language" else CLASSIFIERS[record.modality])
     model, report = auto.from_pretrained(str(folder), local_files_only=True, output_loading_info=True)
     # transformers draws what is missing at random and says so in a warning.
     shapes = [key[0] for key in report["mismatched_keys"]]
@@ -57,7 +59,7 @@ def _images(folder: Path, record: ExportRecord) -> Any:
     return lambda images: dict(processor(list(images), return_tensors="pt"))
 
 
-def _texts(folder: Path, record: ExportRecord) -> Any:
+def _tokenizer(folder: Path) -> Any:
     from transformers import AutoTokenizer
 
     if not (folder / "tokenizer_config.json").is_file():
@@ -65,7 +67,11 @@ def _texts(folder: Path, record: ExportRecord) -> Any:
             f"{str(folder)!r} holds no tokenizer, so texts cannot be prepared for it: train again from pretrained "
             f"files that have one, or with backbone.options.tokenizer"
         )
-    tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+    return AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+
+
+def _texts(folder: Path, record: ExportRecord) -> Any:
+    tokenizer = _tokenizer(folder)
 
     def prepare(texts: Sequence[Any]) -> Tensors:
         pairs = [t if isinstance(t, tuple) else (t, None) for t in texts]
@@ -74,6 +80,15 @@ def _texts(folder: Path, record: ExportRecord) -> Any:
         return dict(tokenizer(first, None if all(b is None for b in second) else second, **cut))
 
     return prepare
+
+
+def _packed(folder: Path, record: ExportRecord) -> Any:
+    # Blocks of tokens and not a row a text, as in training.
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(str(folder), local_files_only=True)
+    tokens = token_stream(_tokenizer(folder), config.get_text_config().vocab_size)
+    return lambda texts: {"input_ids": pack(texts, tokens, record.max_length or 0).long()}
 
 
 def _questions(folder: Path, record: ExportRecord) -> Any:
@@ -87,6 +102,6 @@ def _questions(folder: Path, record: ExportRecord) -> Any:
 
 
 CLASSIFIERS = {"image": IMAGE, "text": TEXT, "image-text": QUESTION}
-PREPARATIONS = {"image": _images, "text": _texts, "image-text": _questions}
+PREPARATIONS = {"image": _images, "text": _texts, "image-text": _questions, "language": _packed}
 
 __all__ = ["load"]

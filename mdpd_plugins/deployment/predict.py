@@ -35,6 +35,11 @@ def predict(
         DataError: an image that does not decode.
     """
     kind = exported.record.task
+    if kind == "language":
+        raise CapabilityError(
+            "this export is a language model, which has no label to predict: measure its perplexity with `mdpd eval`, "
+            "or let it write with transformers' AutoModelForCausalLM.from_pretrained(EXPORT).generate"
+        )
     if kind not in _DECODERS:
         raise CapabilityError(f"an export for {kind!r} labels gives no predictions; known: {', '.join(_DECODERS)}")
     if batch_size < 1 or (top_k is not None and top_k < 1):

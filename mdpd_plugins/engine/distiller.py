@@ -23,6 +23,7 @@ from mdpd_plugins.engine.norm_gradients import (
     trainable_parameters,
 )
 from mdpd_plugins.engine.parts import Piece, batch_part
+from mdpd_plugins.engine.phases import Phases
 from mdpd_plugins.engine.settings import Settings
 from mdpd_plugins.engine.side import Ladder, SideNetwork, SideOutput, TowerStates
 from mdpd_plugins.engine.split import LayerSplit
@@ -44,7 +45,7 @@ class Distiller(BaseModel):
         max_steps: steps of the whole run; the warm-up is a share of them.
         accumulate: batches per optimiser step. All of them are in the same phase.
         seed: masks are drawn from (seed, step) alone, so a resumed run draws the same ones.
-        amp: run forwards under bfloat16 autocast; parameters and losses stay float32.
+        amp: type that forwards are autocast to, if any; parameters and losses stay float32.
 
     The state dict holds the backbone under `backbone.`, and what is thrown away at fading besides.
     """
@@ -58,11 +59,11 @@ class Distiller(BaseModel):
         max_steps: int,
         accumulate: int = 1,
         seed: int = 0,
-        amp: bool = False,
+        amp: torch.dtype | None = None,
     ):
         super().__init__()
         self.adapter, self.task, self.settings = adapter, task, settings
-        self.max_steps, self.accumulate, self.seed, self.amp = max_steps, accumulate, seed, amp
+        self.max_steps, self.seed, self.amp = max_steps, seed, amp
         self.backbone = adapter.model
         self.register_buffer("step", torch.zeros((), dtype=torch.int64))
         if task.coupled and settings.sub_batch:
@@ -81,6 +82,7 @@ class Distiller(BaseModel):
                     reduction=settings.reduction,
                     head_dim=settings.side_head_dim,
                     convolutional=adapter.convolutional[tower],
+                    causal=task.causal,
                     recompute=settings.recompute,
                 )
                 for tower, layers in enumerate(adapter.towers)
@@ -96,9 +98,8 @@ class Distiller(BaseModel):
                     mask_ratio=settings.mask_ratio,
                     grids=[adapter.grid(i) is not None for i in range(len(adapter.blocks()))],
                 )
-        self.cache: FeatureCache | None = None
-        if settings.cache_features:
-            self.cache = FeatureCache(adapter, settings.cache_features * 2**20, ladder=settings.side)
+        size = settings.cache_features * 2**20
+        self.cache = FeatureCache(adapter, size, ladder=settings.side) if size else None
         self.original_keys = set(self.backbone.state_dict())
         self.original_flags = {n: p.requires_grad for n, p in self.backbone.named_parameters()}
         self.local = settings.norm_gradient == "local" and settings.backbone_update == "norm"
@@ -106,7 +107,8 @@ class Distiller(BaseModel):
         if settings.low_rank:
             low_rank = inject(adapter, everywhere=settings.backbone_update == "norm+low_rank", rank=settings.rank)
         self.trainable = trainable_parameters(adapter, settings, self.layers.distilled, low_rank)
-        self.tail = tail_parameters(adapter, settings, self.trainable)
+        tail = tail_parameters(adapter, settings, self.trainable)
+        self.phases = Phases(settings, max_steps=max_steps, accumulate=accumulate, trainable=self.trainable, tail=tail)
         ids = {id(p) for p in self.trainable.values()}
         for p in self.backbone.parameters():
             p.requires_grad_(id(p) in ids)
@@ -187,12 +189,13 @@ class Distiller(BaseModel):
         """
         data = self.data_preprocessor(data, True)
         inputs, labels = data["inputs"], data["labels"]
-        measuring = self._measuring()
-        taking_part = [p for p, does in (("side", self.side is not None), ("backbone", bool(self.learning()))) if does]
+        measuring, step = self._measuring(), int(self.step)
+        learns = bool(self.phases.learning(step))
+        taking_part = [p for p, does in (("side", self.side is not None), ("backbone", learns)) if does]
         terms: dict[str, torch.Tensor] = {}
         # Gradients of both paths first, then both updates: a step is applied whole or not at all.
         try:
-            with self._only_learning():
+            with self.phases.only_learning(step):
                 for piece in batch_part(len(labels), labels.device).pieces(self.settings.sub_batch):
                     self._gradients(inputs, labels, data.get("samples"), piece, optim_wrapper, terms)
             for path in taking_part:
@@ -202,7 +205,7 @@ class Distiller(BaseModel):
             self.layers.measured.zero_()
             raise
         if measuring:
-            self.layers.settle(last=int(self.step) + 1 >= self._warmup_steps() + self.settings.auto_batches)
+            self.layers.settle(last=step + 1 >= self.phases.warmup_steps + self.settings.auto_batches)
         for path in taking_part:
             if optim_wrapper[path].should_update():
                 optim_wrapper[path].step()
@@ -212,37 +215,16 @@ class Distiller(BaseModel):
 
     # --- phases ------------------------------------------------------------------------------------------
 
-    @property
-    def cycle(self) -> int:
-        """Batches after which phases repeat. The last `accumulate` of them are the backbone phase."""
-        return self.settings.backbone_every * self.accumulate if self.trainable else 1
-
-    def backbone_phase(self, step: int | None = None) -> bool:
-        """Whether a step (by default the one about to run) updates all of the backbone that training may change."""
-        step = int(self.step) if step is None else step
-        return bool(self.trainable) and step % self.cycle >= self.cycle - self.accumulate
-
-    def learning(self) -> dict[str, nn.Parameter]:
-        """Native key -> backbone parameter that the step about to run updates: all that are trained, or the tail's."""
-        return self.trainable if self.backbone_phase() else self.tail
-
-    @contextmanager
-    def _only_learning(self) -> Iterator[None]:
-        # Between backbone phases nothing asks for a gradient below the tail, so autograd keeps no graph there.
-        waiting = [p for name, p in self.trainable.items() if name not in self.learning()]
-        for parameter in waiting:
-            parameter.requires_grad_(False)
-        try:
-            yield
-        finally:
-            for parameter in waiting:
-                parameter.requires_grad_(True)
+    def backbone_phase(self) -> bool:
+        """Whether the step about to run updates all of the backbone that training may change."""
+        return self.phases.backbone(int(self.step))
 
     def _gradients(self, inputs, labels, samples, piece: Piece, optim_wrapper, logs: dict[str, torch.Tensor]) -> None:
         """Add one piece's gradients to both paths' parameters, and its loss terms to the log."""
         valid = self.adapter.attention_masks(inputs)
         inputs, labels = {k: v[piece.rows] for k, v in inputs.items()}, labels[piece.rows]
-        with_backbone, local = bool(self.learning()), self.local and self.backbone_phase()
+        with_backbone = bool(self.phases.learning(int(self.step)))
+        local = self.local and self.backbone_phase()
         if self.cache is not None and samples is not None and not self._measuring():
             logits, seen = self._cached_forward(inputs, samples[piece.rows], gradients=with_backbone)
         else:
@@ -293,7 +275,7 @@ class Distiller(BaseModel):
 
     def _backbone_terms(self, labels, logits, teacher: SideOutput | None, piece: Piece) -> dict[str, torch.Tensor]:
         terms = {"backbone/task": piece.weight * self.task.loss(logits.float(), labels)}
-        if teacher is not None and self.settings.distils_logits and not self.warming_up():
+        if teacher is not None and self.settings.distils_logits and not self.phases.warming_up(int(self.step)):
             kd = self.task.distillation(logits.float(), teacher.logits.float(), labels, self.settings)
             terms["backbone/distillation"] = piece.weight * self.settings.logits_weight * kd
         return terms
@@ -351,7 +333,7 @@ class Distiller(BaseModel):
     # --- the automatic split -----------------------------------------------------------------------------
 
     def _measuring(self) -> bool:
-        return self.layers.undecided and int(self.step) >= self._warmup_steps()
+        return self.layers.undecided and not self.phases.warming_up(int(self.step))
 
     @torch.no_grad()
     def _measure(self, seen: Capture, inputs, valid, piece: Piece) -> None:
@@ -362,16 +344,9 @@ class Distiller(BaseModel):
 
     # --- small things ------------------------------------------------------------------------------------
 
-    def _warmup_steps(self) -> int:
-        return round(self.settings.warmup * self.max_steps)
-
-    def warming_up(self) -> bool:
-        """Whether logits distillation has not begun yet."""
-        return int(self.step) < self._warmup_steps()
-
     def _autocast(self):
         device = next(self.backbone.parameters()).device.type
-        return torch.autocast(device, dtype=torch.bfloat16, enabled=self.amp)
+        return torch.autocast(device, dtype=self.amp, enabled=self.amp is not None)
 
     def _check(self, terms: dict[str, torch.Tensor]) -> None:
         # One look for all of them: each is a wait for the device.

@@ -6,6 +6,15 @@ import torch
 import torch.nn.functional as F
 
 
+def chosen_teacher(student: torch.Tensor, teacher: torch.Tensor, kind: str) -> torch.Tensor:
+    """What the student learns from, without gradient: the teacher's outputs, or the mean of both paths'.
+
+    Args:
+        student, teacher: outputs of one shape. kind: `Settings.teacher`.
+    """
+    return teacher.detach() if kind == "side" else (teacher.detach() + student.detach()) / 2
+
+
 def nkd(
     student: torch.Tensor, teacher: torch.Tensor, labels: torch.Tensor, gamma: float = 1.0, tau: float = 1.0
 ) -> torch.Tensor:
@@ -38,6 +47,22 @@ def kl(student: torch.Tensor, teacher: torch.Tensor, temperature: float = 2.0) -
     return temperature**2 * F.kl_div(log_s, log_t, reduction="batchmean", log_target=True)
 
 
+def token_kl(
+    student: torch.Tensor, teacher: torch.Tensor, counted: torch.Tensor, temperature: float = 2.0
+) -> torch.Tensor:
+    """The sum of `kl` over the tokens that count: word-level distillation (arXiv:1606.07947, sec. 3.1).
+
+    Our choice before NKD for a language model: NKD's target term repeats the cross-entropy.
+
+    Args:
+        student, teacher: logits (T, V). counted: (T,) bool.
+    """
+    log_s = F.log_softmax(student / temperature, -1)
+    log_t = F.log_softmax(teacher.detach() / temperature, -1)
+    each = F.kl_div(log_s, log_t, reduction="none", log_target=True).sum(-1)
+    return temperature**2 * each.masked_fill(~counted, 0.0).sum()
+
+
 def bce(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
     """Binary cross-entropy against the teacher's probabilities, multi-label logits (B, C)."""
     return F.binary_cross_entropy_with_logits(student, teacher.detach().sigmoid())
@@ -56,4 +81,4 @@ def similarity_kl(student: torch.Tensor, teacher: torch.Tensor, temperature: flo
     return (kl(student, teacher, temperature) + kl(student.T, teacher.T, temperature)) / 2
 
 
-__all__ = ["bce", "kl", "mse", "nkd", "similarity_kl"]
+__all__ = ["bce", "kl", "mse", "nkd", "similarity_kl", "token_kl", "chosen_teacher"]

@@ -36,12 +36,21 @@ def low_rank_targets(adapter: Adapter, *, everywhere: bool) -> list[str]:
             if isinstance(module, nn.MultiheadAttention):
                 inside.append(full)
                 found.append(full)
-            elif isinstance(module, nn.Linear) and (everywhere or _QUERY_VALUE.search(name)):
+            elif _linear(module) and (everywhere or _QUERY_VALUE.search(name)):
                 found.append(full)
     if not found:
         what = "linear layers" if everywhere else "query and value projections"
         raise CapabilityError(f"{adapter.name} has no {what} in its blocks that a low-rank update could go to")
     return found
+
+
+def _linear(module: nn.Module) -> bool:
+    return isinstance(module, nn.Linear) or _transposed(module)
+
+
+def _transposed(module: nn.Module) -> bool:
+    """Whether it is transformers' `Conv1D`: a linear layer (GPT-2's) whose weight lies (inputs, outputs)."""
+    return type(module).__name__ == "Conv1D" and hasattr(module, "nf")
 
 
 def inject(adapter: Adapter, *, everywhere: bool, rank: int) -> dict[str, nn.Parameter]:
@@ -61,7 +70,9 @@ def inject(adapter: Adapter, *, everywhere: bool, rank: int) -> dict[str, nn.Par
     except ImportError as error:
         raise MissingDependencyError("low-rank updates need peft: pip install 'mdpd-plugins[lora]'") from error
     targets = low_rank_targets(adapter, everywhere=everywhere)
-    config = LoraConfig(r=rank, lora_alpha=2 * rank, lora_dropout=0.0, target_modules=targets)
+    # peft sees for itself how a weight lies, and warns once a layer where it was not told.
+    across = all(_transposed(adapter.model.get_submodule(name)) for name in targets)
+    config = LoraConfig(r=rank, lora_alpha=2 * rank, lora_dropout=0.0, target_modules=targets, fan_in_fan_out=across)
     inject_adapter_in_model(config, adapter.model)
     _keep_attention_weights(adapter.model)
     adapter.model.eval()

@@ -13,6 +13,7 @@ from mdpd_plugins.adapters.layout import first_tensor, to_tokens
 from mdpd_plugins.engine.feature_distillation import counted_tokens, normalised_distance
 from mdpd_plugins.engine.parts import Piece
 from mdpd_plugins.engine.settings import Settings
+from mdpd_plugins.registry.errors import ConfigError
 
 
 def trainable_parameters(
@@ -23,16 +24,25 @@ def trainable_parameters(
     - exact: every norm parameter and the head.
     - last_k: norms of the last k blocks and after them, and the head.
     - local: norms of the distilled blocks, of the last block and after it, and the head.
-    - head: the head alone; the backbone is frozen.
+    - head: the head alone; the backbone is frozen. Where the output layer is the input embedding, a language model has
+      no head of its own: then the final norm.
 
     Args:
         distilled: layers with an alignment. low_rank: parameters of low-rank updates, if there are any.
+
+    Raises:
+        ConfigError: only what is behind the blocks is to be trained, and there is nothing.
     """
     if settings.backbone_update == "none":
         return {}
     head = adapter.head_parameters()
     if settings.backbone_update == "head" or settings.norm_gradient == "head":
-        return head
+        if not (behind := head or adapter.tail_parameters()):
+            raise ConfigError(
+                f"{adapter.name} has no parameters of its own behind its blocks: let more be trained than the output "
+                f"layer, with distill.backbone_update='norm' and distill.norm_gradient='exact'"
+            )
+        return behind
     if settings.backbone_update == "all":
         return adapter.parameters()
     if settings.backbone_update == "lora":
@@ -52,7 +62,8 @@ def tail_parameters(
 
     None where all of them do.
     """
-    if settings.tail_blocks is None or settings.backbone_every == 1 or not trainable:
+    everything = settings.backbone_every == 1 and not settings.backbone_start
+    if settings.tail_blocks is None or everything or not trainable:
         return {}
     tail = {id(p) for p in adapter.tail_parameters().values()}
     names = [name for name, _ in adapter.named_blocks]

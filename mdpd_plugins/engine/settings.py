@@ -9,6 +9,7 @@ from typing import Any
 from mdpd_plugins.registry.errors import ConfigError, closest
 
 NORM_GRADIENTS = ("exact", "last_k", "local", "head")
+TEACHERS = ("side", "mean")
 UPDATES = ("norm", "head", "all", "none", "lora", "norm+low_rank")
 
 # Baselines and ablations are the same engine with switches turned: no second path to compare against.
@@ -50,8 +51,10 @@ class Settings:
         feature_distillation, logits_distillation: the two directions, each can be switched off.
         hierarchy: False imitates at every chosen layer and generates at none.
         imitation_weight, generation_weight: w_f of each kind.
+        teacher: whose logits the backbone learns from: "side", or "mean", the average of both paths' (our choice:
+            it is better than either, and never far from the student).
         logits_weight: w_l. nkd_gamma, nkd_tau, kl_temperature: of the logits losses.
-        backbone_every: side steps for one backbone step.
+        backbone_every: side steps for one backbone step. backbone_start: share of all steps before the first.
         tail_blocks: what of the backbone learns at every step all the same: what is trained behind the last block
             (final norm, pooler, output layer) and in this many last blocks. None: the whole backbone waits.
         warmup: share of all steps before logits distillation begins.
@@ -82,11 +85,13 @@ class Settings:
     hierarchy: bool = True
     imitation_weight: float = 1.0
     generation_weight: float = 0.5
+    teacher: str = "mean"
     logits_weight: float = 1.0
     nkd_gamma: float = 1.0
     nkd_tau: float = 1.0
     kl_temperature: float = 2.0
     backbone_every: int = 4
+    backbone_start: float = 0.0
     tail_blocks: int | None = 0
     warmup: float = 0.1
     norm_gradient: str = "exact"
@@ -117,11 +122,11 @@ class Settings:
 
     def check(self) -> None:
         """Raise ConfigError on a value that cannot work."""
-        for key, allowed in (("norm_gradient", NORM_GRADIENTS), ("backbone_update", UPDATES)):
+        for key, allowed in (("norm_gradient", NORM_GRADIENTS), ("backbone_update", UPDATES), ("teacher", TEACHERS)):
             value = getattr(self, key)
             if value not in allowed:
                 raise ConfigError(f"distill.{key}={value!r}: use one of {', '.join(allowed)}")
-        for key in ("mask_ratio", "warmup"):
+        for key in ("mask_ratio", "warmup", "backbone_start"):
             if not _number(getattr(self, key)) or not 0 <= getattr(self, key) <= 1:
                 raise ConfigError(f"distill.{key}={getattr(self, key)!r}: a share between 0 and 1 is meant")
         for key in ("reduction", "bottleneck", "backbone_every", "last_k", "auto_batches", "side_head_dim", "rank"):

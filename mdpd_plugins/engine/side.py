@@ -49,10 +49,12 @@ class AttentionSideBlock(nn.Module):
 
     Args:
         width: D_S. head_dim: width of one head; a width it does not divide gets one head. mlp_ratio: hidden share.
+        causal: a token attends to itself and those before it.
     """
 
-    def __init__(self, width: int, head_dim: int, mlp_ratio: float):
+    def __init__(self, width: int, head_dim: int, mlp_ratio: float, causal: bool = False):
         super().__init__()
+        self.causal = causal
         self.heads = width // head_dim if width % head_dim == 0 else 1
         self.norm1 = nn.LayerNorm(width)
         self.qkv = nn.Linear(width, 3 * width)
@@ -66,7 +68,12 @@ class AttentionSideBlock(nn.Module):
         b, t, d = x.shape
         q, k, v = self.qkv(self.norm1(x)).view(b, t, 3, self.heads, d // self.heads).permute(2, 0, 3, 1, 4)
         mask = None if valid is None else valid[:, None, None, :]
-        x = x + self.proj(F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2).reshape(b, t, d))
+        if self.causal and mask is not None:
+            square = mask.new_ones((t, t))
+            mask = (mask & square.tril()) | square.tril().triu()  # itself: padding has nothing else before the text
+        causal = self.causal and mask is None
+        attended = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal)
+        x = x + self.proj(attended.transpose(1, 2).reshape(b, t, d))
         return x + self.mlp(self.norm2(x))
 
 
@@ -100,7 +107,7 @@ class Ladder(nn.Module):
         reduction: D_S = (last D_i) / reduction.
         head_dim: attention head width of the side blocks.
         mlp_ratio: 4, as in the blocks it stands beside (our choice).
-        convolutional: convolutional side blocks.
+        convolutional: convolutional side blocks. causal: no side state depends on a later token.
         recompute: keep for backward what enters each block of the ladder, and work out the rest again. Same numbers.
 
     Raises:
@@ -116,6 +123,7 @@ class Ladder(nn.Module):
         head_dim: int = 32,
         mlp_ratio: float = 4.0,
         convolutional: bool = False,
+        causal: bool = False,
         recompute: bool = False,
     ):
         super().__init__()
@@ -124,7 +132,7 @@ class Ladder(nn.Module):
         self.stem = nn.Linear(stem_dim, width)
         self.downs = nn.ModuleList(nn.Linear(d, width) for d in dims)
         self.gates = nn.Parameter(torch.zeros(len(dims)))
-        kind = ConvSideBlock if convolutional else AttentionSideBlock
+        kind = ConvSideBlock if convolutional else partial(AttentionSideBlock, causal=causal)
         self.blocks = nn.ModuleList(kind(width, head_dim, mlp_ratio) for _ in dims)
         self.norm = nn.LayerNorm(width)
 

@@ -16,8 +16,11 @@ class Task(Protocol):
     """A head's size, a loss, and the logits distillation that fits it."""
 
     num_outputs: int
+    """Outputs that the backbone is built with; a language model keeps those it has."""
     coupled: bool
     """Whether a sample's loss depends on the others of its batch."""
+    causal: bool
+    """Whether the side network must not see, at any token, those that come after."""
 
     def side_head(self, widths: Sequence[int], adapter: Adapter) -> nn.Module:
         """The side network's head: called with the last tokens (B, T, D_S) and masks (B, T) of each tower.
@@ -27,7 +30,7 @@ class Task(Protocol):
         """
 
     def loss(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """Scalar task loss of logits (B, num_outputs)."""
+        """Scalar task loss of logits (B, ...)."""
 
     def distillation(
         self, student: torch.Tensor, teacher: torch.Tensor, labels: torch.Tensor, settings: Settings

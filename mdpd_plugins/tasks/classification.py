@@ -11,7 +11,7 @@ from torch import nn
 from mdpd_plugins.adapters import Adapter
 from mdpd_plugins.adapters.fusion import Fusion, ProjectedFusion
 from mdpd_plugins.engine import Settings
-from mdpd_plugins.engine.logits_distillation import bce, kl, mse, nkd
+from mdpd_plugins.engine.logits_distillation import bce, chosen_teacher, kl, mse, nkd
 from mdpd_plugins.engine.side import PooledHead
 from mdpd_plugins.registry.errors import ConfigError, closest
 from mdpd_plugins.tasks.scores import metric_names, numbers, several_labels, single_label
@@ -33,6 +33,7 @@ class Prediction:
     """
 
     coupled = False
+    causal = False
 
     def __init__(self, kind: str, classes: Sequence[str], metric: str | None = None):
         if kind not in KINDS:
@@ -76,6 +77,7 @@ class Prediction:
         self, student: torch.Tensor, teacher: torch.Tensor, labels: torch.Tensor, settings: Settings
     ) -> torch.Tensor:
         """NKD for three or more classes, temperature-scaled KL for two, BCE for several labels, MSE for numbers."""
+        teacher = chosen_teacher(student, teacher, settings.teacher)
         if self.kind == "multi":
             return bce(student, teacher)
         if self.kind == "float":

@@ -11,7 +11,7 @@ from torch import nn
 from mdpd_plugins.adapters import Adapter
 from mdpd_plugins.adapters.fusion import Comparison, Projected
 from mdpd_plugins.engine import Settings
-from mdpd_plugins.engine.logits_distillation import similarity_kl
+from mdpd_plugins.engine.logits_distillation import chosen_teacher, similarity_kl
 from mdpd_plugins.engine.side import PooledHead
 
 RANKS = (1, 5, 10)
@@ -32,6 +32,7 @@ class Retrieval:
     classes: tuple[str, ...] = ()
     main_metric = "recall_at_1"
     coupled = True  # a sample's loss depends on the others of its batch
+    causal = False
 
     def __init__(self, width: int):
         self.num_outputs = width
@@ -67,7 +68,8 @@ class Retrieval:
         self, student: torch.Tensor, teacher: torch.Tensor, labels: torch.Tensor, settings: Settings
     ) -> torch.Tensor:
         """KL between rows, and between columns, of both paths' similarities."""
-        return similarity_kl(similarities(student), similarities(teacher.detach()), settings.kl_temperature)
+        ours, theirs = similarities(student), similarities(teacher)
+        return similarity_kl(ours, chosen_teacher(ours, theirs, settings.teacher), settings.kl_temperature)
 
     def metrics(self, logits: torch.Tensor, labels: torch.Tensor) -> dict[str, float]:
         """Recall at 1, 5 and 10 over the whole evaluation set: of both directions, and their mean `recall_at_k`.

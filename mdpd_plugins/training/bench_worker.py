@@ -60,9 +60,9 @@ class Worker:
         """Seconds per step, averaged over one whole cycle of phases (a backbone step every k side steps)."""
         assert self.experiment is not None
         distiller, optim = self.experiment.distiller, self.experiment.optim
-        steps = distiller.cycle
+        steps = distiller.phases.cycle
         # Past the warm-up, at the start of a cycle.
-        distiller.step.fill_(steps * (1 + self.experiment.max_steps // steps))
+        distiller.step.fill_(distiller.phases.start + steps * (1 + self.experiment.max_steps // steps))
         seconds = timed(lambda: [distiller.train_step(self.batch, optim) for _ in range(steps)])
         return {"seconds": seconds / steps}
 

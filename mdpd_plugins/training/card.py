@@ -43,7 +43,7 @@ loads it without any other package.
 - Method: {summary["method"]} ({summary["steps"]} steps). Trained in the backbone: {backbone} parameters; a side \
 network of {side} parameters was trained beside it and thrown away.
 - Data: {summary["data"]}
-- Classes: {", ".join(summary["classes"][:50]) or "none (a number)"}
+- Classes: {", ".join(summary["classes"][:50]) or "none"}
 - Weights it started from: {summary["weights"]}
 - Settings: seed {summary["seed"]}; everything else is in `config.py` of the work directory.
 

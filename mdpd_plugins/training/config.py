@@ -48,7 +48,7 @@ DEFAULTS: dict[str, Any] = {
         "checkpoint_every": None,  # steps; None: once an epoch
         "log_every": 10,
         "seed": 0,
-        "amp": False,
+        "amp": False,  # True or "bfloat16": forwards under autocast; "float16" with loss scaling
         "compile": None,  # a backend of torch.compile, such as "inductor", for the blocks
     },
     "parallel": {"shard": False},  # several processes: share out the frozen weights, block by block
@@ -74,6 +74,7 @@ TYPES: dict[str, type | tuple[type, ...]] = {
     "max_epochs": NUMBER,  # half an epoch may well be meant
     "max_steps": int,
     "compile": str,
+    "amp": (bool, str),
     "val_every": int,
     "checkpoint_every": int,
     "work_dir": str,

@@ -14,20 +14,24 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from mdpd_plugins.adapters import Adapter
+from mdpd_plugins.adapters.causal import CausalLanguageModel, check_causal
 from mdpd_plugins.data import (
     EpochBatchSampler,
     LabelledDataset,
     NumberedCollate,
     NumberedDataset,
+    PackedDataset,
     Source,
     load_source,
     make_collate,
     make_transform,
+    stack_blocks,
 )
 from mdpd_plugins.engine import Distiller, Settings
 from mdpd_plugins.registry.errors import ConfigError
-from mdpd_plugins.tasks import AnyTask, PathMetric, make_task
+from mdpd_plugins.tasks import AnyTask, Language, PathMetric, make_task
 from mdpd_plugins.training.optim import build_optim
+from mdpd_plugins.training.precision import autocast_dtype
 from mdpd_plugins.training.towers import build_towers, prepared
 
 READS = {"image": "images", "text": "texts", "image-text": "images with texts"}
@@ -69,7 +73,7 @@ def build_experiment(config: Config, *, adopt: Callable[[nn.Module], None] | Non
     settings = Settings.from_dict(config.distill.to_dict() if hasattr(config.distill, "to_dict") else config.distill)
     train, val = (load_source(config.data.source, split) for split in ("train", config.data.eval_split))
     task = make_task(config.task.kind or train.label_kind, train.classes, train.metric, width=config.task.width)
-    if task.kind != train.label_kind:
+    if task.kind not in (Language.kind, train.label_kind):
         raise ConfigError(
             f"task.kind={task.kind!r}, but the data has {train.label_kind!r} labels: remove task.kind, or set "
             f"data.source.label_kind where the source has it"
@@ -82,9 +86,11 @@ def build_experiment(config: Config, *, adopt: Callable[[nn.Module], None] | Non
             f"{adapter.name} reads {READS[adapter.modality]}, but the data is {READS[train.modality]}: "
             f"{OTHER_BACKBONE[train.modality]}, or other data"
         )
+    _check_language(adapter, task)
     adapter.set_labels(task.classes)
     preprocessing = prepared(adapter, config)
-    loaders = _loaders(config, train, val, preprocessing, adapter.modality, numbered=settings.cache_features > 0)
+    numbered = settings.cache_features > 0
+    loaders = _loaders(config, train, val, preprocessing, task.kind, adapter.modality, numbered=numbered)
     steps_per_epoch = len(loaders[0].batch_sampler)  # type: ignore[arg-type]
     max_steps = config.train.max_steps or math.ceil(config.train.max_epochs * steps_per_epoch)
     distiller = Distiller(
@@ -94,7 +100,7 @@ def build_experiment(config: Config, *, adopt: Callable[[nn.Module], None] | Non
         max_steps=max_steps,
         accumulate=config.optim.accumulate,
         seed=config.train.seed,
-        amp=config.train.amp,
+        amp=autocast_dtype(config.train.amp),
     )
     return Experiment(
         config=config,
@@ -111,16 +117,34 @@ def build_experiment(config: Config, *, adopt: Callable[[nn.Module], None] | Non
     )
 
 
+def _check_language(adapter: Adapter, task: AnyTask) -> None:
+    """Raise ConfigError if one of both models language and the other does not."""
+    if isinstance(adapter, CausalLanguageModel) != isinstance(task, Language):
+        raise ConfigError(
+            f"{adapter.name} is built {'as a' if task.kind != Language.kind else 'not as a'} language model, but the "
+            f"task is {task.kind!r}: task.kind='language' and backbone.options.head='causal' go together"
+        )
+    if task.kind == Language.kind:
+        check_causal(adapter)
+
+
 def _loaders(
-    config: Config, train: Source, val: Source, preprocessing, modality: str, *, numbered: bool
+    config: Config, train: Source, val: Source, preprocessing, kind: str, modality: str, *, numbered: bool
 ) -> tuple[DataLoader, DataLoader]:
     from mmengine.dataset import DefaultSampler
 
-    collate: Any = make_collate(preprocessing, modality)
     seed, workers = config.train.seed, config.data.num_workers
-    transform = make_transform(train, config.data.augment)
-    dataset: Any = LabelledDataset(train, transform, seed=seed, train=True)
-    evaluation: Any = LabelledDataset(val, None, seed=seed, train=False)
+    dataset: Any
+    evaluation: Any
+    collate: Any
+    if kind == Language.kind:
+        transform, collate = None, stack_blocks
+        packing = preprocessing["tokenizer"], preprocessing["max_length"]
+        dataset, evaluation = (PackedDataset(source, *packing) for source in (train, val))
+    else:
+        transform, collate = make_transform(train, config.data.augment), make_collate(preprocessing, modality)
+        dataset = LabelledDataset(train, transform, seed=seed, train=True)
+        evaluation = LabelledDataset(val, None, seed=seed, train=False)
     if numbered:
         if transform is not None:
             raise ConfigError(

@@ -46,12 +46,11 @@ def measure_step(experiment: Experiment, data: dict[str, Any]) -> StepMemory:
         for group in wrapper.optimizer.param_groups:
             group["lr"] = 0.0
     distiller = experiment.distiller
-    every = distiller.cycle
     # The first steps create the optimisers' state, of which accumulation takes several: one sample does for that.
     # The last is measured.
     one = {"inputs": {k: v[:1] for k, v in data["inputs"].items()}, **{k: data[k][:1] for k in data if k != "inputs"}}
     for batch in [one] * experiment.config.optim.accumulate + [data]:
-        distiller.step.fill_(max(every - 1, every * (experiment.max_steps // every) - 1))
+        distiller.step.fill_(distiller.phases.measured_step(experiment.max_steps))
         state = [t for w in experiment.optim.values() for s in w.optimizer.state.values() for t in s.values()]
         before = [t for t in state if isinstance(t, torch.Tensor)]
         with TensorMeter([*distiller.parameters(), *distiller.buffers(), *before]) as meter:

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
+from mmengine.device import get_device
 from mmengine.dist import all_reduce_params, is_distributed
 from mmengine.optim import OptimWrapper, OptimWrapperDict
 from mmengine.registry import OPTIM_WRAPPERS
@@ -22,10 +23,13 @@ class AveragedOptimWrapper(OptimWrapper):
     Args:
         phases: batches that this path gets in the whole run. The last optimiser step takes whatever has been
             accumulated by then, so that nothing is lost if `accumulative_counts` does not divide it.
+        scaler: scales losses so that float16 gradients do not vanish, and leaves out steps in which they overflowed
+            (Micikevicius et al., arXiv:1710.03740, sec. 3.2). mmengine's own wrapper for it asserts a GPU.
     """
 
-    def __init__(self, *args, phases: int, **kwargs):
+    def __init__(self, *args, phases: int, scaler: torch.amp.GradScaler | None = None, **kwargs):
         super().__init__(*args, **kwargs)
+        self.scaler = scaler
         self._max_counts = phases
         self._remainder_counts = phases % self._accumulative_counts
 
@@ -36,7 +40,19 @@ class AveragedOptimWrapper(OptimWrapper):
 
     def accumulate(self, loss: torch.Tensor) -> None:
         """Differentiate a part of a batch's loss. `end_batch` must follow when all of it has been."""
-        self.scale_loss(loss).backward()
+        loss = self.scale_loss(loss)
+        (loss if self.scaler is None else self.scaler.scale(loss)).backward()
+
+    def step(self, **kwargs: Any) -> None:
+        """One optimiser step, on clipped gradients where that is configured."""
+        if self.scaler is None:
+            super().step(**kwargs)
+            return
+        self.scaler.unscale_(self.optimizer)
+        if self.clip_grad_kwargs:
+            self._clip_grad()
+        self.scaler.step(self.optimizer, **kwargs)
+        self.scaler.update()
 
     def end_batch(self) -> None:
         """Count the batch and average its gradients over processes.
@@ -61,6 +77,7 @@ class AveragedOptimWrapper(OptimWrapper):
         return {
             **super().state_dict(),
             "phases_done": self._inner_count,
+            "scaler": {} if self.scaler is None else self.scaler.state_dict(),
             "waiting": [None if p.grad is None else p.grad.clone() for p in self.parameters] if waiting else [],
         }
 
@@ -68,7 +85,9 @@ class AveragedOptimWrapper(OptimWrapper):
         """Put back what `state_dict` returned."""
         state = dict(state_dict)
         self._inner_count = state.pop("phases_done")
-        waiting = state.pop("waiting")
+        waiting, scaler = state.pop("waiting"), state.pop("scaler")
+        if self.scaler is not None and scaler:
+            self.scaler.load_state_dict(scaler)
         super().load_state_dict(state)
         for p, gradient in zip(self.parameters, waiting or [None] * len(self.parameters), strict=True):
             p.grad = None if gradient is None else gradient.to(p.device)
@@ -80,7 +99,7 @@ def build_optim(distiller: Distiller, config: Config) -> OptimWrapperDict:
     side = distiller.side_parameters()
     if side:
         optimizer = torch.optim.AdamW(side, lr=optim.scale * optim.side_lr, weight_decay=optim.side_weight_decay)
-        wrappers["side"] = _wrap(optimizer, optim, distiller.max_steps)
+        wrappers["side"] = _wrap(optimizer, optim, distiller.max_steps, distiller.amp)
     if distiller.trainable:
         norms = {id(p) for p in distiller.adapter.norm_parameters().values()}
         scales = [p for p in distiller.trainable.values() if id(p) in norms]
@@ -90,14 +109,18 @@ def build_optim(distiller: Distiller, config: Config) -> OptimWrapperDict:
             {"params": rest, "lr": optim.scale * optim.head_lr, "weight_decay": optim.head_weight_decay},
         ]
         steps = range(distiller.max_steps)
-        phases = len(steps) if distiller.tail else sum(map(distiller.backbone_phase, steps))
-        wrappers["backbone"] = _wrap(torch.optim.AdamW([g for g in groups if g["params"]]), optim, phases)
+        phases = sum(bool(distiller.phases.learning(step)) for step in steps)
+        optimizer = torch.optim.AdamW([g for g in groups if g["params"]])
+        wrappers["backbone"] = _wrap(optimizer, optim, phases, distiller.amp)
     return OptimWrapperDict(**wrappers)
 
 
-def _wrap(optimizer: torch.optim.Optimizer, optim: Any, phases: int) -> AveragedOptimWrapper:
+def _wrap(optimizer: torch.optim.Optimizer, optim: Any, phases: int, dtype: torch.dtype | None) -> AveragedOptimWrapper:
     clip = {"max_norm": optim.clip_grad} if optim.clip_grad else None
-    return AveragedOptimWrapper(optimizer, clip_grad=clip, accumulative_counts=optim.accumulate, phases=phases)
+    scaler = torch.amp.GradScaler(get_device()) if dtype is torch.float16 else None
+    return AveragedOptimWrapper(
+        optimizer, clip_grad=clip, accumulative_counts=optim.accumulate, phases=phases, scaler=scaler
+    )
 
 
 def follow_config(wrapper: OptimWrapper, scheduler: Any, initial: Sequence[float], done: int, max_steps: int) -> None:

@@ -13,7 +13,7 @@ from mdpd_plugins.registry.errors import ConfigError
 
 TUNING_SEED = 1000  # none that a result is reported for
 # Metrics of which less is better; of all others more is.
-ERRORS = ("mse",)
+ERRORS = ("mse", "perplexity", "nll")
 
 
 def read_runs(path: Path) -> list[dict[str, Any]]:

@@ -10,7 +10,6 @@ from mdpd_plugins.zoos.huggingface_models import ARCHITECTURES, encoder_types, m
 
 ZOO = "huggingface"
 EXTRA = "pip install 'mdpd-plugins[huggingface]'"
-ADAPTERS = {"huggingface": "HuggingFaceAdapter", "huggingface_encoder": "HuggingFaceEncoderAdapter"}
 
 
 @hookimpl
@@ -30,9 +29,6 @@ def register_backbones(register: Register) -> None:
 
 
 def _spec(name: str, family: str, modality: str, summary: str, module: str = "huggingface") -> BackboneSpec:
-    # What reads both is built by a named model alone; a model type with two classifiers is one or the other.
-    question = name in ARCHITECTURES and modality == "image-text"
-    adapter = "huggingface_question:QuestionAdapter" if question else f"{module}:{ADAPTERS[module]}"
     return BackboneSpec(
         f"{ZOO}/{name}",
         build=f"mdpd_plugins.adapters.{module}:build",
@@ -40,17 +36,16 @@ def _spec(name: str, family: str, modality: str, summary: str, module: str = "hu
         modality=modality,
         summary=summary,
         requires=("transformers",),
-        adapter=f"mdpd_plugins.adapters.{adapter}",
+        adapter="mdpd_plugins.adapters.huggingface_causal:adapter_of",
         small="mdpd_plugins.reduction.huggingface:small",
     )
 
 
 @hookimpl
 def adapt_backbone(model: Any) -> Any:
-    if type(model).__module__ == "mdpd_plugins.adapters.huggingface_encoder":
-        return resolve("mdpd_plugins.adapters.huggingface_encoder:HuggingFaceEncoderAdapter")(model)
-    if installed.comes_from(model, "transformers"):
-        return resolve("mdpd_plugins.adapters.huggingface:HuggingFaceAdapter")(model)
+    encoder = type(model).__module__ == "mdpd_plugins.adapters.huggingface_encoder"
+    if encoder or installed.comes_from(model, "transformers"):
+        return resolve("mdpd_plugins.adapters.huggingface_causal:adapter_of")(model)
     return None
 
 

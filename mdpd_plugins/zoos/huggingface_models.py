@@ -5,7 +5,7 @@ Plain data, read by the plugin and by the adapter. Model types are read off the 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from mdpd_plugins.zoos.huggingface_tables import TABLE, read_off, read_tables
 IMAGE, TEXT = "AutoModelForImageClassification", "AutoModelForSequenceClassification"
 QUESTION = "AutoModelForVisualQuestionAnswering"
 ENCODER = "AutoModel"
+CAUSAL = "AutoModelForCausalLM"
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,7 @@ ARCHITECTURES = {
     "vilt-b32": Architecture(
         "dandelin/vilt-b32-mlm", "vilt", "vilt", auto_class=QUESTION, tokenizer_package=_BERT_TOKENIZER
     ),
+    "gpt2-small": Architecture("openai-community/gpt2", "gpt2", "gpt2", auto_class=TEXT),
 }
 
 
@@ -105,8 +107,11 @@ def architecture(name: str, head: str = "") -> Architecture:
     """The named model `name`, or the plain one of the model type `name`.
 
     Args:
-        head: "image" or "text", for a type that has both classifiers; by default the first.
+        head: "image" or "text", for a type that has both classifiers; by default the first. "causal": the language
+            model of that name instead.
     """
+    if head == "causal":
+        return replace(ARCHITECTURES.get(name, Architecture("", name, name)), auto_class=CAUSAL)
     if name in ARCHITECTURES:
         return ARCHITECTURES[name]
     heads = model_types().get(name, [])
@@ -121,11 +126,12 @@ def modality(architecture: Architecture) -> str:
     """ "image", "text", or "image-text": what the architecture reads."""
     if architecture.auto_class == ENCODER:
         return encoder_types()[architecture.model_type]
-    return {IMAGE: "image", TEXT: "text", QUESTION: "image-text"}[architecture.auto_class]
+    return {IMAGE: "image", TEXT: "text", CAUSAL: "text", QUESTION: "image-text"}[architecture.auto_class]
 
 
 __all__ = [
     "ARCHITECTURES",
+    "CAUSAL",
     "ENCODER",
     "IMAGE",
     "QUESTION",

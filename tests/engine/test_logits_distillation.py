@@ -1,6 +1,7 @@
 """Logits losses against formulas written out one number at a time."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -120,7 +121,7 @@ def test_following_the_gradient_brings_the_student_to_the_teacher(name):
 
 
 def test_each_kind_of_task_is_distilled_by_the_loss_that_fits_it():
-    settings = Settings(nkd_gamma=1.5, nkd_tau=2.0, kl_temperature=3.0)
+    settings = Settings(nkd_gamma=1.5, nkd_tau=2.0, kl_temperature=3.0, teacher="side")
     three, two, one = ([draw(3, n, seed) for seed in (0, 1)] for n in (3, 2, 1))
     labels = torch.tensor([0, 1, 1])
     cases = [
@@ -131,3 +132,7 @@ def test_each_kind_of_task_is_distilled_by_the_loss_that_fits_it():
     ]
     for task, (student, teacher), y, expected in cases:
         assert torch.equal(task.distillation(student, teacher, y, settings), expected)
+        # A mean of both paths is the teacher that stands halfway between.
+        halfway = (student.detach() + teacher) / 2
+        mean = task.distillation(student, teacher, y, replace(settings, teacher="mean"))
+        assert torch.equal(mean, task.distillation(student, halfway, y, settings)) and not torch.equal(mean, expected)

@@ -144,7 +144,7 @@ def test_the_tail_moves_at_every_step_and_the_rest_at_every_kth_optimiser_step(n
         before = small_zoo.snapshot(distiller.backbone)
         step(distiller, optim, seed)
         now = small_zoo.changed(before, distiller.backbone)
-        moving.append((bool(now & distiller.tail.keys()), bool(now - distiller.tail.keys())))
+        moving.append((bool(now & distiller.phases.tail.keys()), bool(now - distiller.phases.tail.keys())))
     assert moving == [(False, False), (True, False), (False, False), (True, True)] * 2
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from running import run, trained, weights, write_config
-from small_zoo import batch_of, small_distiller
+from running import run, same, trained, weights, write_config
+from small_zoo import batch_of, changed, small_distiller, snapshot
 
+from mdpd_plugins.training import main
 from mdpd_plugins.training.compiling import compiled
 
 SETTINGS = [
@@ -55,10 +56,13 @@ def test_an_unknown_compiler_names_the_closest(tmp_path):
     assert "'inductor'" in log.read_text()
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("small_backbone", ["hf-vit", "mm-vit", "oc-image"])
-def test_autocast_follows_full_precision(small_backbone):
+def test_autocast_follows_full_precision(small_backbone, dtype):
     plain, plain_optim = small_distiller(small_backbone)
-    half, optim = small_distiller(small_backbone, amp=True)
+    half, optim = small_distiller(small_backbone, amp=dtype)
+    for scaler in (wrapper.scaler for wrapper in optim.values() if wrapper.scaler):
+        scaler.load_state_dict({**scaler.state_dict(), "scale": 128.0})  # at which nothing overflows from the start
     batch = batch_of(plain.adapter)
     for _ in range(5):
         expected, found = plain.train_step(batch, plain_optim), half.train_step(batch, optim)
@@ -67,3 +71,33 @@ def test_autocast_follows_full_precision(small_backbone):
             torch.testing.assert_close(found[name], value, rtol=5e-2, atol=5e-2, msg=name)
     assert all(p.dtype == torch.float32 for p in half.parameters())
     assert any(not torch.equal(p, plain.trainable[name]) for name, p in half.trainable.items())
+    assert all((wrapper.scaler is not None) == (dtype is torch.float16) for wrapper in optim.values())
+
+
+def test_a_float16_step_that_overflowed_is_left_out_and_the_scale_lowered():
+    distiller, optim = small_distiller("hf-vit", amp=torch.float16)
+    batch = batch_of(distiller.adapter)
+    distiller.train_step(batch, optim)
+    scaler = optim["backbone"].scaler
+    before = snapshot(distiller.backbone)
+    scaler.load_state_dict({**scaler.state_dict(), "scale": 1e30, "backoff_factor": 1e-28})
+    distiller.train_step(batch, optim)
+    assert not changed(before, distiller.backbone)
+    assert scaler.get_scale() == pytest.approx(100)
+    distiller.train_step(batch, optim)
+    assert changed(before, distiller.backbone)
+
+
+def test_a_float16_run_resumes_to_the_same_weights(tmp_path, capsys):
+    path = write_config(tmp_path, train={"max_steps": 6, "checkpoint_every": 3, "amp": "float16"})
+    trained(path, tmp_path / "whole")
+    trained(path, tmp_path / "half", **{"train.max_steps": 6})
+    (tmp_path / "half" / "iter_6.pth").unlink()
+    assert main([str(path), "--work-dir", str(tmp_path / "half"), "--resume"]) == 0
+    assert same(weights(tmp_path / "whole", 6), weights(tmp_path / "half", 6))
+
+
+def test_an_unknown_precision_names_the_closest(tmp_path, capsys):
+    path = write_config(tmp_path, train={"amp": "bfloat"})
+    assert main([str(path), "--work-dir", str(tmp_path / "run")]) == 2
+    assert "'bfloat16'" in capsys.readouterr().err

@@ -53,7 +53,7 @@ def refused(tmp_path, capsys):
         ({"backbone": {"name": None}}, "names no backbone: set backbone = dict(name='<zoo>/<model>')"),
         ({"train": 5}, "config key train is a section, but 5 was given"),
         ({"train": {"max_steps": "ten"}}, "config key train.max_steps='ten': int is meant"),
-        ({"train": {"amp": "yes"}}, "config key train.amp='yes': bool is meant"),
+        ({"train": {"amp": 1}}, "config key train.amp=1: bool or str is meant"),
         ({"data": {"eval_split": "tset"}}, "config key data.eval_split='tset' does not exist: did you mean 'test'?"),
         ({"data": {"eval_split": "train"}}, "config key data.eval_split='train' does not exist"),
         ({"data": {"batch_size": 0}}, "config key data.batch_size=0: it must be positive"),
