@@ -23,8 +23,9 @@ def test_loss_is_that_of_transformers(key):
     torch.testing.assert_close(Language().loss(logits, labels), theirs)
 
 
-def test_gradients_of_the_losses_are_those_of_the_plain_formulas():
-    labels, task, settings = blocks(3, 6, 20)["labels"], Language(), Settings(teacher="side", kl_temperature=3.0)
+@pytest.mark.parametrize("taught_by", ["side", "mean"])
+def test_gradients_of_the_losses_are_those_of_the_plain_formulas(taught_by):
+    labels, task, settings = blocks(3, 6, 20)["labels"], Language(), Settings(teacher=taught_by, kl_temperature=3.0)
     teacher = torch.randn(3, 6, 20)
     ours, plain = (torch.randn(3, 6, 20, generator=torch.Generator().manual_seed(1)) for _ in range(2))
     for logits in (ours, plain):
@@ -32,7 +33,8 @@ def test_gradients_of_the_losses_are_those_of_the_plain_formulas():
     (task.loss(ours, labels) + task.distillation(ours, teacher, labels, settings)).backward()
     rows = plain[:, :-1].flatten(0, 1)
     loss = torch.nn.functional.cross_entropy(rows, labels[:, 1:].flatten())
-    (loss + kl(rows, teacher[:, :-1].flatten(0, 1), 3.0)).backward()
+    taught = teacher if taught_by == "side" else (teacher + plain.detach()) / 2
+    (loss + kl(rows, taught[:, :-1].flatten(0, 1), 3.0)).backward()
     torch.testing.assert_close(ours.grad, plain.grad)
 
 

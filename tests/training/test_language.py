@@ -67,7 +67,7 @@ def test_a_plan_is_what_a_dry_run_measures(run):
 @pytest.mark.parametrize("method", ["linear", "lora", "full", "mdpd_head"])
 def test_other_methods_have_something_to_train_in_a_tied_model(tmp_path, method):
     config = language_config(tmp_path, data={"batch_size": 2, "max_length": 8}, train={"max_steps": 2})
-    found = trained(config, tmp_path / "work", **{"distill.method": method})
+    found = trained(config, tmp_path / method, **{"distill.method": method})
     assert found["parameters"]["backbone_trained"] and math.isfinite(found["metrics"]["backbone/perplexity"])
 
 

@@ -17,7 +17,7 @@ backbone = dict(
 task = dict(kind="language")
 # A block's logits are 128 x 30,522 numbers, in either path.
 data = dict(
-    source=dict(type="packaged", name="bbc-topics", train_size=500, val_size=100),
+    source=dict(type="packaged", name="bbc-topics", train_size=120, val_size=40),
     batch_size=8,
     eval_batch_size=8,
     max_length=128,
