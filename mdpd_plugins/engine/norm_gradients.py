@@ -62,8 +62,7 @@ def tail_parameters(
 
     None where all of them do.
     """
-    everything = settings.backbone_every == 1 and not settings.backbone_start
-    if settings.tail_blocks is None or everything or not trainable:
+    if settings.tail_blocks is None or settings.backbone_every == 1 or not trainable:
         return {}
     tail = {id(p) for p in adapter.tail_parameters().values()}
     names = [name for name, _ in adapter.named_blocks]

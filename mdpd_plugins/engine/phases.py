@@ -16,7 +16,7 @@ class Phases:
     """The rhythm of a run.
 
     Args:
-        max_steps: steps of the whole run; the start of backbone phases and the warm-up are shares of them.
+        max_steps: steps of the whole run; the warm-up is a share of them.
         accumulate: batches per optimiser step. All of them are in the same phase.
         trainable: native key -> backbone parameter that training may change. tail: those that learn at every step.
     """
@@ -24,14 +24,12 @@ class Phases:
     def __init__(self, settings: Settings, *, max_steps: int, accumulate: int, trainable: Parameters, tail: Parameters):
         self.accumulate, self.trainable, self.tail = accumulate, trainable, tail
         self.warmup_steps = round(settings.warmup * max_steps)
-        self.start = round(settings.backbone_start * max_steps) // accumulate * accumulate
         self.cycle = settings.backbone_every * accumulate if trainable else 1
         """Batches after which phases repeat. The last `accumulate` of them are the backbone phase."""
 
     def backbone(self, step: int) -> bool:
         """Whether a step updates all of the backbone that training may change."""
-        since = step - self.start
-        return bool(self.trainable) and since >= 0 and since % self.cycle >= self.cycle - self.accumulate
+        return bool(self.trainable) and step % self.cycle >= self.cycle - self.accumulate
 
     def learning(self, step: int) -> Parameters:
         """Native key -> backbone parameter that a step updates: all that are trained, or the tail's."""
@@ -43,8 +41,7 @@ class Phases:
 
     def measured_step(self, max_steps: int) -> int:
         """A late step of a backbone phase, its last batch: the one that holds most."""
-        last = self.start + max(1, (max_steps - self.start) // self.cycle) * self.cycle
-        return max(0, last - 1)
+        return max(1, max_steps // self.cycle) * self.cycle - 1
 
     @contextmanager
     def only_learning(self, step: int) -> Iterator[None]:

@@ -54,7 +54,7 @@ class Settings:
         teacher: whose logits the backbone learns from: "side", or "mean", the average of both paths' (our choice:
             it is better than either, and never far from the student).
         logits_weight: w_l. nkd_gamma, nkd_tau, kl_temperature: of the logits losses.
-        backbone_every: side steps for one backbone step. backbone_start: share of all steps before the first.
+        backbone_every: side steps for one backbone step.
         tail_blocks: what of the backbone learns at every step all the same: what is trained behind the last block
             (final norm, pooler, output layer) and in this many last blocks. None: the whole backbone waits.
         warmup: share of all steps before logits distillation begins.
@@ -91,7 +91,6 @@ class Settings:
     nkd_tau: float = 1.0
     kl_temperature: float = 2.0
     backbone_every: int = 4
-    backbone_start: float = 0.0
     tail_blocks: int | None = 0
     warmup: float = 0.1
     norm_gradient: str = "exact"
@@ -126,7 +125,7 @@ class Settings:
             value = getattr(self, key)
             if value not in allowed:
                 raise ConfigError(f"distill.{key}={value!r}: use one of {', '.join(allowed)}")
-        for key in ("mask_ratio", "warmup", "backbone_start"):
+        for key in ("mask_ratio", "warmup"):
             if not _number(getattr(self, key)) or not 0 <= getattr(self, key) <= 1:
                 raise ConfigError(f"distill.{key}={getattr(self, key)!r}: a share between 0 and 1 is meant")
         for key in ("reduction", "bottleneck", "backbone_every", "last_k", "auto_batches", "side_head_dim", "rank"):

@@ -62,7 +62,7 @@ class Worker:
         distiller, optim = self.experiment.distiller, self.experiment.optim
         steps = distiller.phases.cycle
         # Past the warm-up, at the start of a cycle.
-        distiller.step.fill_(distiller.phases.start + steps * (1 + self.experiment.max_steps // steps))
+        distiller.step.fill_(steps * (1 + self.experiment.max_steps // steps))
         seconds = timed(lambda: [distiller.train_step(self.batch, optim) for _ in range(steps)])
         return {"seconds": seconds / steps}
 

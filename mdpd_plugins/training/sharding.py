@@ -138,7 +138,7 @@ class ShardHook(Hook):
         shard(distiller, get_device())
         self.watch = WeightWatch(distiller.backbone)
         self.watching.enter_context(patched_forward(distiller.adapter.blocks(), self.watch.wrap))
-        self.until = max(int(distiller.step), distiller.phases.start) + distiller.phases.cycle
+        self.until = int(distiller.step) + distiller.phases.cycle
 
     def after_train_iter(self, runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
         """Stop watching when both phases have had their turn."""
