@@ -18,9 +18,11 @@ class QuestionAdapter(HuggingFaceAdapter):
     """An `AutoModelForVisualQuestionAnswering` whose blocks see words, a class token and patches side by side."""
 
     def _call(self, inputs):
-        text = {k: v for k, v in inputs.items() if k != "image"}
+        image, text = inputs["image"], {k: v for k, v in inputs.items() if k != "image"}
+        # What it would assume, in whole numbers: a memory plan knows those.
+        every = torch.ones((len(image), *image.shape[-2:]), dtype=torch.int64, device=image.device)
         with _patches_in_order():
-            return self.model(pixel_values=inputs["image"], **text).logits
+            return self.model(pixel_values=image, pixel_mask=every, **text).logits
 
     def attention_mask(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor | None:
         """(B, T) bool: the question's, then a class token and patches, which are all real."""

@@ -67,7 +67,7 @@ def plan(config: Config) -> Plan:
             step = measure_step(experiment, batch)
     except MDPDError:
         raise
-    except (RuntimeError, NotImplementedError) as error:
+    except (RuntimeError, NotImplementedError, ValueError) as error:
         raise PlanError(
             f"{config.backbone.name} cannot be planned: its code works with numbers where a plan has sizes only "
             f"({type(error).__name__}: {str(error).splitlines()[0]}). Measure it: train.py CONFIG --dry-run"

@@ -8,7 +8,8 @@ from mmengine.config import Config
 
 from mdpd_plugins.adapters import Adapter, build_backbone
 from mdpd_plugins.adapters.pair import PairAdapter, pair
-from mdpd_plugins.tasks import AnyTask
+from mdpd_plugins.registry.errors import ConfigError
+from mdpd_plugins.tasks import AnyTask, Retrieval
 
 
 def build_towers(config: Config, task: AnyTask, **changes: Any) -> Adapter:
@@ -19,12 +20,38 @@ def build_towers(config: Config, task: AnyTask, **changes: Any) -> Adapter:
 
     Raises:
         UnknownBackboneError, ConfigError, CheckpointError, MissingDependencyError: see `build_backbone`.
+        ConfigError: a tower of the wrong modality, or what does not go with the task.
     """
     if not config.text_backbone.name:
-        return _tower(config, "backbone", task.num_outputs, changes)
-    width = config.task.width
-    image, text = (_tower(config, section, width, changes) for section in ("backbone", "text_backbone"))
-    return pair(image, text, task.fusion(width))
+        adapter = _tower(config, "backbone", task.num_outputs, changes)
+        _check_task(adapter, task)
+        return adapter
+    width, towers = config.task.width, []
+    for section, modality in (("backbone", "image"), ("text_backbone", "text")):
+        tower = _tower(config, section, width, changes)
+        if tower.modality != modality:
+            raise ConfigError(
+                f"{section}.name={tower.name!r} reads {tower.modality}s, but beside "
+                f"{'text_' * (modality == 'image')}backbone.name it is to read {modality}s: choose another (mdpd "
+                f"list-backbones --modality {modality})"
+            )
+        towers.append(tower)
+    return pair(*towers, task.fusion(width))
+
+
+def _check_task(adapter: Adapter, task: AnyTask) -> None:
+    both, compares = isinstance(adapter, PairAdapter), task.kind == Retrieval.kind
+    if both and not compares:
+        raise ConfigError(
+            f"{adapter.name} was built with backbone.options.tower='both', which is for retrieval, but the data has "
+            f"{task.kind!r} labels: build one tower and name a text tower besides with text_backbone.name, or "
+            f"set data.source.label_kind='pair'"
+        )
+    if compares and not both:
+        raise ConfigError(
+            f"retrieval compares what two towers make of pictures and texts, and {adapter.name} is one: name a text "
+            f"tower besides with text_backbone.name, or both of an OpenCLIP model with backbone.options.tower='both'"
+        )
 
 
 def _tower(config: Config, section: str, outputs: int, changes: dict[str, Any]) -> Adapter:
