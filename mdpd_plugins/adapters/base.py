@@ -74,8 +74,7 @@ class Adapter:
         """
         first = next(iter(inputs.values()))
         for seen in self._open_captures:
-            # Batch and image size tell tokens from positions.
-            seen.batch = first.shape[0]
+            seen.batch = first.shape[0]  # it tells samples from positions
             # Beside words (ViLT), patches are a part of one sequence and lie on no grid of their own.
             seen.image_size = (first.shape[-2], first.shape[-1]) if self.modality == "image" else None
         with protected(self._writers), called_through(self._directly) if self._directly else nullcontext():
@@ -87,8 +86,7 @@ class Adapter:
 
     def example_inputs(self, batch: int = 2) -> dict[str, torch.Tensor]:
         """Inputs of the model's own size, drawn from a fixed seed: for inspection and tests."""
-        size = self.preprocessing()["size"]
-        return self._example_images(batch, size)
+        return self._example_images(batch, self.preprocessing()["size"])
 
     def _example_images(self, batch: int, size: tuple[int, int]) -> dict[str, torch.Tensor]:
         generator = torch.Generator().manual_seed(0)
