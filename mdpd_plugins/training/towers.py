@@ -36,7 +36,8 @@ def build_towers(config: Config, task: AnyTask, **changes: Any) -> Adapter:
                 f"list-backbones --modality {modality})"
             )
         towers.append(tower)
-    return pair(*towers, task.fusion(width))
+    image, text = towers
+    return pair(image, text, task.fusion(width))
 
 
 def _check_task(adapter: Adapter, task: AnyTask) -> None:
