@@ -115,7 +115,7 @@ class KeepsNothing:
     A cache would grow with every block that runs a second time.
     """
 
-    def update(self, keys: torch.Tensor, values: torch.Tensor, *_: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    def update(self, keys: torch.Tensor, values: torch.Tensor, *_: Any, **__: Any) -> tuple[torch.Tensor, torch.Tensor]:
         """What it was given."""
         return keys, values
 

@@ -32,8 +32,8 @@ def test_list_backbones_filters_by_zoo_modality_and_words(tmp_path):
     words = ("--search", "on the hub")  # named checkpoints, not model types
     done = run_mdpd("list-backbones", "--zoo", "huggingface", "--modality", "text", *words, site=tmp_path)
     names = [line.split()[0] for line in done.stdout.splitlines()]
-    assert names == ["huggingface/bert-base-uncased", "huggingface/minilm-l6"]
-    assert done.stderr == "2 backbones\n"
+    assert names == ["huggingface/bert-base-uncased", "huggingface/gpt2-small", "huggingface/minilm-l6"]
+    assert done.stderr == "3 backbones\n"
 
 
 def test_list_backbones_imports_no_framework():

