@@ -16,7 +16,7 @@ DEFAULTS: dict[str, Any] = {
     "backbone": {"name": None, "pretrained": "auto", "options": {}},
     "text_backbone": {"name": None, "pretrained": "auto", "options": {}},  # a second tower, for images with texts
     "task": {
-        "kind": None,  # None: what the data's labels are (single, multi, float, pair)
+        "kind": None,  # None: what the data's labels are (single, multi, float, pair); or language
         "width": 256,  # outputs of each of two towers, which are then joined or compared
     },
     "data": {
