@@ -27,7 +27,7 @@ class ExportRecord:
         backbone: registered name, `<zoo>/<model>`. options: what it was built with.
         text_backbone, text_options: the same of the text tower, where the folder holds a pair of towers.
         modality: "image", "text" or "image-text".
-        task: kind of label ("single", "multi", "float", "pair"), or "language". classes: names of the outputs, in order.
+        task: kind of label ("single", "multi", "float", "pair"), or "language". classes: names of outputs, in order.
         size: (height, width) of prepared images, pixels; None for other modalities.
         max_length: tokens that texts are cut to; None for other modalities.
         eval_split: the split that `metrics` were measured on.
