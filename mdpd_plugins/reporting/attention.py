@@ -54,7 +54,7 @@ def measure_attention(experiment: Experiment) -> Attention | str:
             distiller(batch["inputs"], batch["labels"])
     except CapabilityError:
         return (
-            f"{experiment.config.backbone.name} computes no attention over all its tokens (it is convolutional, or "
+            f"{adapter.name} computes no attention over all its tokens (it is convolutional, or "
             f"attends within windows), so there are no maps to compare."
         )
     masks = adapter.attention_masks(batch["inputs"])

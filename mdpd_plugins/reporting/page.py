@@ -79,6 +79,7 @@ def _overview(record: Record, experiment: Experiment, origin: str) -> dict[str, 
         "config": record.config,
         "summary": record.summary,
         "method": record.config.distill.get("method", "mdpd"),
+        "backbone": experiment.adapter.name,  # of a pair, both towers'
         "steps": experiment.max_steps,
         "origin": origin,
         "random_notice": random_notice(origin),

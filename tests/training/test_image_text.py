@@ -194,6 +194,7 @@ def test_a_report_is_written(runs, tmp_path, capsys, reader):
     capsys.readouterr()
     page = (tmp_path / "page.html").read_text()
     metric = "accuracy" if reader in ANSWERING else "recall_at_1"
+    assert f"<h1>mdpd on {runs[reader][2]['backbone']}</h1>" in page
     assert metric in page.replace("recall at 1", "recall_at_1") and len(page) > 20_000
 
 
