@@ -196,7 +196,7 @@ def test_a_head_without_outputs_is_refused(num_classes):
         ("mm-vit", {"backbone": {"arhc": "b"}}, r"cannot be built with .*arhc"),
         ("oc-image", {"vision_cfg": {"widht": 64}}, r"no vision_cfg option 'widht': did you mean 'width'"),
         ("oc-image", {"vision": {}}, r"takes no option 'vision'"),
-        ("oc-image", {"tower": "sound"}, r"no tower 'sound': use 'image' or 'text'"),
+        ("oc-image", {"tower": "sound"}, r"no tower 'sound': use 'image', 'text', or 'both'"),
     ],
 )
 def test_an_unknown_option_is_named_with_the_closest_known(key, options, message):
