@@ -75,7 +75,7 @@ def test_prefix_tokens_of_the_backbone_carry_no_feature_loss():
     with torch.no_grad(), adapter.capture() as seen:
         adapter.forward(small_zoo.inputs_of(adapter))
     generator = torch.Generator().manual_seed(0)
-    state = torch.randn(4, 18, distiller.side.width, generator=generator)
+    state = torch.randn(4, 18, distiller.side.ladders[0].width, generator=generator)
     layout = seen.layouts[2]
     assert layout.prefix == 2
 

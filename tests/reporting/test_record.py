@@ -19,7 +19,7 @@ STEPS = {"max_steps": 4, "val_every": 2, "log_every": 1, "checkpoint_every": 2}
 def resumed(tmp_path_factory):
     """A work directory of a run that was resumed from step 4, two times, the second time after three more steps."""
     folder = tmp_path_factory.mktemp("resumed")
-    config = write_config(folder, train=STEPS)
+    config = write_config(folder, train=STEPS, distill={"tail_blocks": None})
     arguments = [str(config), "--work-dir", str(folder / "run")]
     assert train_main(arguments) == 0
     for steps in ("6", "8"):

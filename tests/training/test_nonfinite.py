@@ -28,7 +28,7 @@ def stopped(tmp_path, capsys):
 
 
 def config(tmp_path, name, **optim):
-    distill = {"reduction": 4, "bottleneck": 8, "backbone_every": 2, "warmup": 0.0}
+    distill = {"reduction": 4, "bottleneck": 8, "backbone_every": 2, "tail_blocks": None, "warmup": 0.0}
     train = {"max_steps": 10, "checkpoint_every": 1}
     data = {"data_root": str(tmp_path / "pictures")} if (tmp_path / "pictures").exists() else {}
     return write_config(tmp_path / name, distill=distill, optim=optim, train=train, **data)
