@@ -41,6 +41,15 @@ class FadingRunner(Runner):
     """
 
     spent: dict[str, float]
+    _last_started = ""
+
+    def __init__(self, *args, work_dir: str, **kwargs):
+        # mmengine names a run's log folder, and its logger, visualiser and message hub, by the second it begins in:
+        # two runs of one process and second, or of one work directory and second, would write into one another's.
+        while (now := time.strftime("%Y%m%d_%H%M%S")) == FadingRunner._last_started or (Path(work_dir) / now).exists():
+            time.sleep(0.05)
+        super().__init__(*args, work_dir=work_dir, **kwargs)
+        FadingRunner._last_started = self.timestamp
 
     def build_logger(self, *args, **kwargs):
         """mmengine's logger; pages of environment and hooks go to its file and not to the screen."""
