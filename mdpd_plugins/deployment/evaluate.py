@@ -13,6 +13,7 @@ from mdpd_plugins.data import LabelledDataset, Source, load_source, stack_blocks
 from mdpd_plugins.deployment.exported import ExportedModel
 from mdpd_plugins.registry.errors import DataError
 from mdpd_plugins.tasks import Language, make_task
+from mdpd_plugins.training.experiment import READS
 from mdpd_plugins.training.precision import autocast_dtype
 
 SHOWN = 12  # classes that a message lists
@@ -62,7 +63,9 @@ def evaluate_export(exported: ExportedModel, config: Config, split: str | None =
 def _check(exported: ExportedModel, source: Source) -> None:
     record = exported.record
     if source.modality != record.modality:
-        raise DataError(f"the export reads {record.modality}s, but the data is {source.modality}: give other data")
+        raise DataError(
+            f"the export reads {READS[record.modality]}, but the data is {READS[source.modality]}: give other data"
+        )
     if record.task == Language.kind:
         return
     if source.label_kind != record.task:
