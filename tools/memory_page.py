@@ -23,7 +23,7 @@ from mdpd_plugins.training.runs import read_runs
 from mdpd_plugins.training.scaling import slope
 
 TOOL = "tools/memory_page.py"
-# Recomputation changes memory and time, not the arithmetic: these have their plain form's accuracy.
+# Recomputation changes memory and time, not the arithmetic: these have their plain form's accuracy, and it theirs.
 SAME_ARITHMETIC = {"lora_checkpointed": "lora", "norm_checkpointed": "norm", "mdpd_low_memory": "mdpd"}
 
 
@@ -35,7 +35,8 @@ def accuracies(runs: list[dict[str, Any]]) -> dict[str, tuple[float, float, int]
         path = "side/accuracy" if method == "ladder" else "backbone/accuracy"
         values = [r["metrics"][path] for r in runs if r["method"] == method]
         found[method] = (statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else 0.0, len(values))
-    return {**found, **{m: found[o] for m, o in SAME_ARITHMETIC.items() if o in found and m not in found}}
+    twins = {**SAME_ARITHMETIC, **{plain: other for other, plain in SAME_ARITHMETIC.items()}}
+    return {**found, **{m: found[o] for m, o in twins.items() if o in found and m not in found}}
 
 
 def bench_section(file: Path, found: dict[str, Any], runs: Path | None, plots: Path) -> str:
