@@ -215,16 +215,12 @@ class Distiller(BaseModel):
 
     # --- phases ------------------------------------------------------------------------------------------
 
-    def backbone_phase(self) -> bool:
-        """Whether the step about to run updates all of the backbone that training may change."""
-        return self.phases.backbone(int(self.step))
-
     def _gradients(self, inputs, labels, samples, piece: Piece, optim_wrapper, logs: dict[str, torch.Tensor]) -> None:
         """Add one piece's gradients to both paths' parameters, and its loss terms to the log."""
         valid = self.adapter.attention_masks(inputs)
         inputs, labels = {k: v[piece.rows] for k, v in inputs.items()}, labels[piece.rows]
-        with_backbone = bool(self.phases.learning(int(self.step)))
-        local = self.local and self.backbone_phase()
+        step = int(self.step)  # once: on a GPU, reading it is a wait
+        with_backbone, local = bool(self.phases.learning(step)), self.local and self.phases.backbone(step)
         if self.cache is not None and samples is not None and not self._measuring():
             logits, seen = self._cached_forward(inputs, samples[piece.rows], gradients=with_backbone)
         else:
