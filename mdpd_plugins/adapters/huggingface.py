@@ -237,7 +237,7 @@ def build(
     Args:
         name: registered name, `huggingface/<model>` or `huggingface/<model type>`.
         head: "image" or "text", for a model type that has both classifiers; "causal" for the type's language model,
-            which keeps the outputs it has.
+            which keeps the outputs it has; "mean" for its bare encoder (see `huggingface_encoder.build`).
         pretrained: "auto" (package, cache, then hub; random if none can be had), a folder or hub id, or None.
         num_classes: outputs of the head.
         image_size: input side in pixels; learned position embeddings are resized after loading.
@@ -291,7 +291,7 @@ def build(
     if config.is_encoder_decoder and getattr(config, "decoder_start_token_id", None) is None:
         config.decoder_start_token_id = config.pad_token_id  # T5's, which its configuration no longer says
     auto = getattr(transformers, arch.auto_class)
-    model = _load(auto, config, source, name) if source else auto.from_config(config)
+    model = _load(auto, config, source, name, unused=("pooler.",) * (head == "mean")) if source else auto.from_config(config)
     if image_size is not None and source and "interpolate_pos_encoding" in _arguments(model):
         model = _resized(auto, model, image_size)
     record_origin(model, origin)
@@ -320,7 +320,7 @@ def _drop_foreign_tokens(config) -> None:
             setattr(config, key, None)
 
 
-def _load(auto, config, source: str, name: str) -> nn.Module:
+def _load(auto, config, source: str, name: str, unused: tuple[str, ...]) -> nn.Module:
     folder = Path(source)
     local = folder.is_dir()
     if local and not any(folder.glob("*.safetensors")) and any(folder.glob("*.bin")):
@@ -337,7 +337,7 @@ def _load(auto, config, source: str, name: str) -> nn.Module:
         raise CheckpointError(f"weights of {name} could not be read from {source!r}: {error}") from error
     whole = auto.__name__ in (ENCODER, CAUSAL)  # every weight is in the checkpoint, the output layer's too
     head = {} if whole else HuggingFaceAdapter(model).head_parameters()
-    missing = [k for k in report["missing_keys"] if k not in head]
+    missing = [k for k in report["missing_keys"] if k not in head and not k.startswith(unused)]
     shapes = [k[0] for k in report["mismatched_keys"] if k[0] not in head]
     # Pretraining heads are left out freely; a further block, told by its number alone, is another architecture.
     base = model.base_model_prefix

@@ -17,6 +17,7 @@ from mdpd_plugins.adapters.huggingface import HuggingFaceAdapter
 from mdpd_plugins.adapters.layout import arrangement
 from mdpd_plugins.adapters.origin import origin_of, record_origin
 from mdpd_plugins.registry.errors import CapabilityError, CheckpointError
+from mdpd_plugins.zoos.huggingface_models import ENCODER, architecture
 
 HEAD_WEIGHTS, HEAD_SETTINGS = "head.safetensors", "head.json"
 POOLER, MEAN = "pooler_output", "mean"
@@ -172,28 +173,31 @@ class HuggingFaceEncoderAdapter(HuggingFaceAdapter):
 
 
 def build(*, name: str, num_classes: int, **options: Any) -> nn.Module:
-    """A transformers encoder with a linear output layer of `num_classes`; with head="causal" its language model.
+    """A transformers classifier; of a type that has none, its encoder with a linear output layer of `num_classes`.
 
     Args:
-        name: registered name, `huggingface/<model type>`.
-        options: those of `mdpd_plugins.adapters.huggingface.build`.
+        name: registered name, `huggingface/<model>` or `huggingface/<model type>`.
+        options: those of `mdpd_plugins.adapters.huggingface.build`. head="mean" takes the encoder also where there is a
+            classifier, and the mean of its output: sentence encoders were trained with that, and their type's
+            classifier reads one token that was not.
 
     Raises:
         CapabilityError: what the encoder puts out cannot be pooled.
         as `huggingface.build` does.
     """
     encoder = huggingface.build(name=name, num_classes=num_classes, **options)
-    if options.get("head") == "causal":
+    head = options.get("head", "")
+    if architecture(name.rpartition("/")[2], head).auto_class != ENCODER:
         return encoder
     if hasattr(encoder.config, "mask_ratio"):
         encoder.config.mask_ratio = 0.0  # hiding patches is how a masked autoencoder was pretrained
-    pooling, width, dims = _choose(encoder)
+    pooling, width, dims = _choose(encoder, (MEAN,) if head == MEAN else (POOLER, MEAN))
     model = EncoderWithHead(encoder, num_classes, pooling, width, dims)
     record_origin(model, origin_of(encoder))
     return model
 
 
-def _choose(encoder: nn.Module) -> tuple[str, int, tuple[int, ...]]:
+def _choose(encoder: nn.Module, allowed: tuple[str, ...]) -> tuple[str, int, tuple[int, ...]]:
     """(pooling, width, axes of positions) of an encoder, by its answer to one example."""
     adapter = HuggingFaceEncoderAdapter(EncoderWithHead(encoder, 1, MEAN, 1))
     taken: list[Any] = []
@@ -206,7 +210,8 @@ def _choose(encoder: nn.Module) -> tuple[str, int, tuple[int, ...]]:
         handle.remove()
     output = taken[0]
     pooled = getattr(output, POOLER, None)
-    if isinstance(pooled, torch.Tensor) and pooled.shape[0] == 2 and pooled[0].numel() == pooled.shape[1]:
+    whole = isinstance(pooled, torch.Tensor) and pooled.shape[0] == 2
+    if POOLER in allowed and whole and pooled[0].numel() == pooled.shape[1]:
         return POOLER, pooled.shape[1], ()
     hidden = output.last_hidden_state
     axes = arrangement(hidden, 2, vector_lengths(encoder))

@@ -25,13 +25,13 @@ def register_backbones(register: Register) -> None:
         register(_spec(model_type, model_type, "image-text" if len(reads) > 1 else reads[0], summary))
     for model_type, reads_one in encoder_types().items():
         summary = f"any {model_type} checkpoint, given as pretrained=; a bare encoder, gets a linear head"
-        register(_spec(model_type, model_type, reads_one, summary, module="huggingface_encoder"))
+        register(_spec(model_type, model_type, reads_one, summary))
 
 
-def _spec(name: str, family: str, modality: str, summary: str, module: str = "huggingface") -> BackboneSpec:
+def _spec(name: str, family: str, modality: str, summary: str) -> BackboneSpec:
     return BackboneSpec(
         f"{ZOO}/{name}",
-        build=f"mdpd_plugins.adapters.{module}:build",
+        build="mdpd_plugins.adapters.huggingface_encoder:build",
         family=family,
         modality=modality,
         summary=summary,

@@ -108,10 +108,11 @@ def architecture(name: str, head: str = "") -> Architecture:
 
     Args:
         head: "image" or "text", for a type that has both classifiers; by default the first. "causal": the language
-            model of that name instead.
+            model of that name instead. "mean": its encoder alone, which gets a linear layer on the mean of its output.
     """
-    if head == "causal":
-        return replace(ARCHITECTURES.get(name, Architecture("", name, name)), auto_class=CAUSAL)
+    if head in ("causal", "mean"):
+        bare = CAUSAL if head == "causal" else ENCODER
+        return replace(ARCHITECTURES.get(name, Architecture("", name, name)), auto_class=bare)
     if name in ARCHITECTURES:
         return ARCHITECTURES[name]
     heads = model_types().get(name, [])

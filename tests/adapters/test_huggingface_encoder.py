@@ -1,4 +1,4 @@
-"""Encoders of transformers that have no classifier: their pooling, their export, and a checkpoint of a larger model."""
+"""Encoders of transformers that have no classifier, or whose classifier is not wanted: their pooling, their export, and a checkpoint of a larger model."""
 
 import json
 import subprocess
@@ -25,6 +25,8 @@ ENCODERS = {
     "vitdet": ({**_PLAIN, "image_size": 32, "pretrain_image_size": 32, "patch_size": 8}, "mean"),
     "vit_mae": (_IMAGES, "mean"),
     "granite": ({**_SIZES, "num_key_value_heads": 4, "vocab_size": 600}, "mean"),
+    # A type with a classifier of its own, which reads the pooler.
+    "bert": ({**_SIZES, "vocab_size": 600, "head": "mean"}, "mean"),
 }
 
 
@@ -51,7 +53,7 @@ def test_an_encoders_own_pooler_is_used_and_otherwise_the_mean(model_type):
     with torch.no_grad():
         output, answer = adapter.model.encoder(**given), adapter.forward(inputs)
     assert adapter.model.pooling == ENCODERS[model_type][1]
-    if model_type == "granite":
+    if model_type in ("granite", "bert"):
         # One text at a time, without padding.
         rows = [h[m.bool()].mean(0) for h, m in zip(output.last_hidden_state, inputs["attention_mask"], strict=True)]
         pooled = torch.stack(rows)
@@ -80,7 +82,7 @@ def foreign(tmp_path_factory):
     folder, jobs, ours = tmp_path_factory.mktemp("exports"), [], {}
     before = torch.get_num_threads()
     torch.set_num_threads(1)  # as in the other process: bit for bit needs the same number on both sides
-    for model_type in ("clip_vision_model", "clip_text_model", "vitdet", "granite"):
+    for model_type in ("clip_vision_model", "clip_text_model", "vitdet", "granite", "bert"):
         adapter = small(model_type)
         target = adapter.export(folder / model_type)
         code = adapter.usage.split("```python\n")[1].split("```")[0].replace('"EXPORT', f'"{target}')
@@ -97,7 +99,7 @@ def foreign(tmp_path_factory):
     return {k: (v, torch.load(folder / f"{k}.out")) for k, v in ours.items()}
 
 
-@pytest.mark.parametrize("model_type", ["clip_vision_model", "clip_text_model", "vitdet", "granite"])
+@pytest.mark.parametrize("model_type", ["clip_vision_model", "clip_text_model", "vitdet", "granite", "bert"])
 def test_the_lines_on_the_card_give_the_same_logits_without_us(foreign, model_type):
     ours, theirs = foreign[model_type]
     assert torch.equal(ours, theirs)
@@ -149,3 +151,12 @@ def test_a_checkpoint_that_lacks_a_layer_is_refused(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({**settings, "num_hidden_layers": 4}))
     with pytest.raises(CheckpointError, match="missing"):
         build_backbone("huggingface/clip_vision_model", pretrained=str(tmp_path), num_classes=4)
+
+
+def test_the_mean_needs_no_pooler_in_the_checkpoint(tmp_path):
+    import transformers
+
+    config = transformers.BertConfig(**_SIZES, vocab_size=600)
+    transformers.BertModel(config, add_pooling_layer=False).save_pretrained(tmp_path)
+    adapter = build_backbone("huggingface/bert", pretrained=str(tmp_path), num_classes=4, head="mean")
+    assert adapter.model.pooling == "mean" and set(adapter.head_parameters()) == {"head.weight", "head.bias"}
