@@ -103,10 +103,10 @@ class Distiller(BaseModel):
         self.original_keys = set(self.backbone.state_dict())
         self.original_flags = {n: p.requires_grad for n, p in self.backbone.named_parameters()}
         self.local = settings.norm_gradient == "local" and settings.backbone_update == "norm"
-        low_rank: dict[str, nn.Parameter] = {}
+        self.low_rank: dict[str, nn.Parameter] = {}
         if settings.low_rank:
-            low_rank = inject(adapter, everywhere=settings.backbone_update == "norm+low_rank", rank=settings.rank)
-        self.trainable = trainable_parameters(adapter, settings, self.layers.distilled, low_rank)
+            self.low_rank = inject(adapter, everywhere=settings.backbone_update == "norm+low_rank", rank=settings.rank)
+        self.trainable = trainable_parameters(adapter, settings, self.layers.distilled, self.low_rank)
         tail = tail_parameters(adapter, settings, self.trainable)
         self.phases = Phases(settings, max_steps=max_steps, accumulate=accumulate, trainable=self.trainable, tail=tail)
         ids = {id(p) for p in self.trainable.values()}

@@ -37,6 +37,8 @@ DEFAULTS: dict[str, Any] = {
         "side_weight_decay": 0.05,
         "norm_lr": 3e-3,
         "head_lr": 3e-3,
+        "low_rank_lr": 1e-3,
+        "weight_lr": 1e-4,  # of everything else in the backbone, in full fine-tuning
         "head_weight_decay": 0.05,
         "clip_grad": None,  # largest gradient norm, per path
         "accumulate": 1,  # batches per optimiser step

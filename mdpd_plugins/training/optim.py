@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ from mmengine.device import get_device
 from mmengine.dist import all_reduce_params, is_distributed
 from mmengine.optim import OptimWrapper, OptimWrapperDict
 from mmengine.registry import OPTIM_WRAPPERS
+from torch import nn
 
 from mdpd_plugins.engine import Distiller
 
@@ -94,25 +95,40 @@ class AveragedOptimWrapper(OptimWrapper):
 
 
 def build_optim(distiller: Distiller, config: Config) -> OptimWrapperDict:
-    """AdamW for each path. Norm parameters decay nothing: they are scales and shifts around one and zero."""
+    """AdamW for each path; learning rates are `optim.scale` times those of the configuration."""
     optim, wrappers = config.optim, {}
     side = distiller.side_parameters()
     if side:
         optimizer = torch.optim.AdamW(side, lr=optim.scale * optim.side_lr, weight_decay=optim.side_weight_decay)
         wrappers["side"] = _wrap(optimizer, optim, distiller.max_steps, distiller.amp)
     if distiller.trainable:
-        norms = {id(p) for p in distiller.adapter.norm_parameters().values()}
-        scales = [p for p in distiller.trainable.values() if id(p) in norms]
-        rest = [p for p in distiller.trainable.values() if id(p) not in norms]
         groups = [
-            {"params": scales, "lr": optim.scale * optim.norm_lr, "weight_decay": 0.0},
-            {"params": rest, "lr": optim.scale * optim.head_lr, "weight_decay": optim.head_weight_decay},
+            {"params": parameters, "lr": optim.scale * rate, "weight_decay": decay}
+            for parameters, rate, decay in _backbone_groups(distiller, optim)
+            if parameters
         ]
         steps = range(distiller.max_steps)
         phases = sum(bool(distiller.phases.learning(step)) for step in steps)
-        optimizer = torch.optim.AdamW([g for g in groups if g["params"]])
+        optimizer = torch.optim.AdamW(groups)
         wrappers["backbone"] = _wrap(optimizer, optim, phases, distiller.amp)
     return OptimWrapperDict(**wrappers)
+
+
+def _backbone_groups(distiller: Distiller, optim: Any) -> list[tuple[list[nn.Parameter], float, float]]:
+    """(parameters, learning rate, weight decay): norms, low-rank updates, output layer, and all else.
+
+    Norm parameters decay nothing: they are scales and shifts around one and zero. In full fine-tuning they learn as
+    the weights around them do.
+    """
+    adapter, full = distiller.adapter, distiller.settings.backbone_update == "all"
+    kinds: list[tuple[Mapping[str, nn.Parameter], float, float]] = [
+        (adapter.norm_parameters(), optim.weight_lr if full else optim.norm_lr, 0.0),
+        (distiller.low_rank, optim.low_rank_lr, optim.head_weight_decay),
+        (adapter.head_parameters() if full else distiller.trainable, optim.head_lr, optim.head_weight_decay),
+        (distiller.trainable, optim.weight_lr, optim.head_weight_decay),
+    ]
+    left = {id(p): p for p in distiller.trainable.values()}
+    return [([left.pop(id(p)) for p in chosen.values() if id(p) in left], rate, decay) for chosen, rate, decay in kinds]
 
 
 def _wrap(optimizer: torch.optim.Optimizer, optim: Any, phases: int, dtype: torch.dtype | None) -> AveragedOptimWrapper:
