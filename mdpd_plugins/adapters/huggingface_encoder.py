@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from mdpd_plugins.adapters import huggingface
+from mdpd_plugins.adapters import huggingface_build
 from mdpd_plugins.adapters.capture import vector_lengths
 from mdpd_plugins.adapters.checkpoint import read_state_dict
-from mdpd_plugins.adapters.huggingface import HuggingFaceAdapter
+from mdpd_plugins.adapters.huggingface import HuggingFaceAdapter, arguments
 from mdpd_plugins.adapters.layout import arrangement
 from mdpd_plugins.adapters.origin import origin_of, record_origin
 from mdpd_plugins.registry.errors import CapabilityError, CheckpointError
@@ -144,7 +144,7 @@ class HuggingFaceEncoderAdapter(HuggingFaceAdapter):
 
     @cached_property
     def _arguments(self) -> set[str]:
-        return huggingface._arguments(self.model.encoder)
+        return arguments(self.model.encoder)
 
     def example_inputs(self, batch: int = 2) -> dict[str, torch.Tensor]:
         """Inputs of the model's own size; a text ends in the end-of-text token, where CLIP's pooler looks."""
@@ -177,15 +177,15 @@ def build(*, name: str, num_classes: int, **options: Any) -> nn.Module:
 
     Args:
         name: registered name, `huggingface/<model>` or `huggingface/<model type>`.
-        options: those of `mdpd_plugins.adapters.huggingface.build`. head="mean" takes the encoder also where there is a
-            classifier, and the mean of its output: sentence encoders were trained with that, and their type's
-            classifier reads one token that was not.
+        options: those of `mdpd_plugins.adapters.huggingface_build.build`. head="mean" takes the encoder also where
+            there is a classifier, and the mean of its output: sentence encoders were trained with that, and their
+            type's classifier reads one token that was not.
 
     Raises:
         CapabilityError: what the encoder puts out cannot be pooled.
-        as `huggingface.build` does.
+        as `huggingface_build.build` does.
     """
-    encoder = huggingface.build(name=name, num_classes=num_classes, **options)
+    encoder = huggingface_build.build(name=name, num_classes=num_classes, **options)
     head = options.get("head", "")
     if architecture(name.rpartition("/")[2], head).auto_class != ENCODER:
         return encoder
@@ -210,9 +210,9 @@ def _choose(encoder: nn.Module, allowed: tuple[str, ...]) -> tuple[str, int, tup
         handle.remove()
     output = taken[0]
     pooled = getattr(output, POOLER, None)
-    whole = isinstance(pooled, torch.Tensor) and pooled.shape[0] == 2
-    if POOLER in allowed and whole and pooled[0].numel() == pooled.shape[1]:
-        return POOLER, pooled.shape[1], ()
+    if POOLER in allowed and isinstance(pooled, torch.Tensor) and pooled.shape[0] == 2:
+        if pooled[0].numel() == pooled.shape[1]:
+            return POOLER, pooled.shape[1], ()
     hidden = output.last_hidden_state
     axes = arrangement(hidden, 2, vector_lengths(encoder))
     if axes not in _AXES:
@@ -224,7 +224,7 @@ def _choose(encoder: nn.Module, allowed: tuple[str, ...]) -> tuple[str, int, tup
 
 def _main_input(encoder: nn.Module) -> str:
     # The class's own `main_input_name` is inherited, and wrong, in some towers of larger models.
-    return "pixel_values" if "pixel_values" in huggingface._arguments(encoder) else "input_ids"
+    return "pixel_values" if "pixel_values" in arguments(encoder) else "input_ids"
 
 
 __all__ = ["EncoderWithHead", "HuggingFaceEncoderAdapter", "build"]

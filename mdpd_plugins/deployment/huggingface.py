@@ -9,8 +9,9 @@ from typing import Any
 
 import torch
 
-from mdpd_plugins.adapters import huggingface as adapter
 from mdpd_plugins.adapters.checkpoint import check_keys
+from mdpd_plugins.adapters.huggingface import logits_of, quiet
+from mdpd_plugins.adapters.huggingface_build import import_transformers
 from mdpd_plugins.adapters.huggingface_causal import token_stream
 from mdpd_plugins.adapters.huggingface_encoder import HEAD_WEIGHTS, EncoderWithHead
 from mdpd_plugins.data.packed import pack
@@ -22,8 +23,8 @@ from mdpd_plugins.zoos.huggingface_models import CAUSAL, IMAGE, QUESTION, TEXT
 
 def load(folder: Path, record: ExportRecord) -> ExportedModel:
     """A classifier, or a bare encoder with the output layer that lies beside it."""
-    adapter._transformers()
-    with adapter._quiet():
+    import_transformers()
+    with quiet():
         model = _encoder(folder) if (folder / HEAD_WEIGHTS).is_file() else _classifier(folder, record)
         prepare = PREPARATIONS["language" if record.task == "language" else record.modality](folder, record)
     taken = set(inspect.signature(getattr(model, "encoder", model).forward).parameters)
@@ -31,7 +32,7 @@ def load(folder: Path, record: ExportRecord) -> ExportedModel:
     def call(inputs: Tensors) -> torch.Tensor:
         # A tokenizer may put out more than the model reads: FNet takes no mask.
         given = {k: v for k, v in inputs.items() if k in taken or "kwargs" in taken}
-        return adapter._logits(model(**given))
+        return logits_of(model(**given))
 
     return ExportedModel(record, model, prepare, call)
 

@@ -26,7 +26,7 @@ from mdpd_plugins.training.sweep_worker import RESULT, work
 # A few lines of a failed run's output are enough to see why.
 SHOWN = 15
 # What runs import, as far as it is installed. The server that the processes are forked off does it once.
-PRELOADED = ["mdpd_plugins.training.sweep_worker", "mdpd_plugins.adapters.huggingface", "matplotlib.pyplot"]
+PRELOADED = ["mdpd_plugins.training.sweep_worker", "mdpd_plugins.adapters.huggingface_encoder", "matplotlib.pyplot"]
 PRELOADED += ["sklearn.metrics", "setuptools"]
 
 

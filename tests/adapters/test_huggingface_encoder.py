@@ -1,4 +1,4 @@
-"""Encoders of transformers that have no classifier, or whose classifier is not wanted: their pooling, their export, and a checkpoint of a larger model."""
+"""Encoders of transformers with an output layer of ours: pooling, export, and a checkpoint of a larger model."""
 
 import json
 import subprocess

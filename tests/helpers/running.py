@@ -25,7 +25,12 @@ WORDS = ("red", "green", "round", "fast", "cold", "late", "small", "new")
 _FORKS = multiprocessing.get_context("forkserver")
 _FORKS.set_forkserver_preload(
     ["mdpd_plugins.training", "transformers.models.vit.modeling_vit", "matplotlib.pyplot", "mpl_toolkits.mplot3d"]
-    + ["setuptools", "mdpd_plugins.adapters.huggingface", "mdpd_plugins.data.image_folder", "PIL.PngImagePlugin"]
+    + [
+        "setuptools",
+        "mdpd_plugins.adapters.huggingface_encoder",
+        "mdpd_plugins.data.image_folder",
+        "PIL.PngImagePlugin",
+    ]
 )
 
 
