@@ -19,6 +19,7 @@ from mdpd_plugins.adapters.layout import fit_mask
 from mdpd_plugins.registry.errors import ConfigError
 
 GATE_TEMPERATURE = 0.1  # LST, sec. 3: mu = sigmoid(alpha / 0.1)
+NORM_EPSILON = 1e-5  # PyTorch's default of a LayerNorm
 
 
 @dataclass
@@ -62,6 +63,7 @@ class AttentionSideBlock(nn.Module):
         self.norm2 = nn.LayerNorm(width)
         hidden = max(1, int(width * mlp_ratio))
         self.mlp = nn.Sequential(nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, width))
+        _begin_as_identity(self.proj, self.mlp[2])
 
     def forward(self, x: torch.Tensor, layout: Layout, valid: torch.Tensor | None) -> torch.Tensor:
         """x (B, T, D_S) -> the same; valid (B, T) bool says which tokens may be attended to."""
@@ -89,6 +91,7 @@ class ConvSideBlock(nn.Module):
         self.norm = nn.LayerNorm(width)
         hidden = max(1, int(width * mlp_ratio))
         self.mlp = nn.Sequential(nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, width))
+        _begin_as_identity(self.mlp[2])
 
     def forward(self, x: torch.Tensor, layout: Layout, valid: torch.Tensor | None) -> torch.Tensor:
         """x (B, H*W, D_S) -> the same."""
@@ -99,7 +102,11 @@ class ConvSideBlock(nn.Module):
 
 
 class Ladder(nn.Module):
-    """s_0 = W_0 h_stem; s_i = Block_i(mu_i s_{i-1} + (1 - mu_i) W_i h_i), mu_i = sigmoid(a_i / 0.1), a_i = 0 at start.
+    """s_0 = W_0 N(h_stem); s_i = Block_i(mu_i s_{i-1} + (1 - mu_i) W_i N(h_i)), mu_i = sigmoid(a_i / 0.1).
+
+    a_i = 0 at the start. N is a LayerNorm without affine (our choice, not LST's): hidden states before a final norm
+    grow with depth and have a few channels far above the rest. A block is the identity at the start (our choice, see
+    `_begin_as_identity`).
 
     Args:
         stem_dim: width of what enters the first backbone block.
@@ -139,7 +146,7 @@ class Ladder(nn.Module):
     def forward(self, tower: TowerStates) -> tuple[list[torch.Tensor], torch.Tensor, torch.Tensor]:
         """(states s_i (B, T_i, D_S), the last one normalised, mask (B, T_L) bool of its tokens that count)."""
         hidden, layouts, valid = tower.hidden, tower.layouts, tower.valid
-        s, before = self.stem(tower.stem), layouts[0]
+        s, before = _linear_of_normalised(self.stem, tower.stem), layouts[0]
         states = []
         mu = torch.sigmoid(self.gates / GATE_TEMPERATURE)
         for i, (down, block) in enumerate(zip(self.downs, self.blocks, strict=True)):
@@ -196,7 +203,28 @@ class SideNetwork(nn.Module):
 
 
 def _rung(block, down, mu, layout, valid, s: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
-    return block(mu * s + (1 - mu) * down(hidden), layout, valid)
+    return block(mu * s + (1 - mu) * _linear_of_normalised(down, hidden), layout, valid)
+
+
+def _linear_of_normalised(linear: nn.Linear, hidden: torch.Tensor) -> torch.Tensor:
+    """W N(h) + b of h (B, T, D), N a LayerNorm without affine, without a normalised copy that backward would keep.
+
+    Subtracting the mean of a row of W from it is subtracting the mean of h.
+    """
+    scale = (hidden.float().var(-1, unbiased=False, keepdim=True) + NORM_EPSILON).rsqrt()
+    weight = linear.weight - linear.weight.mean(1, keepdim=True)
+    return F.linear(hidden, weight) * scale.to(hidden.dtype) + linear.bias
+
+
+def _begin_as_identity(*last_of_branch: nn.Linear) -> None:
+    """Zero what ends a residual branch, so that its block passes on what it is given (Fixup, arXiv:1901.09321).
+
+    The ladder is then a linear reading of the backbone's last layers at first, which a short training improves on; a
+    stack of random blocks has to be undone first.
+    """
+    for linear in last_of_branch:
+        nn.init.zeros_(linear.weight)
+        nn.init.zeros_(linear.bias)
 
 
 def side_width(width: int, reduction: int) -> int:

@@ -33,14 +33,40 @@ def test_states_follow_the_ladders_formula():
     with torch.no_grad():
         ladder.gates.copy_(torch.tensor([0.05, -0.1]))
     mu = [1 / (1 + torch.exp(torch.tensor(-a / 0.1))) for a in (0.05, -0.1)]
-    s = read.stem @ ladder.stem.weight.T + ladder.stem.bias
+    normal = torch.nn.functional.layer_norm
+    s = normal(read.stem, [12]) @ ladder.stem.weight.T + ladder.stem.bias
     out = side([read])
     for i in range(2):
-        down = read.hidden[i] @ ladder.downs[i].weight.T + ladder.downs[i].bias
+        down = normal(read.hidden[i], [16]) @ ladder.downs[i].weight.T + ladder.downs[i].bias
         s = ladder.blocks[i](mu[i] * s + (1 - mu[i]) * down, LAYOUTS[i], None)
         torch.testing.assert_close(out.states[i], s)
     pooled = ladder.norm(s)[:, 1:].mean(1)  # without the prefix token
     torch.testing.assert_close(out.logits, side.head.output(pooled))
+
+
+@pytest.mark.parametrize("convolutional", [False, True])
+def test_a_block_begins_as_the_identity_and_every_parameter_learns(convolutional):
+    torch.manual_seed(0)
+    ladder = Ladder(16, [16, 16], reduction=2, head_dim=4, convolutional=convolutional)
+    side = SideNetwork([ladder], PooledHead(torch.nn.Linear(8, 3)))
+    x = torch.randn(2, 4, 8)
+    assert all(torch.equal(block(x, Layout(0, (2, 2)), None), x) for block in ladder.blocks)
+    layouts = [Layout(0, (2, 2))] * 3
+    read = TowerStates(torch.randn(2, 4, 16), [torch.randn(2, 4, 16) for _ in range(2)], layouts)
+    before = {n: p.detach().clone() for n, p in side.named_parameters()}
+    optimizer = torch.optim.AdamW(side.parameters(), lr=1e-2, weight_decay=0.0)
+    for _ in range(3):
+        optimizer.zero_grad()
+        torch.nn.functional.cross_entropy(side([read]).logits, torch.tensor([0, 1])).backward()
+        optimizer.step()
+    still = [n for n, p in side.named_parameters() if torch.equal(p, before[n])]
+    assert not still
+
+
+def test_how_large_hidden_states_are_does_not_matter():
+    side, read = side_and_states()
+    larger = replace(read, stem=50 * read.stem + 3, hidden=[200 * h - 7 for h in read.hidden])
+    torch.testing.assert_close(side([larger]).logits, side([read]).logits, atol=1e-3, rtol=1e-3)
 
 
 def test_gates_start_in_the_middle_and_choose_between_ladder_and_backbone():

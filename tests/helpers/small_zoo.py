@@ -140,6 +140,8 @@ def small_distiller(
         "side_weight_decay": 0.05,
         "norm_lr": 1e-2,
         "head_lr": 1e-2,
+        "low_rank_lr": 1e-2,
+        "weight_lr": 1e-2,
         "head_weight_decay": 0.05,
         "clip_grad": None,
         "accumulate": accumulate,
