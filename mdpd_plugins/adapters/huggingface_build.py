@@ -89,11 +89,7 @@ def build(
     if config.is_encoder_decoder and getattr(config, "decoder_start_token_id", None) is None:
         config.decoder_start_token_id = config.pad_token_id  # T5's, which its configuration no longer says
     auto = getattr(transformers, arch.auto_class)
-    model = (
-        _load(auto, config, source, name, unused=("pooler.",) * (head == "mean"))
-        if source
-        else auto.from_config(config)
-    )
+    model = _load(auto, config, source, name, head) if source else auto.from_config(config)
     if image_size is not None and source and "interpolate_pos_encoding" in arguments(model):
         model = _resized(auto, model, image_size)
     record_origin(model, origin)
