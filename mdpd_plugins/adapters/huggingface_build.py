@@ -89,7 +89,7 @@ def build(
     if config.is_encoder_decoder and getattr(config, "decoder_start_token_id", None) is None:
         config.decoder_start_token_id = config.pad_token_id  # T5's, which its configuration no longer says
     auto = getattr(transformers, arch.auto_class)
-    model = _load(auto, config, source, name, head) if source else auto.from_config(config)
+    model: Any = _load(auto, config, source, name, head) if source else auto.from_config(config)
     if image_size is not None and source and "interpolate_pos_encoding" in arguments(model):
         model = _resized(auto, model, image_size)
     record_origin(model, origin)
@@ -118,7 +118,7 @@ def _drop_foreign_tokens(config) -> None:
             setattr(config, key, None)
 
 
-def _load(auto, config, source: str, name: str, head: str) -> nn.Module:
+def _load(auto: Any, config: Any, source: str, name: str, head: str) -> nn.Module:
     folder = Path(source)
     local = folder.is_dir()
     if local and not any(folder.glob("*.safetensors")) and any(folder.glob("*.bin")):
@@ -149,7 +149,7 @@ def _unnumbered(key: str, base: str) -> str:
     return re.sub(r"\d+", "#", key.removeprefix(f"{base}."))
 
 
-def _resized(auto, model: nn.Module, image_size: int) -> nn.Module:
+def _resized(auto: Any, model: Any, image_size: int) -> nn.Module:
     # ViT's positions are learned for one size. The plain model must take the new one without a flag.
     config = copy.deepcopy(model.config)
     config.image_size = image_size

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -216,7 +217,7 @@ def _linear_of_normalised(linear: nn.Linear, hidden: torch.Tensor) -> torch.Tens
     return F.linear(hidden, weight) * scale.to(hidden.dtype) + linear.bias
 
 
-def _begin_as_identity(*last_of_branch: nn.Linear) -> None:
+def _begin_as_identity(*last_of_branch: Any) -> None:
     """Zero what ends a residual branch, so that its block passes on what it is given (Fixup, arXiv:1901.09321).
 
     The ladder is then a linear reading of the backbone's last layers at first, which a short training improves on; a
