@@ -2,7 +2,8 @@
 # source archive of vaderSentiment; get it once:
 #   pip download vaderSentiment==3.3.2 --no-deps --no-binary :all: -d data
 # The mean rating itself instead of its sign: --cfg-options data.source.label_kind=float
-backbone = dict(name="huggingface/minilm-l6")
+# MiniLM was trained as a sentence encoder, by the mean of its output; BERT's classifier reads one token that was not.
+backbone = dict(name="huggingface/minilm-l6", options=dict(head="mean"))
 data = dict(
     source=dict(type="packaged", name="film-snippets", train_size=1000, val_size=1000), batch_size=32, max_length=48
 )

