@@ -68,7 +68,8 @@ def section(task: Task, ours: Sequence[str], against: Sequence[str], within: Seq
     first = next(iter(task.main.values())).first
     name = re.sub(r"[^a-z0-9]+", "_", task.name.lower()).strip("_")
     about = f"{first['data']} Weights: {first['weights']}."
-    about += f" Here at `{LENGTH}={task.length}`." if task.length else ""
+    settings = [*task.options, *([f"{LENGTH}={task.length}"] if task.length else [])]
+    about += f" Here with `{' '.join(settings)}`." if settings else ""
     parts = [f"### {task.name}", about, markdown(*method_rows(task))]
     header, rows = paired_rows(task, [m for m in ours if m in task.main], against)
     if rows:

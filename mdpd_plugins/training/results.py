@@ -66,11 +66,12 @@ class Task:
     """All that was run on one task.
 
     Attributes:
-        name: folder and name of the configuration, and the sweep's options. metric: the main one.
-        cells: (method, length) -> runs.
+        name: folder and name of the configuration; with the sweep's options where it was run with different ones.
+        options: the sweep's options, but for the length. metric: the main one. cells: (method, length) -> runs.
     """
 
     name: str
+    options: tuple[str, ...]
     metric: str
     cells: Mapping[tuple[str, str], Cell]
 
@@ -101,15 +102,15 @@ def tasks(runs: Iterable[Mapping[str, Any]], split: str = "test") -> list[Task]:
     Raises:
         ConfigError: one label stands for two recipes, or a seed was run twice with different tuned values.
     """
-    found: dict[str, dict[tuple[str, str], dict[int, Mapping[str, Any]]]] = {}
+    found: dict[tuple[str, tuple[str, ...]], dict[tuple[str, str], dict[int, Mapping[str, Any]]]] = {}
     for run in runs:
         if run["split"] != split or run["seed"] == TUNING_SEED:
             continue
         options = dict(option.split("=", 1) for option in run["options"])
         length = options.pop(LENGTH, "")
-        path = PurePath(run["config"])
-        name = " ".join([f"{path.parent.name}/{path.stem}", *(f"{k}={v}" for k, v in options.items())])
-        seeds = found.setdefault(name, {}).setdefault((run["method"], length), {})
+        path, given = PurePath(run["config"]), tuple(f"{k}={v}" for k, v in options.items())
+        name = f"{path.parent.name}/{path.stem}"
+        seeds = found.setdefault((name, given), {}).setdefault((run["method"], length), {})
         other = next(iter(seeds.values()), run)
         if run["overrides"] != other["overrides"] or run["tuned"] != other["tuned"] or run["seed"] in seeds:
             raise ConfigError(
@@ -118,9 +119,12 @@ def tasks(runs: Iterable[Mapping[str, Any]], split: str = "test") -> list[Task]:
             )
         seeds[run["seed"]] = run
     made = []
-    for name, groups in found.items():
+    names = [name for name, _ in found]
+    for (name, given), groups in found.items():
         cells = {key: Cell(*key, dict(sorted(seeds.items()))) for key, seeds in groups.items()}
-        made.append(Task(name, next(iter(cells.values())).first["metric"], cells))
+        alone = names.count(name) == 1
+        full = name if alone else " ".join([name, *given])
+        made.append(Task(full, given, next(iter(cells.values())).first["metric"], cells))
     return made
 
 

@@ -211,3 +211,18 @@ def test_a_page_without_marks_is_left_alone(tool, tmp_path):
     page.write_text("mine\n")
     status, said = run(tool, page, "--runs", runs)
     assert status == 2 and START in said and page.read_text() == "mine\n"
+
+
+def test_one_configuration_under_different_options_is_several_tasks(tool, tmp_path):
+    lines = [
+        line(config, method, seed, 0.5 + seed / 10, options=[f"data.max_length={length}"])
+        for config, length in (("one", 8), ("one", 16), ("two", 8))
+        for method in ("norm", "mdpd")
+        for seed in (0, 1)
+    ]
+    page, runs = written(tmp_path, lines)
+    assert run(tool, page, "--runs", runs) == (0, "")
+    text = page.read_text()
+    assert "### huggingface/one data.max_length=8\n" in text and "### huggingface/one data.max_length=16\n" in text
+    # Alone it needs no long name, and says what it ran with all the same.
+    assert "### huggingface/two\n" in text and text.count("Here with `data.max_length=8`.") == 2
