@@ -79,7 +79,8 @@ def section(task: Task, ours: Sequence[str], against: Sequence[str], within: Seq
     parts.append(f"![{task.metric} against time and memory](plots/results_{name}.svg)")
     if plot_curves(task, plots / f"results_{name}_over_time.svg"):
         parts.append("Equal time: of each method the longest training that fits.")
-        parts.append(markdown(*within_rows(task, against, within)))
+        others = [method for method in against if method in task.main and not task.main[method].ours]
+        parts.append(markdown(*within_rows(task, others, within)))
         parts.append(f"![{task.metric} over training time](plots/results_{name}_over_time.svg)")
     return "\n\n".join(parts)
 
