@@ -17,7 +17,9 @@ from mdpd_plugins.adapters.huggingface import HuggingFaceAdapter, arguments, qui
 from mdpd_plugins.adapters.huggingface_source import find_source, tokenizer_of, tokenizer_source
 from mdpd_plugins.adapters.origin import record_origin
 from mdpd_plugins.registry.errors import CheckpointError, ConfigError, MissingDependencyError, closest
-from mdpd_plugins.zoos.huggingface_models import CAUSAL, ENCODER, TEXT, architecture
+from mdpd_plugins.zoos.huggingface_models import CAUSAL, ENCODER, QUESTION, TEXT, architecture
+
+HEADS = ("image", "text", "causal", "mean")
 
 
 def build(
@@ -44,10 +46,12 @@ def build(
         options: fields of the model's configuration, such as `num_hidden_layers`; a mapping for a nested one.
 
     Raises:
-        ConfigError: an option that the configuration does not have.
+        ConfigError: an option that the configuration does not have, or a head that this model cannot have.
         CheckpointError: an explicit checkpoint that is missing or of another architecture.
     """
     transformers = import_transformers()
+    if head and head not in HEADS:
+        raise ConfigError(f"backbone.options.head={head!r} does not exist: {closest(head, HEADS)}")
     arch = architecture(name.rpartition("/")[2], head)
     causal = arch.auto_class == CAUSAL
     if causal and arch.model_type not in transformers.models.auto.modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
@@ -67,6 +71,10 @@ def build(
             f"{source!r} holds a {config.model_type!r} model, but {name} is {arch.model_type!r}: choose a "
             f"backbone of that type, or another checkpoint"
         )
+    two_inputs = architecture(name.rpartition("/")[2]).auto_class == QUESTION
+    if head == "mean" and (two_inputs or config.is_encoder_decoder):
+        what = "reads a picture and a question" if two_inputs else "has a decoder behind its encoder"
+        raise ConfigError(f"{name} {what}: backbone.options.head='mean' is for encoders alone; leave it out")
     if image_size is not None and not source and hasattr(config, "image_size"):
         options = {**options, "image_size": image_size}
     _set_fields(config, options, name)

@@ -214,7 +214,9 @@ def _linear_of_normalised(linear: nn.Linear, hidden: torch.Tensor) -> torch.Tens
     """
     scale = (hidden.float().var(-1, unbiased=False, keepdim=True) + NORM_EPSILON).rsqrt()
     weight = linear.weight - linear.weight.mean(1, keepdim=True)
-    return F.linear(hidden, weight) * scale.to(hidden.dtype) + linear.bias
+    read = F.linear(hidden, weight)
+    # Under autocast of its type, which a factor and a bias of float32 would widen again.
+    return read * scale.to(read.dtype) + linear.bias.to(read.dtype)
 
 
 def _begin_as_identity(*last_of_branch: Any) -> None:

@@ -12,7 +12,7 @@ from small_zoo import randomise
 pytest.importorskip("transformers")
 
 from mdpd_plugins.adapters import adapt, build_backbone
-from mdpd_plugins.registry.errors import CheckpointError
+from mdpd_plugins.registry.errors import CheckpointError, ConfigError
 from mdpd_plugins.testing.sweep import check_registered
 
 LOADER = Path(__file__).parents[1] / "helpers" / "foreign_loader.py"
@@ -160,3 +160,12 @@ def test_the_mean_needs_no_pooler_in_the_checkpoint(tmp_path):
     transformers.BertModel(config, add_pooling_layer=False).save_pretrained(tmp_path)
     adapter = build_backbone("huggingface/bert", pretrained=str(tmp_path), num_classes=4, head="mean")
     assert adapter.model.pooling == "mean" and set(adapter.head_parameters()) == {"head.weight", "head.bias"}
+
+
+@pytest.mark.parametrize(
+    ("model_type", "head", "says"),
+    [("bert", "maen", "mean"), ("t5", "mean", "decoder"), ("vilt-b32", "mean", "question")],
+)
+def test_a_head_that_cannot_be_is_refused(model_type, head, says):
+    with pytest.raises(ConfigError, match=says):
+        build_backbone(f"huggingface/{model_type}", pretrained=None, num_classes=4, head=head)

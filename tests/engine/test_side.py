@@ -69,6 +69,14 @@ def test_how_large_hidden_states_are_does_not_matter():
     torch.testing.assert_close(side([larger]).logits, side([read]).logits, atol=1e-3, rtol=1e-3)
 
 
+def test_under_autocast_a_reading_keeps_the_narrow_type():
+    side, read = side_and_states()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        states, _, _ = side.ladders[0](read)
+    assert {s.dtype for s in states} == {torch.bfloat16}
+    torch.testing.assert_close(states[-1].float(), side([read]).states[-1], atol=0.1, rtol=0.1)
+
+
 def test_gates_start_in_the_middle_and_choose_between_ladder_and_backbone():
     side, read = side_and_states()
     assert not side.ladders[0].gates.any()
