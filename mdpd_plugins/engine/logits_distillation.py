@@ -7,12 +7,15 @@ import torch.nn.functional as F
 
 
 def chosen_teacher(student: torch.Tensor, teacher: torch.Tensor, kind: str) -> torch.Tensor:
-    """What the student learns from, without gradient: the teacher's outputs, or the mean of both paths'.
+    """What the student learns from, without gradient: the teacher's outputs, the mean of both paths', or its own.
+
+    Its own is a control: the same loss and no knowledge but the student's.
 
     Args:
         student, teacher: outputs of one shape. kind: `Settings.teacher`.
     """
-    return teacher.detach() if kind == "side" else (teacher.detach() + student.detach()) / 2
+    side, backbone = teacher.detach(), student.detach()
+    return {"side": side, "backbone": backbone, "mean": (side + backbone) / 2}[kind]
 
 
 def nkd(

@@ -9,7 +9,7 @@ from typing import Any
 from mdpd_plugins.registry.errors import ConfigError, closest
 
 NORM_GRADIENTS = ("exact", "last_k", "local", "head")
-TEACHERS = ("side", "mean")
+TEACHERS = ("mean", "side", "backbone")
 UPDATES = ("norm", "head", "all", "none", "lora", "norm+low_rank")
 
 # Baselines and ablations are the same engine with switches turned: no second path to compare against.
