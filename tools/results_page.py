@@ -1,4 +1,4 @@
-"""Write the measured part of docs/results.md, tables and plots, from the lines of tools/sweep.py.
+"""Write the measured part of a page of results, tables and plots, from the lines of tools/sweep.py.
 
     python tools/results_page.py docs/results.md --runs docs/data/runs_*.jsonl
 
@@ -63,8 +63,9 @@ def commands(file: Path, runs: Sequence[dict[str, Any]]) -> list[str]:
     ]
 
 
-def section(task: Task, ours: Sequence[str], against: Sequence[str], within: Sequence[float], plots: Path) -> str:
+def section(task: Task, ours: Sequence[str], against: Sequence[str], within: Sequence[float], page: Path) -> str:
     """One task: tables and plots."""
+    plots, stem = page.parent / "plots", page.stem
     first = next(iter(task.main.values())).first
     name = re.sub(r"[^a-z0-9]+", "_", task.name.lower()).strip("_")
     about = f"{first['data']} Weights: {first['weights']}."
@@ -74,14 +75,14 @@ def section(task: Task, ours: Sequence[str], against: Sequence[str], within: Seq
     header, rows = paired_rows(task, [m for m in ours if m in task.main], against)
     if rows:
         parts.append(markdown(header, rows))
-    plot_costs(task, plots / f"results_{name}.svg")
+    plot_costs(task, plots / f"{stem}_{name}.svg")
     parts.append("\n".join(f"- Front of {task.metric} and {k}: {', '.join(v)}." for k, v in fronts(task).items() if v))
-    parts.append(f"![{task.metric} against time and memory](plots/results_{name}.svg)")
-    if plot_curves(task, plots / f"results_{name}_over_time.svg"):
+    parts.append(f"![{task.metric} against time and memory](plots/{stem}_{name}.svg)")
+    if plot_curves(task, plots / f"{stem}_{name}_over_time.svg"):
         parts.append("Equal time: of each method the longest training that fits.")
         others = [method for method in against if method in task.main and not task.main[method].ours]
         parts.append(markdown(*within_rows(task, others, within)))
-        parts.append(f"![{task.metric} over training time](plots/results_{name}_over_time.svg)")
+        parts.append(f"![{task.metric} over training time](plots/{stem}_{name}_over_time.svg)")
     return "\n\n".join(parts)
 
 
@@ -117,10 +118,9 @@ def main() -> int:
         if not found:
             raise ConfigError(f"no run on the {args.split} split yet in {', '.join(map(str, lines))}")
         ours = args.compare or list(dict.fromkeys(m for t in found for m, cell in t.main.items() if cell.ours))
-        plots = args.page.parent / "plots"
-        plots.mkdir(exist_ok=True)
+        (args.page.parent / "plots").mkdir(exist_ok=True)
         parts = ["Made with\n\n" + "\n".join(f"    {c}" for file, runs in lines.items() for c in commands(file, runs))]
-        parts += [section(task, ours, args.against, args.within, plots) for task in found]
+        parts += [section(task, ours, args.against, args.within, args.page) for task in found]
         parts += [together(found, ours, args.against)] if len(found) > 1 else []
         write_measured(args.page, TOOL, "\n\n".join(parts))
     except MDPDError as error:

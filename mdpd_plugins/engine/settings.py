@@ -9,7 +9,7 @@ from typing import Any
 from mdpd_plugins.registry.errors import ConfigError, closest
 
 NORM_GRADIENTS = ("exact", "last_k", "local", "head")
-TEACHERS = ("mean", "side", "backbone")
+TEACHERS = ("side", "mean", "backbone")
 UPDATES = ("norm", "head", "all", "none", "lora", "norm+low_rank")
 
 # Baselines and ablations are the same engine with switches turned: no second path to compare against.
@@ -51,8 +51,9 @@ class Settings:
         feature_distillation, logits_distillation: the two directions, each can be switched off.
         hierarchy: False imitates at every chosen layer and generates at none.
         imitation_weight, generation_weight: w_f of each kind.
-        teacher: whose logits the backbone learns from: "side", or "mean", the average of both paths' (our choice:
-            it is better than either, and never far from the student).
+        teacher: whose logits the backbone learns from: "side"; "mean", the average of both paths' (our choice:
+            it is better than either, and never far from the student); or "backbone", its own, a control: the same
+            loss without what the side network knows.
         logits_weight: w_l. nkd_gamma, nkd_tau, kl_temperature: of the logits losses.
         backbone_every: side steps for one backbone step.
         tail_blocks: what of the backbone learns at every step all the same: what is trained behind the last block

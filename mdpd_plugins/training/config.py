@@ -153,8 +153,8 @@ def _check_value(path: str, key: str, default: Any, value: Any) -> None:
         raise ConfigError(f"config key {path}={value!r}: it must be finite, and below 1e37")
     if key in COUNTS and value is not None and value <= 0:
         raise ConfigError(f"config key {path}={value!r}: it must be positive")
-    # Whatever else `optim` holds are rates, of which 0 stands for "not at all". torch's optimisers refuse a negative one
-    # without saying where it came from, and only those that the method trains with.
+    # Whatever else `optim` holds are rates, of which 0 stands for "not at all". torch's optimisers refuse a negative
+    # one without saying where it came from, and only if the method trains with it.
     if path.startswith("optim.") and value is not None and value < 0:
         raise ConfigError(f"config key {path}={value!r}: it must not be negative")
 

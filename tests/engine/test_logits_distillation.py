@@ -136,3 +136,5 @@ def test_each_kind_of_task_is_distilled_by_the_loss_that_fits_it():
         halfway = (student.detach() + teacher) / 2
         mean = task.distillation(student, teacher, y, replace(settings, teacher="mean"))
         assert torch.equal(mean, task.distillation(student, halfway, y, settings)) and not torch.equal(mean, expected)
+        own = task.distillation(student, teacher, y, replace(settings, teacher="backbone"))
+        assert torch.equal(own, task.distillation(student, student.detach(), y, settings))
