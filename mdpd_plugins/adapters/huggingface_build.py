@@ -17,7 +17,7 @@ from mdpd_plugins.adapters.huggingface import HuggingFaceAdapter, arguments, qui
 from mdpd_plugins.adapters.huggingface_source import find_source, tokenizer_of, tokenizer_source
 from mdpd_plugins.adapters.origin import record_origin
 from mdpd_plugins.registry.errors import CheckpointError, ConfigError, MissingDependencyError, closest
-from mdpd_plugins.zoos.huggingface_models import CAUSAL, ENCODER, QUESTION, TEXT, architecture
+from mdpd_plugins.zoos.huggingface_models import CAUSAL, ENCODER, QUESTION, TEXT, architecture, modality
 
 HEADS = ("image", "text", "causal", "mean")
 
@@ -53,6 +53,9 @@ def build(
     if head and head not in HEADS:
         raise ConfigError(f"backbone.options.head={head!r} does not exist: {closest(head, HEADS)}")
     arch = architecture(name.rpartition("/")[2], head)
+    if head in ("image", "text") and modality(arch) != head:
+        own = modality(arch)
+        raise ConfigError(f"backbone.options.head={head!r}: {name} is a classifier of {own} inputs; leave it out")
     causal = arch.auto_class == CAUSAL
     if causal and arch.model_type not in transformers.models.auto.modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
         raise ConfigError(f"{name} has no causal language model: choose another backbone, such as huggingface/gpt2")

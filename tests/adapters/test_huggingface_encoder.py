@@ -164,7 +164,13 @@ def test_the_mean_needs_no_pooler_in_the_checkpoint(tmp_path):
 
 @pytest.mark.parametrize(
     ("model_type", "head", "says"),
-    [("bert", "maen", "mean"), ("t5", "mean", "decoder"), ("vilt-b32", "mean", "question")],
+    [
+        ("bert", "maen", "mean"),
+        ("t5", "mean", "decoder"),
+        ("vilt-b32", "mean", "question"),
+        ("bert", "image", "huggingface/bert is a classifier of text inputs"),
+        ("dinov2-small", "text", "classifier of image inputs"),
+    ],
 )
 def test_a_head_that_cannot_be_is_refused(model_type, head, says):
     with pytest.raises(ConfigError, match=says):
