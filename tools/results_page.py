@@ -1,6 +1,6 @@
 """Write the measured part of a page of results, tables and plots, from the lines of tools/sweep.py.
 
-    python tools/results_page.py docs/results.md --runs docs/data/runs_*.jsonl
+    python tools/results_page.py docs/results.md --runs docs/data/RUNS.jsonl
 
 For every task: what each method reached (mean and standard deviation over seeds) and what it cost; MDPD and its
 variants against --against over the same seeds; the Pareto fronts; and, where methods were trained at several

@@ -53,8 +53,7 @@ def build(
     if head and head not in HEADS:
         raise ConfigError(f"backbone.options.head={head!r} does not exist: {closest(head, HEADS)}")
     arch = architecture(name.rpartition("/")[2], head)
-    if head in ("image", "text") and modality(arch) != head:
-        own = modality(arch)
+    if head in ("image", "text") and (own := modality(arch)) != head:
         raise ConfigError(f"backbone.options.head={head!r}: {name} is a classifier of {own} inputs; leave it out")
     causal = arch.auto_class == CAUSAL
     if causal and arch.model_type not in transformers.models.auto.modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:

@@ -14,8 +14,9 @@ def chosen_teacher(student: torch.Tensor, teacher: torch.Tensor, kind: str) -> t
     Args:
         student, teacher: outputs of one shape. kind: `Settings.teacher`.
     """
-    side, backbone = teacher.detach(), student.detach()
-    return {"side": side, "backbone": backbone, "mean": (side + backbone) / 2}[kind]
+    if kind == "mean":
+        return (teacher.detach() + student.detach()) / 2
+    return (teacher if kind == "side" else student).detach()
 
 
 def nkd(

@@ -168,7 +168,10 @@ def test_the_same_lines_give_the_same_page_and_plots(tool, made):
     other = page.with_name("few.md")
     other.write_text(before[0].decode())
     assert run(tool, other, "--runs", runs) == (0, "")
-    assert "(plots/few_huggingface_two.svg)" in other.read_text()  # another page's plots are left alone
+    assert "(plots/few_huggingface_two.svg)" in other.read_text()
+    assert [p.read_bytes() for p in (page, *plots)] == before  # another page's plots are left alone
+    for plot in plots:
+        plot.unlink()
     assert run(tool, page, "--runs", runs) == (0, "")
     assert [p.read_bytes() for p in (page, *plots)] == before
 
