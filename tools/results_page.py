@@ -3,9 +3,10 @@
     python tools/results_page.py docs/results.md --runs docs/data/RUNS.jsonl
 
 For every task: what each method reached (mean and standard deviation over seeds) and what it cost; MDPD and its
-variants against --against over the same seeds; the Pareto fronts; and, where methods were trained at several
-`train.max_epochs`, what they reached in equal time. Then all tasks together. Plots land in the folder plots beside
-the page. The same lines give the same page and plots.
+variants against --against, and a recipe against its --ablations, over the same seeds; the Pareto fronts; and, where
+methods were trained at several `train.max_epochs`, what they reached in equal time. Then all tasks together, on the
+validation split that rates were chosen on too. Plots land in the folder plots beside the page. The same lines give the
+same page and plots.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from mdpd_plugins.registry import MDPDError
 from mdpd_plugins.registry.errors import ConfigError
@@ -31,6 +32,7 @@ from mdpd_plugins.training.results import (
     paired_rows,
     rank_rows,
     tasks,
+    validation_tasks,
     within_rows,
 )
 from mdpd_plugins.training.results_plots import fronts, plot_costs, plot_curves
@@ -38,6 +40,7 @@ from mdpd_plugins.training.runs import TUNING_SEED, read_runs
 from mdpd_plugins.training.sweep import run_of
 
 TOOL = "tools/results_page.py"
+Pair: TypeAlias = tuple[str, str]
 
 
 def commands(file: Path, runs: Sequence[dict[str, Any]]) -> list[str]:
@@ -63,7 +66,7 @@ def commands(file: Path, runs: Sequence[dict[str, Any]]) -> list[str]:
     ]
 
 
-def section(task: Task, ours: Sequence[str], against: Sequence[str], within: Sequence[float], page: Path) -> str:
+def section(task: Task, pairs: Sequence[Pair], within: Sequence[float], page: Path) -> str:
     """One task: tables and plots."""
     plots, stem = page.parent / "plots", page.stem
     first = next(iter(task.main.values())).first
@@ -72,7 +75,7 @@ def section(task: Task, ours: Sequence[str], against: Sequence[str], within: Seq
     settings = [*task.options, *([f"{LENGTH}={task.length}"] if task.length else [])]
     about += f" Here with `{' '.join(settings)}`." if settings else ""
     parts = [f"### {task.name}", about, markdown(*method_rows(task))]
-    header, rows = paired_rows(task, [m for m in ours if m in task.main], against)
+    header, rows = paired_rows(task, pairs)
     if rows:
         parts.append(markdown(header, rows))
     plot_costs(task, plots / f"{stem}_{name}.svg")
@@ -80,19 +83,32 @@ def section(task: Task, ours: Sequence[str], against: Sequence[str], within: Seq
     parts.append(f"![{task.metric} against time and memory](plots/{stem}_{name}.svg)")
     if plot_curves(task, plots / f"{stem}_{name}_over_time.svg"):
         parts.append("Equal time: of each method the longest training that fits.")
-        others = [method for method in against if method in task.main and not task.main[method].ours]
+        rivals = dict.fromkeys(rival for _, rival in pairs)
+        others = [rival for rival in rivals if rival in task.main and not task.main[rival].ours]
         parts.append(markdown(*within_rows(task, others, within)))
         parts.append(f"![{task.metric} over training time](plots/{stem}_{name}_over_time.svg)")
     return "\n\n".join(parts)
 
 
-def together(found: Sequence[Task], ours: Sequence[str], against: Sequence[str]) -> str:
+def together(found: Sequence[Task], chosen: Sequence[Task], pairs: Sequence[Pair]) -> str:
     """All tasks at once."""
     parts = ["### All tasks"]
-    for header, rows in (rank_rows(found), over_tasks(found, ours, against)):
+    for header, rows in (rank_rows(found), over_tasks(found, pairs)):
         if rows:
             parts.append(markdown(header, rows))
+    header, rows = rank_rows(chosen)
+    if rows:
+        parts.append("On validation, one seed, each method at the best of the same rates: what a recipe is chosen by.")
+        parts.append(markdown(header, rows))
     return "\n\n".join(parts)
+
+
+def ablations_of(text: str) -> list[Pair]:
+    """`METHOD=ABLATION,ABLATION` as pairs."""
+    method, equals, rivals = text.partition("=")
+    if not (method and equals and all(rivals.split(","))):
+        raise argparse.ArgumentTypeError(f"{text!r}: METHOD=ABLATION,ABLATION is meant, such as mdpd=mdpd_no_logits")
+    return [(method, rival) for rival in rivals.split(",")]
 
 
 def main() -> int:
@@ -101,6 +117,14 @@ def main() -> int:
     p.add_argument("--runs", nargs="+", type=Path, required=True, help="files of tools/sweep.py")
     p.add_argument("--compare", nargs="+", metavar="METHOD", help="default: MDPD and all its variants in the files")
     p.add_argument("--against", nargs="+", default=["norm", "ladder", "lora", "lora_checkpointed"], metavar="METHOD")
+    p.add_argument(
+        "--ablations",
+        nargs="+",
+        type=ablations_of,
+        default=[],
+        metavar="METHOD=ABLATION,...",
+        help="compare METHOD with these too",
+    )
     p.add_argument(
         "--within", nargs="+", type=float, default=[], metavar="SECONDS", help="besides the rivals' own time"
     )
@@ -114,14 +138,17 @@ def main() -> int:
             raise ConfigError(f"no runs in {', '.join(empty)}: give files that tools/sweep.py has written")
         for run in (run for runs in lines.values() for run in runs):
             run_of(run)  # one of an older form is refused before anything is written
-        found = tasks([run for runs in lines.values() for run in runs], args.split)
+        every = [run for runs in lines.values() for run in runs]
+        found, chosen = tasks(every, args.split), validation_tasks(every)
         if not found:
             raise ConfigError(f"no run on the {args.split} split yet in {', '.join(map(str, lines))}")
         ours = args.compare or list(dict.fromkeys(m for t in found for m, cell in t.main.items() if cell.ours))
         (args.page.parent / "plots").mkdir(exist_ok=True)
         parts = ["Made with\n\n" + "\n".join(f"    {c}" for file, runs in lines.items() for c in commands(file, runs))]
-        parts += [section(task, ours, args.against, args.within, args.page) for task in found]
-        parts += [together(found, ours, args.against)] if len(found) > 1 else []
+        pairs = [(method, rival) for method in ours for rival in args.against if method != rival]
+        pairs += [pair for of_one in args.ablations for pair in of_one]
+        parts += [section(task, pairs, args.within, args.page) for task in found]
+        parts += [together(found, chosen, pairs)] if len(found) > 1 else []
         write_measured(args.page, TOOL, "\n\n".join(parts))
     except MDPDError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -9,7 +9,7 @@ from pathlib import PurePath
 from typing import Any, TypeAlias
 
 from mdpd_plugins.registry.errors import ConfigError
-from mdpd_plugins.training.runs import ERRORS, TUNING_SEED, main_metric
+from mdpd_plugins.training.runs import ERRORS, TUNING_SEED, main_metric, score
 from mdpd_plugins.training.statistics import Paired, mean_ranks, paired, spread
 
 # The option whose values make the points of a curve over training time.
@@ -97,15 +97,35 @@ class Task:
 
 
 def tasks(runs: Iterable[Mapping[str, Any]], split: str = "test") -> list[Task]:
-    """Group lines.
+    """Group the lines of one split, without those that tuned.
 
     Raises:
         ConfigError: one label stands for two recipes, or a seed was run twice with different tuned values.
     """
+    return _grouped([run for run in runs if run["split"] == split and run["seed"] != TUNING_SEED])
+
+
+def validation_tasks(runs: Iterable[Mapping[str, Any]]) -> list[Task]:
+    """Group the tuning runs that the grid's choice fell on, of the methods with the whole grid.
+
+    An ablation that runs at another method's rate had fewer tries, and is left out.
+
+    Raises:
+        ConfigError: as `tasks`.
+    """
+    tried: dict[tuple[str, tuple[str, ...]], dict[str, list[Mapping[str, Any]]]] = {}
+    for run in (run for run in runs if run["seed"] == TUNING_SEED):
+        tried.setdefault((run["config"], tuple(run["options"])), {}).setdefault(run["method"], []).append(run)
+    best = []
+    for methods in tried.values():
+        whole = max(map(len, methods.values()))
+        best += [max(own, key=score) for own in methods.values() if len(own) == whole]
+    return _grouped(best)
+
+
+def _grouped(runs: Iterable[Mapping[str, Any]]) -> list[Task]:
     found: dict[tuple[str, tuple[str, ...]], dict[tuple[str, str], dict[int, Mapping[str, Any]]]] = {}
     for run in runs:
-        if run["split"] != split or run["seed"] == TUNING_SEED:
-            continue
         options = dict(option.split("=", 1) for option in run["options"])
         length = options.pop(LENGTH, "")
         path, given = PurePath(run["config"]), tuple(f"{k}={v}" for k, v in options.items())
@@ -160,16 +180,11 @@ def compare(task: Task, method: str, rival: str) -> Paired | None:
     return paired(*values) if seeds else None
 
 
-def paired_rows(task: Task, methods: Sequence[str], rivals: Sequence[str]) -> tuple[Row, list[Row]]:
-    """Header and rows: every method against every rival over the same seeds."""
+def paired_rows(task: Task, pairs: Sequence[tuple[str, str]]) -> tuple[Row, list[Row]]:
+    """Header and rows: the first of every pair against the second over the same seeds."""
     header = ["comparison", "pairs", "mean difference", "95 % interval", "p, paired t-test", "p, signed ranks"]
-    rows = []
-    for method in methods:
-        for rival in rivals:
-            found = compare(task, method, rival)
-            if found and method != rival:
-                rows.append([f"{method} - {rival}", *paired_text(found)])
-    return header, rows
+    compared = [(f"{method} - {rival}", compare(task, method, rival)) for method, rival in pairs]
+    return header, [[name, *paired_text(found)] for name, found in compared if found]
 
 
 def paired_text(found: Paired) -> Row:
@@ -179,29 +194,28 @@ def paired_text(found: Paired) -> Row:
     return [str(found.pairs), f"{found.mean:+.4f}", interval, *chances]
 
 
-def over_tasks(found: Sequence[Task], methods: Sequence[str], rivals: Sequence[str]) -> tuple[Row, list[Row]]:
+def over_tasks(found: Sequence[Task], pairs: Sequence[tuple[str, str]]) -> tuple[Row, list[Row]]:
     """Header and rows: wins and losses by the mean over seeds, and the differences of these means, paired by task."""
     header = ["comparison", "wins", "equal", "losses", "mean difference over tasks", "95 % interval"]
     header += ["p, paired t-test", "p, signed ranks"]
     rows = []
-    for method in methods:
-        for rival in (r for r in rivals if r != method):
-            both = [t for t in found if {method, rival} <= set(t.main)]
-            if not both:
-                continue
-            ours, theirs = ([t.sign * t.main[m].mean for t in both] for m in (method, rival))
-            pairs = list(zip(ours, theirs, strict=True))
-            counts = [sum(a > b for a, b in pairs), sum(a == b for a, b in pairs), sum(a < b for a, b in pairs)]
-            rows.append([f"{method} - {rival}", *map(str, counts), *paired_text(paired(ours, theirs))[1:]])
+    for method, rival in pairs:
+        both = [t for t in found if {method, rival} <= set(t.main)]
+        if not both:
+            continue
+        ours, theirs = ([t.sign * t.main[m].mean for t in both] for m in (method, rival))
+        means = list(zip(ours, theirs, strict=True))
+        counts = [sum(a > b for a, b in means), sum(a == b for a, b in means), sum(a < b for a, b in means)]
+        rows.append([f"{method} - {rival}", *map(str, counts), *paired_text(paired(ours, theirs))[1:]])
     return header, rows
 
 
 def rank_rows(found: Sequence[Task]) -> tuple[Row, list[Row]]:
-    """Header and rows: methods by their mean rank over the tasks that have all of them, with their mean on each."""
+    """Header and rows: the methods that every task has by their mean rank over tasks, with their mean on each."""
     scores = {t.name: {m: t.sign * c.mean for m, c in t.main.items()} for t in found}
     ranks = mean_ranks(scores)
     rows = [
-        [method, f"{rank:.2f}", *(f"{t.main[method].mean:.4f}" if method in t.main else "-" for t in found)]
+        [method, f"{rank:.2f}", *(f"{t.main[method].mean:.4f}" for t in found)]
         for method, rank in sorted(ranks.items(), key=lambda item: item[1])
     ]
     return ["method", "mean rank", *(f"{t.name} ({t.metric})" for t in found)], rows
@@ -251,5 +265,6 @@ __all__ = [
     "rank_rows",
     "spread_text",
     "tasks",
+    "validation_tasks",
     "within_rows",
 ]

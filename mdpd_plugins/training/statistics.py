@@ -62,16 +62,15 @@ def mean_ranks(scores: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
     """Method -> mean of its ranks over tasks, 1 the best; equal scores share the mean of their ranks.
 
     Args:
-        scores: task -> method -> score, more is better. Tasks that lack one of the methods are left out, because a
-            rank among fewer is not comparable.
+        scores: task -> method -> score, more is better. Methods that a task lacks are left out, because a rank among
+            fewer is not comparable.
     """
     from scipy.stats import rankdata
 
-    methods = list(dict.fromkeys(method for task in scores.values() for method in task))
-    whole = [task for task in scores.values() if len(task) == len(methods)]
-    if not whole:
+    methods = [m for m in next(iter(scores.values()), {}) if all(m in task for task in scores.values())]
+    if not methods:
         return {}
-    ranks = np.mean([rankdata([-task[method] for method in methods]) for task in whole], axis=0)
+    ranks = np.mean([rankdata([-task[method] for method in methods]) for task in scores.values()], axis=0)
     return {method: float(rank) for method, rank in zip(methods, ranks, strict=True)}
 
 

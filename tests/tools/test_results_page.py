@@ -148,6 +148,39 @@ def test_all_tasks_together_have_ranks_and_wins(made):
     assert "| mine - norm | 1 | 1 | 0 | +0.0500 |" in text
 
 
+def test_ablations_are_compared_with_their_own_recipe_only(tool, tmp_path):
+    page, runs = written(tmp_path, grid())
+    arguments = ("--compare", "mdpd", "mine", "--against", "norm", "--ablations", "mine=ladder,mdpd")
+    assert run(tool, page, "--runs", runs, *arguments) == (0, "")
+    names = [row.split(" | ")[0].removeprefix("| ") for row in page.read_text().splitlines() if row.startswith("| ")]
+    of_one = ["mdpd - norm", "mine - norm", "mine - ladder", "mine - mdpd"]
+    assert [name for name in names if " - " in name] == of_one * 3  # two tasks and all together
+
+
+def test_what_is_no_list_of_ablations_is_refused(tool, tmp_path):
+    page, runs = written(tmp_path, grid())
+    with pytest.raises(SystemExit):
+        run(tool, page, "--runs", runs, "--ablations", "mine=ladder,")
+    assert "old" in page.read_text()
+
+
+def test_the_validation_table_has_the_best_rate_of_methods_with_the_whole_grid(tool, tmp_path):
+    def tuning(method, values, config):
+        grid = zip(("1", "0.3"), values, strict=False)
+        return [line(config, method, 1000, v, split="val", tuned=[f"optim.scale={s}"]) for s, v in grid]
+
+    lines = grid()
+    for config in ("one", "two"):
+        lines = [found for found in lines if found["seed"] != 1000 or config not in found["config"]]
+        lines += tuning("norm", (0.70, 0.60), config) + tuning("mine", (0.50, 0.75), config)
+        lines += tuning("mdpd", (0.99,), config)  # one rate only
+    page, runs = written(tmp_path, lines)
+    assert run(tool, page, "--runs", runs) == (0, "")
+    after = page.read_text().split("On validation,")[1]
+    assert "| mine | 1.00 | 0.7500 | 0.7500 |\n| norm | 2.00 | 0.7000 | 0.7000 |" in after
+    assert "| mdpd |" not in after
+
+
 def test_the_commands_are_worked_out_from_the_lines(made):
     page, runs = made
     recipe = "mine:method=mdpd,distill.backbone_every=1"

@@ -56,11 +56,10 @@ def test_spread_is_that_of_a_sample():
     assert spread([2.0]) == (2.0, None)
 
 
-def test_ranks_are_shared_by_equals_and_taken_over_tasks_that_have_all():
+def test_ranks_are_shared_by_equals_and_are_of_methods_that_every_task_has():
     scores = {
-        "one": {"a": 0.9, "b": 0.8, "c": 0.8},
-        "two": {"a": 0.1, "b": 0.5, "c": 0.3},
-        "without c": {"a": 0.0, "b": 1.0},
+        "one": {"only here": 1.0, "a": 0.9, "b": 0.8, "c": 0.8},
+        "two": {"a": 0.1, "b": 0.5, "c": 0.3, "only there": 0.0},
     }
     assert mean_ranks(scores) == {"a": 2.0, "b": 1.75, "c": 2.25}
     assert mean_ranks({"x": {"a": 1.0}, "y": {"b": 1.0}}) == {}
