@@ -27,6 +27,7 @@ BENCH_METHODS: dict[str, dict[str, Any]] = {
     "linear": {"method": "linear"},
     "ladder": {"method": "ladder"},
     "mdpd": {"method": "mdpd"},
+    "mdpd_low_rank": {"method": "mdpd_low_rank"},
     "mdpd_low_memory": {"method": "mdpd_low_memory"},
     "mdpd_last_k": {"method": "mdpd", "norm_gradient": "last_k"},
     "mdpd_local": {"method": "mdpd", "norm_gradient": "local"},

@@ -53,6 +53,7 @@ def show(found: Mapping[str, Any]) -> None:
     from rich.table import Table
 
     table = Table(*HEADER, title="training state: peak bytes of a step above the frozen weights")
+    table.columns[0].no_wrap = True  # cut short, two methods look alike
     for column in table.columns[1:]:
         column.justify = "right"
     for row in cells(found):

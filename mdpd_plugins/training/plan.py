@@ -90,9 +90,10 @@ def weight_bytes(experiment: Experiment) -> int:
 
 def print_plans(plans: Mapping[str, Plan]) -> None:
     """A table of plans, one row for each name, in MiB."""
-    table = Table()
+    # Without lines it fits into 80 columns: a method's name cut short looks like another's.
+    table = Table(box=None, header_style="bold", pad_edge=False)
     for column in ("method", "weights", "training state", "side", "optimiser", "transient peak", "trains"):
-        table.add_column(column, justify="left" if column == "method" else "right")
+        table.add_column(column, justify="left" if column == "method" else "right", no_wrap=column == "method")
     for name, found in plans.items():
         step = found.step
         sizes = (found.weights, step.total, step.side_parameters, step.optimiser, step.transient)

@@ -84,6 +84,16 @@ def test_the_command_prints_and_writes_every_method(tmp_path, capsys):
     assert rows[0]["training_state_bytes"] > rows[1]["training_state_bytes"]
 
 
+def test_names_and_numbers_are_whole_on_a_terminal_of_80_columns(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    sizes = {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "intermediate_size": 3072}
+    config = write_config(tmp_path, backbone={"options": {"image_size": 32, "patch_size": 8, **sizes}})
+    methods = ["lora_checkpointed", "mdpd_low_memory", "mdpd_low_rank", "full"]
+    assert main(["bench", str(config), "--plan", "--methods", *methods]) == 0
+    table = capsys.readouterr().out.split("MiB at")[0]
+    assert "\N{HORIZONTAL ELLIPSIS}" not in table and all(f"{method} " in table for method in methods)
+
+
 def test_weights_of_a_file_are_not_kept(tmp_path):
     folder = tmp_path / "weights"
     build_experiment(load_config(write_config(tmp_path))).adapter.write((folder.mkdir(), folder)[1])
