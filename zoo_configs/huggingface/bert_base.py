@@ -9,4 +9,5 @@ backbone = dict(
 data = dict(
     source=dict(type="packaged", name="bbc-topics", train_size=500, val_size=300), batch_size=32, max_length=128
 )
+distill = dict(method="mdpd_low_rank")
 train = dict(max_epochs=3)

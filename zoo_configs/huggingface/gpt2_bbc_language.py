@@ -23,4 +23,5 @@ data = dict(
     eval_batch_size=8,
     max_length=128,
 )
+distill = dict(method="mdpd_low_rank")
 train = dict(max_epochs=1)

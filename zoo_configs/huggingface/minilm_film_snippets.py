@@ -7,4 +7,5 @@ backbone = dict(name="huggingface/minilm-l6", options=dict(head="mean"))
 data = dict(
     source=dict(type="packaged", name="film-snippets", train_size=1000, val_size=1000), batch_size=32, max_length=48
 )
+distill = dict(method="mdpd_low_rank")
 train = dict(max_epochs=3)

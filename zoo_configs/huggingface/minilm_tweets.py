@@ -2,4 +2,5 @@
 # MiniLM was trained as a sentence encoder, by the mean of its output; BERT's classifier reads one token that was not.
 backbone = dict(name="huggingface/minilm-l6", options=dict(head="mean"))
 data = dict(source=dict(type="packaged", name="tweets", train_size=1000, val_size=1000), batch_size=32, max_length=48)
+distill = dict(method="mdpd_low_rank")
 train = dict(max_epochs=3)

@@ -4,4 +4,5 @@
 # evaluates on the test data, for final numbers.
 backbone = dict(name="mmpretrain/vit-base-p16_in21k-pre_3rdparty_in1k-384px")
 data = dict(source=dict(type="vtab", name="cifar", root="data/vtab-1k"), batch_size=64, input_size=224)
+distill = dict(method="mdpd_low_rank")
 train = dict(max_epochs=100, val_every=130, checkpoint_every=130)

@@ -7,4 +7,5 @@ data = dict(
     batch_size=16,
     input_size=112,
 )
+distill = dict(method="mdpd_low_rank")
 train = dict(max_epochs=1)
