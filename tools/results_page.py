@@ -30,6 +30,7 @@ from mdpd_plugins.training.results import (
     method_rows,
     over_tasks,
     paired_rows,
+    path_rows,
     rank_rows,
     tasks,
     validation_tasks,
@@ -75,9 +76,9 @@ def section(task: Task, pairs: Sequence[Pair], within: Sequence[float], page: Pa
     settings = [*task.options, *([f"{LENGTH}={task.length}"] if task.length else [])]
     about += f" Here with `{' '.join(settings)}`." if settings else ""
     parts = [f"### {task.name}", about, markdown(*method_rows(task))]
-    header, rows = paired_rows(task, pairs)
-    if rows:
-        parts.append(markdown(header, rows))
+    for header, rows in (paired_rows(task, pairs), path_rows(task)):
+        if rows:
+            parts.append(markdown(header, rows))
     plot_costs(task, plots / f"{stem}_{name}.svg")
     parts.append("\n".join(f"- Front of {task.metric} and {k}: {', '.join(v)}." for k, v in fronts(task).items() if v))
     parts.append(f"![{task.metric} against time and memory](plots/{stem}_{name}.svg)")

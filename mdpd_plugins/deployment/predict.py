@@ -40,6 +40,11 @@ def predict(
             "this export is a language model, which has no label to predict: measure its perplexity with `mdpd eval`, "
             "or let it write with transformers' AutoModelForCausalLM.from_pretrained(EXPORT).generate"
         )
+    if kind == "pair":
+        raise CapabilityError(
+            "this export is for retrieval, which has no label to predict: measure its recall with `mdpd eval`, or "
+            "compare pictures and texts of your own with the lines of docs/deploy.md"
+        )
     if kind not in _DECODERS:
         raise CapabilityError(f"an export for {kind!r} labels gives no predictions; known: {', '.join(_DECODERS)}")
     if batch_size < 1 or (top_k is not None and top_k < 1):

@@ -17,6 +17,9 @@ class PathMetric(BaseMetric):
 
     Args:
         task: what is measured. Keys become `backbone/<metric>` and `side/<metric>`.
+
+    Attributes:
+        evaluated: of the last evaluation, what `Distiller.forward` returned for each sample.
     """
 
     default_prefix = ""  # keys carry their path already
@@ -24,6 +27,7 @@ class PathMetric(BaseMetric):
     def __init__(self, task: Task, collect_device: str = "cpu"):
         super().__init__(collect_device=collect_device)
         self.task = task
+        self.evaluated: list[dict[str, torch.Tensor]] = []
 
     def process(self, data_batch: Any, data_samples: Any) -> None:
         """Keep what `Distiller.forward` returned for a batch."""
@@ -31,6 +35,7 @@ class PathMetric(BaseMetric):
 
     def compute_metrics(self, results: list) -> dict[str, float]:
         """Metrics over the whole evaluation set."""
+        self.evaluated = results
         labels = torch.stack([r["label"] for r in results])
         found = {}
         for path in ("backbone", "side"):

@@ -170,6 +170,19 @@ def method_rows(task: Task) -> tuple[Row, list[Row]]:
     return header, rows
 
 
+def path_rows(task: Task) -> tuple[Row, list[Row]]:
+    """Header and rows: of runs with two paths, what each is right in, and what they are together."""
+    header = ["method", "seeds", "backbone", "side", "mean of both", "right by either", "differ"]
+    rows = []
+    for cell in task.main.values():
+        runs = [run for run in cell.runs.values() if run.get("paths")]
+        if runs:
+            own = [[run["metrics"][main_metric(run, path)] for run in runs] for path in ("backbone", "side")]
+            together = [[run["paths"][name] for run in runs] for name in ("mean", "either", "differ")]
+            rows.append([cell.method, str(len(runs)), *map(spread_text, [*own, *together])])
+    return header, rows
+
+
 def compare(task: Task, method: str, rival: str) -> Paired | None:
     """`method` minus `rival` over the seeds that both have, signed so that more is better; None without such seeds."""
     if not {method, rival} <= set(task.main):
@@ -262,6 +275,7 @@ __all__ = [
     "method_rows",
     "over_tasks",
     "paired_rows",
+    "path_rows",
     "rank_rows",
     "spread_text",
     "tasks",

@@ -148,6 +148,20 @@ def test_all_tasks_together_have_ranks_and_wins(made):
     assert "| mine - norm | 1 | 1 | 0 | +0.0500 |" in text
 
 
+def test_lines_that_know_both_paths_get_a_table_of_what_they_are_together(tool, tmp_path):
+    lines = [run for run in grid() if run["seed"] != 1000 and not run["options"]]
+    for found in lines:
+        if found["method"] == "mdpd" and found["seed"]:
+            found["paths"] = {"mean": 0.85, "either": 0.90, "differ": 0.1 * found["seed"]}
+    page, runs = written(tmp_path, lines)
+    assert run(tool, page, "--runs", runs) == (0, "")
+    text = page.read_text()
+    header = "| method | seeds | backbone | side | mean of both | right by either | differ |"
+    row = "| mdpd | 2 | 0.8550 ± 0.0212 | 0.8650 ± 0.0212 | 0.8500 ± 0.0000 | 0.9000 ± 0.0000 | 0.1500 ± 0.0707 |"
+    assert f"{header}\n| --- | --- | --- | --- | --- | --- | --- |\n{row}\n" in text
+    assert text.count(header) == 2  # a task each
+
+
 def test_ablations_are_compared_with_their_own_recipe_only(tool, tmp_path):
     page, runs = written(tmp_path, grid())
     arguments = ("--compare", "mdpd", "mine", "--against", "norm", "--ablations", "mine=ladder,mdpd")

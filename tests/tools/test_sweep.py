@@ -95,6 +95,15 @@ def test_a_line_says_what_ran_and_what_it_took(killed_and_resumed):
     assert own["parameters"]["side"] > 0
 
 
+def test_a_line_says_how_far_the_paths_agree(killed_and_resumed):
+    for run in lines(killed_and_resumed[1]):
+        assert set(run["paths"]) == ({"mean", "either", "differ"} if run["method"] == "own" else set())
+        if run["paths"]:
+            backbone, side = (run["metrics"][f"{path}/accuracy"] for path in ("backbone", "side"))
+            # At most where they differ one is right and the other is not.
+            assert max(backbone, side) <= run["paths"]["either"] <= min(backbone, side) + run["paths"]["differ"]
+
+
 def test_memory_is_counted_once_a_method(killed_and_resumed):
     for run in lines(killed_and_resumed[1]):
         assert bool(run["memory"]) == (run["seed"] == 0)

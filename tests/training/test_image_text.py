@@ -184,7 +184,7 @@ def test_what_was_trained_to_match_predicts_no_labels(runs, table, capsys, reade
     columns = ["--image-column", "file", "--text-column", "caption"]
     assert main(["predict", str(work_dir / "export"), str(table), *columns]) == 2
     error = capsys.readouterr().err
-    assert error.count("\n") == 1 and "'pair' labels gives no predictions" in error
+    assert error.count("\n") == 1 and "for retrieval, which has no label to predict: measure its recall" in error
 
 
 @pytest.mark.parametrize("reader", ["pair", "open_clip"])
