@@ -33,6 +33,7 @@ from mdpd_plugins.training.results import (
     path_rows,
     rank_rows,
     tasks,
+    teaching_rows,
     validation_tasks,
     within_rows,
 )
@@ -97,6 +98,12 @@ def together(found: Sequence[Task], chosen: Sequence[Task], pairs: Sequence[Pair
     for header, rows in (rank_rows(found), over_tasks(found, pairs)):
         if rows:
             parts.append(markdown(header, rows))
+    header, rows = teaching_rows(found, pairs)
+    if rows:
+        parts.append(
+            "What teaching brings, and by how much its teacher, the mean of both paths, is better than the pupil."
+        )
+        parts.append(markdown(header, rows))
     header, rows = rank_rows(chosen)
     if rows:
         parts.append("On validation, one seed, each method at the best of the same rates: what a recipe is chosen by.")

@@ -39,6 +39,12 @@ class Cell:
         """Whether it is the project's method or a variant of it."""
         return any(pair.startswith("distill.method=mdpd") for pair in self.first["overrides"])
 
+    @property
+    def untaught(self) -> bool:
+        """Whether it has a side network whose logits the backbone does not learn from."""
+        given = set(self.first["overrides"])
+        return self.ours and bool(given & {"distill.logits_distillation=False", "distill.method=mdpd_no_logits"})
+
     def values(self, path: str | None = None) -> list[float]:
         """Main metric of every run: of the deployed path, or of `path`; empty where there is none."""
         keys = {main_metric(run, path) for run in self.runs.values()}
@@ -223,6 +229,27 @@ def over_tasks(found: Sequence[Task], pairs: Sequence[tuple[str, str]]) -> tuple
     return header, rows
 
 
+def teaching_rows(found: Sequence[Task], pairs: Sequence[tuple[str, str]]) -> tuple[Row, list[Row]]:
+    """Header and rows: what teaching brings, beside the room it has.
+
+    The room is what the mean of both paths, the teacher, is right in above the backbone that it did not teach.
+
+    Args:
+        pairs: methods and their ablations; those count that only lack logits distillation, at the same rate.
+    """
+    header = ["task", "taught - untaught", "seeds", "teacher's room", "gain by teaching", "p, paired t-test"]
+    rows = []
+    for task in found:
+        for method, rival in (pair for pair in pairs if set(pair) <= set(task.main)):
+            ours, theirs = task.main[method], task.main[rival]
+            room = [r["paths"]["mean"] - r["metrics"][main_metric(r)] for r in theirs.runs.values() if r.get("paths")]
+            gain = compare(task, method, rival)
+            if theirs.untaught and ours.first["tuned"] == theirs.first["tuned"] and room and gain:
+                rows.append([task.name, f"{method} - {rival}", str(len(room)), f"{statistics.fmean(room):+.4f}"])
+                rows[-1] += [f"{gain.mean:+.4f}", paired_text(gain)[3]]
+    return header, rows
+
+
 def rank_rows(found: Sequence[Task]) -> tuple[Row, list[Row]]:
     """Header and rows: the methods that every task has by their mean rank over tasks, with their mean on each."""
     scores = {t.name: {m: t.sign * c.mean for m, c in t.main.items()} for t in found}
@@ -279,6 +306,7 @@ __all__ = [
     "rank_rows",
     "spread_text",
     "tasks",
+    "teaching_rows",
     "validation_tasks",
     "within_rows",
 ]

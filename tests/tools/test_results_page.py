@@ -162,6 +162,26 @@ def test_lines_that_know_both_paths_get_a_table_of_what_they_are_together(tool, 
     assert text.count(header) == 2  # a task each
 
 
+def test_what_teaching_brings_stands_beside_the_room_it_has(tool, tmp_path):
+    def untaught(config, seed, value, mean, tuned="optim.scale=0.3"):
+        return line(config, "mdpd", seed, value) | {
+            "method": "blind",
+            "tuned": [tuned],
+            "overrides": ["distill.method=mdpd", "distill.logits_distillation=False"],
+            "paths": {"mean": mean, "either": 0.9, "differ": 0.2},
+        }
+
+    # On "one" at the same rate; on "two" at another, which tells nothing of teaching.
+    lines = [*grid(), *(untaught("one", seed, 0.80, 0.83 + seed / 100) for seed in (0, 1, 2))]
+    lines += [untaught("two", seed, 0.80, 0.83, "optim.scale=1") for seed in (0, 1, 2)]
+    page, runs = written(tmp_path, lines)
+    assert run(tool, page, "--runs", runs, "--ablations", "mdpd=blind,norm") == (0, "")
+    after = page.read_text().split("What teaching brings")[1].split("On validation")[0]
+    # Taught 0.81, 0.84, 0.87 and untaught 0.80; their teacher 0.83, 0.84, 0.85.
+    assert "| huggingface/one | mdpd - blind | 3 | +0.0400 | +0.0400 | 0.1472 |" in after
+    assert "huggingface/two" not in after and "norm" not in after
+
+
 def test_ablations_are_compared_with_their_own_recipe_only(tool, tmp_path):
     page, runs = written(tmp_path, grid())
     arguments = ("--compare", "mdpd", "mine", "--against", "norm", "--ablations", "mine=ladder,mdpd")
