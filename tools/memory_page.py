@@ -137,7 +137,8 @@ def plan_section(file: Path, found: dict[str, Any]) -> str:
     header = ["method", "trainable", "training state (MiB)", *(f"of {base}" for base in bases)]
     title = f"### Planned: `{found['config']}`, batch {rows[0]['batch_size']}"
     options = " ".join(f"{k}={v}" for k, v in found["options"].items())
-    command = f"mdpd bench {found['config']} --plan --cfg-options {options} --json docs/data/{file.name}"
+    command = f"mdpd bench {found['config']} --plan --methods {' '.join(states)} --cfg-options {options}"
+    command += f" --json docs/data/{file.name}"
     return "\n".join([title, "", f"`{command}`", "", markdown(header, table)])
 
 

@@ -24,6 +24,13 @@ from mdpd_plugins.registry.errors import (
 )
 from mdpd_plugins.zoos.huggingface_models import IMAGE, QUESTION, TEXT
 
+# transformers' words for kinds of label (`config.problem_type`).
+PROBLEMS = {
+    "single": "single_label_classification",
+    "multi": "multi_label_classification",
+    "float": "regression",
+}
+
 
 class HuggingFaceAdapter(Adapter):
     """A transformers image or sequence classifier.
@@ -157,8 +164,12 @@ class HuggingFaceAdapter(Adapter):
         if hasattr(self.model, "num_labels"):
             self.model.num_labels = num_outputs
 
-    def set_labels(self, classes: tuple[str, ...]) -> None:
-        """Write class names into the configuration, where transformers' pipelines read them."""
+    def set_labels(self, classes: tuple[str, ...], kind: str = "single") -> None:
+        """Write class names and the kind of label into the configuration, where transformers' pipelines read them.
+
+        Without the kind they would take several labels for one, and a number for a probability.
+        """
+        self.config.problem_type = PROBLEMS.get(kind)
         if len(classes) == self.config.num_labels:
             self.config.id2label = dict(enumerate(classes))
             self.config.label2id = {c: i for i, c in enumerate(classes)}

@@ -54,7 +54,7 @@ class CausalAdapter(HuggingFaceAdapter):
         """Refused: the outputs are the tokenizer's words."""
         raise CapabilityError(f"{self.name} is a language model: its outputs are the words of its vocabulary")
 
-    def set_labels(self, classes: tuple[str, ...]) -> None:
+    def set_labels(self, classes: tuple[str, ...], kind: str = "single") -> None:
         """Nothing: a language model has no classes."""
 
     def load_exported(self, folder: str | Path) -> nn.Module:

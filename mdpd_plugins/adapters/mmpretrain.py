@@ -89,7 +89,7 @@ class MMPretrainAdapter(Adapter):
             module.training = False
         self.model.head = new.to(self.device)
 
-    def set_labels(self, classes: tuple[str, ...]) -> None:
+    def set_labels(self, classes: tuple[str, ...], kind: str = "single") -> None:
         """Write class names where MMPretrain's inferencers read them."""
         self.model._dataset_meta = {"classes": list(classes)}
 

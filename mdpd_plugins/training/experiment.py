@@ -87,7 +87,7 @@ def build_experiment(config: Config, *, adopt: Callable[[nn.Module], None] | Non
             f"{OTHER_BACKBONE[train.modality]}, or other data"
         )
     _check_language(adapter, task)
-    adapter.set_labels(task.classes)
+    adapter.set_labels(task.classes, task.kind)
     preprocessing = prepared(adapter, config)
     numbered = settings.cache_features > 0
     loaders = _loaders(config, train, val, preprocessing, task.kind, adapter.modality, numbered=numbered)

@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 
 import pytest
+import torch
+import transformers
 from PIL import Image
 from running import WORDS, trained, write_config
 
+from mdpd_plugins.deployment import evaluate_export, load_export
 from mdpd_plugins.training import load_config
 from mdpd_plugins.training.experiment import build_experiment
 
@@ -31,6 +34,14 @@ def stsb(root):
     return {"type": "glue", "name": "stsb", "root": str(root)}
 
 
+def mrpc(root):
+    header = "Quality\t#1 ID\t#2 ID\t#1 String\t#2 String"
+    for file, count in (("msr_paraphrase_train.txt", 16), ("msr_paraphrase_test.txt", 8)):
+        rows = [f"{i % 2}\t{i}\t{i}\tA {WORDS[i % 8]} plane.\tA plane." for i in range(count)]
+        (root / file).write_text("\n".join([header, *rows]) + "\n")
+    return {"type": "glue", "name": "mrpc", "root": str(root)}
+
+
 def several(root):
     rows = [{"text": f"a {WORDS[i % 8]} one", "label": [WORDS[i % 3], WORDS[3 + i % 2]]} for i in range(24)]
     (root / "table.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -42,17 +53,33 @@ def several(root):
     ("write", "metrics"),
     [
         (cola, ["accuracy", "f1", "matthews_correlation"]),
+        (mrpc, ["accuracy", "f1", "matthews_correlation"]),
         (stsb, ["pearson", "spearman", "mse"]),
         (several, ["micro_f1", "macro_f1", "mean_average_precision"]),
     ],
 )
-def test_texts(tmp_path, write, metrics):
+def test_texts_from_data_to_what_the_zoo_makes_of_the_export(tmp_path, write, metrics):
     (tmp_path / "data").mkdir()
     data = {"source": write(tmp_path / "data"), "max_length": 16}
     config = write_config(tmp_path / "config", "hf-minilm", data=data, train={"max_steps": 3})
     found = trained(config, tmp_path / "run")["metrics"]
     assert list(found) == [f"{path}/{name}" for path in ("backbone", "side") for name in metrics]
     assert all(abs(value) <= 1 for key, value in found.items() if not key.endswith("mse"))
+
+    exported = load_export(tmp_path / "run" / "export")
+    again = evaluate_export(exported, load_config(tmp_path / "run" / "config.py"))
+    assert again == pytest.approx({name: found[f"backbone/{name}"] for name in metrics}, abs=1e-5)
+
+    # transformers' own pipeline: what it says of an example is the logits under the function of that kind of label.
+    text = ("a plane", "one plane") if write in (mrpc, stsb) else "a plane"
+    scores = {mrpc: torch.softmax, cola: torch.softmax, several: lambda z, _: z.sigmoid(), stsb: lambda z, _: z}
+    wanted = scores[write](exported.logits([text])[0], 0).tolist()
+    pipe = transformers.pipeline("text-classification", model=str(tmp_path / "run" / "export"), device="cpu")
+    pair = {"text": text[0], "text_pair": text[1]} if isinstance(text, tuple) else text
+    said = pipe([pair], top_k=None)[0]
+    assert [each["score"] for each in sorted(said, key=lambda each: pipe.model.config.label2id[each["label"]])] == (
+        pytest.approx(wanted, abs=1e-5)
+    )
 
 
 def test_a_task_of_glue_has_its_official_metric_as_main_one(tmp_path):
