@@ -209,6 +209,39 @@ def test_what_datasets_writes(tmp_path: Path, offline: Any, form: str) -> None:
         load_source(cfg, "test")
 
 
+# Columns and class names of nyu-mll/glue, from its data card.
+ENTAILED = ["entailment", "not_entailment"]
+HUB_FORMS: dict[str, tuple[tuple[str, ...], list[str] | None]] = {
+    "cola": (("sentence",), ["unacceptable", "acceptable"]),
+    "sst2": (("sentence",), ["negative", "positive"]),
+    "mrpc": (("sentence1", "sentence2"), ["not_equivalent", "equivalent"]),
+    "qqp": (("question1", "question2"), ["not_duplicate", "duplicate"]),
+    "stsb": (("sentence1", "sentence2"), None),
+    "mnli": (("premise", "hypothesis"), ["entailment", "neutral", "contradiction"]),
+    "qnli": (("question", "sentence"), ENTAILED),
+    "rte": (("sentence1", "sentence2"), ENTAILED),
+    "wnli": (("sentence1", "sentence2"), ENTAILED[::-1]),
+}
+
+
+@pytest.mark.parametrize("name", HUB_FORMS)
+def test_every_task_as_the_hub_has_it(tmp_path: Path, offline: Any, name: str) -> None:
+    texts, classes = HUB_FORMS[name]
+    label = offline.ClassLabel(names=classes) if classes else offline.Value("float32")
+    features = {**{column: offline.Value("string") for column in texts}, "label": label, "idx": offline.Value("int32")}
+    columns = {column: [f"{column} {i}" for i in range(2)] for column in texts}
+    labels = [1, 0] if classes else [2.5, 0.0]
+    part = offline.Dataset.from_dict({**columns, "label": labels, "idx": [0, 1]}, offline.Features(features))
+    validation = "validation_matched" if name == "mnli" else "validation"
+    offline.DatasetDict({"train": part, validation: part}).save_to_disk(str(tmp_path / name))
+    for split in ("train", "val"):
+        source = load_source(config(name, tmp_path), split)
+        first = tuple(f"{column} 0" for column in texts)
+        assert source[0] == (first if len(first) == 2 else first[0], labels[0])
+        assert source.label_kind == ("single" if classes else "float")
+        assert not classes or list(source.classes) == classes
+
+
 def test_parquet_of_mnli_has_two_validation_splits(tmp_path: Path, offline: Any) -> None:
     for split, rows in {"train": 3, "validation_matched": 2, "validation_mismatched": 1}.items():
         columns = {"premise": ["a"] * rows, "hypothesis": ["b"] * rows, "label": [2] * rows}  # no names of classes

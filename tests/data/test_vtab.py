@@ -54,6 +54,18 @@ def test_tuning_does_without_the_test_data(root: Path) -> None:
         load_source(config(root, full=True), "train")
 
 
+@pytest.mark.parametrize("name", CLASSES)
+def test_every_task_is_read_with_its_last_class(root: Path, name: str) -> None:
+    home = root / name
+    (root / "svhn").rename(home)
+    last = CLASSES[name] - 1
+    for file in home.glob("*.txt"):
+        pictures = [row.split()[0] for row in file.read_text().splitlines()]
+        file.write_text("\n".join(f"{picture} {last}" for picture in pictures))
+    source = load_source({"type": "vtab", "name": name, "root": str(root)}, "train")
+    assert (source[0][1], len(source.classes), f"VTAB-1k's task {name}" in source.description) == (last, last + 1, True)
+
+
 def test_all_nineteen_tasks_are_known() -> None:
     natural = ["cifar", "caltech101", "dtd", "oxford_flowers102", "oxford_iiit_pet", "svhn", "sun397"]
     specialised = ["patch_camelyon", "eurosat", "resisc45", "diabetic_retinopathy"]
