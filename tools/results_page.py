@@ -68,7 +68,7 @@ def commands(file: Path, runs: Sequence[dict[str, Any]]) -> list[str]:
     ]
 
 
-def section(task: Task, pairs: Sequence[Pair], within: Sequence[float], page: Path) -> str:
+def section(task: Task, pairs: Sequence[Pair], against: Sequence[str], within: Sequence[float], page: Path) -> str:
     """One task: tables and plots."""
     plots, stem = page.parent / "plots", page.stem
     first = next(iter(task.main.values())).first
@@ -85,8 +85,7 @@ def section(task: Task, pairs: Sequence[Pair], within: Sequence[float], page: Pa
     parts.append(f"![{task.metric} against time and memory](plots/{stem}_{name}.svg)")
     if plot_curves(task, plots / f"{stem}_{name}_over_time.svg"):
         parts.append("Equal time: of each method the longest training that fits.")
-        rivals = dict.fromkeys(rival for _, rival in pairs)
-        others = [rival for rival in rivals if rival in task.main and not task.main[rival].ours]
+        others = [rival for rival in against if rival in task.main and not task.main[rival].ours]
         parts.append(markdown(*within_rows(task, others, within)))
         parts.append(f"![{task.metric} over training time](plots/{stem}_{name}_over_time.svg)")
     return "\n\n".join(parts)
@@ -155,7 +154,7 @@ def main() -> int:
         parts = ["Made with\n\n" + "\n".join(f"    {c}" for file, runs in lines.items() for c in commands(file, runs))]
         pairs = [(method, rival) for method in ours for rival in args.against if method != rival]
         pairs += [pair for of_one in args.ablations for pair in of_one]
-        parts += [section(task, pairs, args.within, args.page) for task in found]
+        parts += [section(task, pairs, args.against, args.within, args.page) for task in found]
         parts += [together(found, chosen, pairs)] if len(found) > 1 else []
         write_measured(args.page, TOOL, "\n\n".join(parts))
     except MDPDError as error:
