@@ -111,11 +111,7 @@ class Adapter:
         return {"size": size, "mean": (0.5,) * 3, "std": (0.5,) * 3, "interpolation": "bicubic"}
 
     def set_labels(self, classes: tuple[str, ...], kind: str = "single") -> None:
-        """Write class names and the kind of label where the zoo keeps them; one without such a place keeps none.
-
-        Args:
-            kind: `task.kind`: "single", "multi", "float", or a task's own.
-        """
+        """Write class names and `task.kind` where the zoo keeps them; a library without such a place keeps none."""
 
     fixed_length = False
     """Whether texts always fill one number of tokens, padding included, so that none is shorter than another."""

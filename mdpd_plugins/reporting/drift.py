@@ -1,20 +1,22 @@
-"""How far training moved the norm parameters, layer by layer."""
+"""How far training moved the norm parameters, and low-rank updates the linear layers, layer by layer."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 
 from mdpd_plugins.adapters import Adapter
+from mdpd_plugins.engine.low_rank import merge
 
 OUTSIDE, AFTER = "outside the blocks", "after the blocks"
 
 
 @dataclass(frozen=True)
 class LayerDrift:
-    """Norm parameters of one block, or of what lies outside or after all of them.
+    """Parameters of one kind of one block, or of what lies outside or after all of them.
 
     Attributes:
         name: "0", "1", ... or OUTSIDE or AFTER. place: state-dict path of the block, "" outside of them.
@@ -36,13 +38,28 @@ def norm_values(adapter: Adapter) -> dict[str, torch.Tensor]:
     return {k: p.detach().cpu().double().clone() for k, p in adapter.norm_parameters().items()}
 
 
-def norm_drift(
-    adapter: Adapter, start: Mapping[str, torch.Tensor], now: Mapping[str, torch.Tensor]
-) -> list[LayerDrift]:
-    """Drift of every layer that has norm parameters, in execution order.
+def updated_weights(adapter: Adapter) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    """Native key -> weight of each layer that has a low-rank update: without it, and with it merged."""
+    state = adapter.model.state_dict()
+    start = {k.replace(".base_layer", ""): v.cpu().double() for k, v in state.items() if _updated(k)}
+    if not start:
+        return {}, {}
+    plain = copy.deepcopy(adapter.model)
+    merge(plain)
+    now = plain.state_dict()
+    return start, {k: now[k].cpu().double() for k in start}
+
+
+def _updated(key: str) -> bool:
+    # peft keeps the plain layer, weight and bias, under this name; the bias gets no update.
+    return ".base_layer" in key and key.endswith("weight")
+
+
+def drift(adapter: Adapter, start: Mapping[str, torch.Tensor], now: Mapping[str, torch.Tensor]) -> list[LayerDrift]:
+    """Drift of every layer that has such parameters, in execution order.
 
     Args:
-        start, now: what `norm_values` returned before and after training.
+        start, now: native key -> value, such as `norm_values` returns before and after training.
     """
     blocks = [name for name, _ in adapter.named_blocks]
     tail = set(adapter.tail_parameters())
@@ -70,4 +87,4 @@ def _layer(name: str, place: str, keys: list[str], start, now) -> LayerDrift:
     )
 
 
-__all__ = ["AFTER", "OUTSIDE", "LayerDrift", "norm_drift", "norm_values"]
+__all__ = ["AFTER", "OUTSIDE", "LayerDrift", "drift", "norm_values", "updated_weights"]

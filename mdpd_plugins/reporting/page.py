@@ -16,7 +16,7 @@ from mdpd_plugins.registry.errors import ConfigError
 from mdpd_plugins.reporting.attention import Attention, measure_attention
 from mdpd_plugins.reporting.charts import Chart, bars, curves, layer_bars, layer_line
 from mdpd_plugins.reporting.costs import PARTS, Costs, benchmark_costs, planned_costs
-from mdpd_plugins.reporting.drift import LayerDrift, norm_drift, norm_values
+from mdpd_plugins.reporting.drift import LayerDrift, drift, norm_values, updated_weights
 from mdpd_plugins.reporting.examples import find_examples
 from mdpd_plugins.reporting.progress import catch_up, loss_charts, metric_charts
 from mdpd_plugins.reporting.record import Record, read_record
@@ -126,15 +126,21 @@ def _attention(found: Attention | str) -> dict[str, Any]:
 
 
 def _drift(experiment: Experiment, start: dict[str, torch.Tensor], began: str, origin: str) -> dict[str, Any]:
+    adapter = experiment.adapter
+    before, after = updated_weights(adapter)
+    updates = _drift_chart("Change of linear layers", "updates", "||W' - W|| / ||W||", drift(adapter, before, after))
     if began != origin:
-        # What the run began with cannot be had here, so there is nothing to compare with.
-        return {"drift_chart": None, "other_start": began}
-    layers = norm_drift(experiment.adapter, start, norm_values(experiment.adapter))
-    rows = [_drift_row(layer) for layer in layers]
+        # What the run began with cannot be had here, so there is nothing to compare norms with.
+        return {"drift_chart": None, "other_start": began, "updates_chart": updates}
+    layers = drift(adapter, start, norm_values(adapter))
+    norms = _drift_chart("Relative change per layer", "drift", "||p - p0|| / ||p0||", layers)
+    return {"drift_chart": norms, "other_start": "", "drift": layers, "updates_chart": updates}
+
+
+def _drift_chart(title: str, name: str, unit: str, layers: list[LayerDrift]) -> Chart | None:
     header = ["layer", "block", "parameters", "relative change", "largest change"]
     values = {layer.name: layer.relative for layer in layers}
-    chart = layer_bars("Relative change per layer", "drift", values, "||p - p0|| / ||p0||", header, rows)
-    return {"drift_chart": chart if layers else None, "other_start": "", "drift": layers}
+    return layer_bars(title, name, values, unit, header, [_drift_row(layer) for layer in layers]) if layers else None
 
 
 def _drift_row(layer: LayerDrift) -> list[str]:

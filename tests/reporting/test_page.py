@@ -181,6 +181,25 @@ def test_drift_is_that_of_the_checkpoint_from_the_fresh_backbone(pages, wide):
     assert "None has moved: lora trains none of them." in wide["several"]["text"]
 
 
+def test_low_rank_updates_move_linear_layers_by_what_the_checkpoint_holds(pages, wide):
+    state = weights(pages["several"], 12)
+    changes, lengths = {}, {}
+    for key, down in state.items():
+        if ".lora_A." in key:
+            place = key.partition(".lora_A.")[0]
+            layer = re.search(r"layer\.(\d+)\.", key)[1]
+            update = 2 * state[f"{place}.lora_B.default.weight"] @ down
+            changes[layer] = changes.get(layer, 0) + float(update.square().sum())
+            lengths[layer] = lengths.get(layer, 0) + float(state[f"{place}.base_layer.weight"].square().sum())
+    (label,) = [label for label, *_ in wide["several"]["charts"] if label.startswith("Change of linear layers")]
+    said = dict(part.split(": ") for part in label.partition(": ")[2].split(", "))
+    assert set(said) == set(changes) and len(said) > 1
+    for layer, value in said.items():
+        assert float(value) > 0
+        assert float(value) == pytest.approx((changes[layer] / lengths[layer]) ** 0.5, rel=0.02)
+    assert not any(label.startswith("Change of linear layers") for label, *_ in wide["automatic"]["charts"])
+
+
 def test_memory_is_the_runs_own_beside_planned_baselines(pages, wide):
     own = json.loads((pages["automatic"] / "summary.json").read_text())["memory"]["total"]
     (label,) = [label for label, *_ in wide["automatic"]["charts"] if label.startswith("Training state")]
