@@ -80,7 +80,7 @@ def ratios(found: dict[str, Any]) -> list[str]:
         return f"{rows[a]['training_state_bytes'] / rows[b]['training_state_bytes']:.3f}"
 
     lines = []
-    for method in ("mdpd", "mdpd_low_memory"):
+    for method in ("mdpd", "mdpd_low_rank", "mdpd_low_memory"):
         if {method, "full", "lora", "lora_checkpointed"} <= set(rows):
             r = rows[method]
             lines.append(

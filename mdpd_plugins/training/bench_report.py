@@ -52,7 +52,8 @@ def show(found: Mapping[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(*HEADER, title="training state: peak bytes of a step above the frozen weights")
+    title = "training state: peak bytes of a step above the frozen weights"
+    table = Table(*HEADER, title=title, box=None, header_style="bold", pad_edge=False)
     table.columns[0].no_wrap = True  # cut short, two methods look alike
     for column in table.columns[1:]:
         column.justify = "right"
