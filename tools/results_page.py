@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from mdpd_plugins.registry import MDPDError
-from mdpd_plugins.registry.errors import ConfigError
+from mdpd_plugins.registry.errors import ConfigError, closest
 from mdpd_plugins.training.bench_report import markdown
 from mdpd_plugins.training.methods import Method
 from mdpd_plugins.training.pages import check_marks, write_measured
@@ -152,6 +152,11 @@ def main() -> int:
         ours = args.compare or list(dict.fromkeys(m for t in found for m, cell in t.main.items() if cell.ours))
         (args.page.parent / "plots").mkdir(exist_ok=True)
         parts = ["Made with\n\n" + "\n".join(f"    {c}" for file, runs in lines.items() for c in commands(file, runs))]
+        known = dict.fromkeys(method for task in found for method in task.main)
+        asked = [*(args.compare or []), *(name for of_one in args.ablations for pair in of_one for name in pair)]
+        for name in asked:
+            if name not in known:
+                raise ConfigError(f"no run of {name!r} in {', '.join(map(str, lines))}: {closest(name, known)}")
         pairs = [(method, rival) for method in ours for rival in args.against if method != rival]
         pairs += [pair for of_one in args.ablations for pair in of_one]
         parts += [section(task, pairs, args.against, args.within, args.page) for task in found]

@@ -41,13 +41,13 @@ def norm_values(adapter: Adapter) -> dict[str, torch.Tensor]:
 def updated_weights(adapter: Adapter) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
     """Native key -> weight of each layer that has a low-rank update: without it, and with it merged."""
     state = adapter.model.state_dict()
-    start = {k.replace(".base_layer", ""): v.cpu().double() for k, v in state.items() if _updated(k)}
+    start = {k.replace(".base_layer", ""): v.cpu() for k, v in state.items() if _updated(k)}
     if not start:
         return {}, {}
     plain = copy.deepcopy(adapter.model)
     merge(plain)
     now = plain.state_dict()
-    return start, {k: now[k].cpu().double() for k in start}
+    return start, {k: now[k].cpu() for k in start}
 
 
 def _updated(key: str) -> bool:
@@ -62,11 +62,12 @@ def drift(adapter: Adapter, start: Mapping[str, torch.Tensor], now: Mapping[str,
         start, now: native key -> value, such as `norm_values` returns before and after training.
     """
     blocks = [name for name, _ in adapter.named_blocks]
-    tail = set(adapter.tail_parameters())
+    within = {key: [str(i) for i, block in enumerate(blocks) if key.startswith(f"{block}.")] for key in start}
+    # Found by running the model, so only for what lies outside the blocks; low-rank updates never do.
+    tail = set() if all(within.values()) else set(adapter.tail_parameters())
     order = [OUTSIDE, *map(str, range(len(blocks))), AFTER]
     keys: dict[str, list[str]] = {name: [] for name in order}
-    for key in start:
-        inside = [str(i) for i, block in enumerate(blocks) if key.startswith(f"{block}.")]
+    for key, inside in within.items():
         keys[inside[0] if inside else AFTER if key in tail else OUTSIDE].append(key)
     places = dict(zip(order[1:-1], blocks, strict=True))
     return [_layer(name, places.get(name, ""), keys[name], start, now) for name in order if keys[name]]

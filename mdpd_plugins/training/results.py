@@ -15,6 +15,8 @@ from mdpd_plugins.training.statistics import Paired, mean_ranks, paired, spread
 # The option whose values make the points of a curve over training time.
 LENGTH = "train.max_epochs"
 Row: TypeAlias = list[str]
+# What switches logits distillation off -> the recipe with it.
+_NO_LOGITS = {"distill.logits_distillation=False": "", "distill.method=mdpd_no_logits": "distill.method=mdpd"}
 
 
 @dataclass(frozen=True)
@@ -38,12 +40,6 @@ class Cell:
     def ours(self) -> bool:
         """Whether it is the project's method or a variant of it."""
         return any(pair.startswith("distill.method=mdpd") for pair in self.first["overrides"])
-
-    @property
-    def untaught(self) -> bool:
-        """Whether it has a side network whose logits the backbone does not learn from."""
-        given = set(self.first["overrides"])
-        return self.ours and bool(given & {"distill.logits_distillation=False", "distill.method=mdpd_no_logits"})
 
     def values(self, path: str | None = None) -> list[float]:
         """Main metric of every run: of the deployed path, or of `path`; empty where there is none."""
@@ -242,9 +238,11 @@ def teaching_rows(found: Sequence[Task], pairs: Sequence[tuple[str, str]]) -> tu
     for task in found:
         for method, rival in (pair for pair in pairs if set(pair) <= set(task.main)):
             ours, theirs = task.main[method], task.main[rival]
+            given = {_NO_LOGITS.get(pair, pair) for pair in theirs.first["overrides"]} - {""}
+            untaught = given == set(ours.first["overrides"]) != set(theirs.first["overrides"])
             room = [r["paths"]["mean"] - r["metrics"][main_metric(r)] for r in theirs.runs.values() if r.get("paths")]
             gain = compare(task, method, rival)
-            if theirs.untaught and ours.first["tuned"] == theirs.first["tuned"] and room and gain:
+            if untaught and ours.first["tuned"] == theirs.first["tuned"] and room and gain:
                 rows.append([task.name, f"{method} - {rival}", str(len(room)), f"{statistics.fmean(room):+.4f}"])
                 rows[-1] += [f"{gain.mean:+.4f}", paired_text(gain)[3]]
     return header, rows

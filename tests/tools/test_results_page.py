@@ -175,11 +175,12 @@ def test_what_teaching_brings_stands_beside_the_room_it_has(tool, tmp_path):
     lines = [*grid(), *(untaught("one", seed, 0.80, 0.83 + seed / 100) for seed in (0, 1, 2))]
     lines += [untaught("two", seed, 0.80, 0.83, "optim.scale=1") for seed in (0, 1, 2)]
     page, runs = written(tmp_path, lines)
-    assert run(tool, page, "--runs", runs, "--ablations", "mdpd=blind,norm") == (0, "")
+    assert run(tool, page, "--runs", runs, "--ablations", "mdpd=blind,norm", "mine=blind") == (0, "")
     after = page.read_text().split("What teaching brings")[1].split("On validation")[0]
     # Taught 0.81, 0.84, 0.87 and untaught 0.80; their teacher 0.83, 0.84, 0.85.
     assert "| huggingface/one | mdpd - blind | 3 | +0.0400 | +0.0400 | 0.1472 |" in after
     assert "huggingface/two" not in after and "norm" not in after
+    assert "mine - blind" not in after  # which differ in their rhythm besides
 
 
 def test_ablations_are_compared_with_their_own_recipe_only(tool, tmp_path):
@@ -196,6 +197,13 @@ def test_what_is_no_list_of_ablations_is_refused(tool, tmp_path):
     with pytest.raises(SystemExit):
         run(tool, page, "--runs", runs, "--ablations", "mine=ladder,")
     assert "old" in page.read_text()
+
+
+@pytest.mark.parametrize("arguments", [("--ablations", "mine=laddr"), ("--compare", "laddr")])
+def test_a_name_that_no_run_has_is_an_error_with_the_closest(tool, tmp_path, arguments):
+    page, runs = written(tmp_path, grid())
+    status, said = run(tool, page, "--runs", runs, *arguments)
+    assert status == 2 and "no run of 'laddr'" in said and "did you mean 'ladder'" in said and "old" in page.read_text()
 
 
 def test_the_validation_table_has_the_best_rate_of_methods_with_the_whole_grid(tool, tmp_path):
