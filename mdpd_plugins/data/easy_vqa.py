@@ -1,4 +1,4 @@
-"""The packaged data set `easy-vqa`: questions about drawn shapes, or captions made of their answers."""
+"""The packaged data set `easy-vqa`: questions about drawn shapes, or captions and attributes made of their answers."""
 
 from __future__ import annotations
 
@@ -9,16 +9,17 @@ from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
 
-from mdpd_plugins.data.images import read_image_text
+from mdpd_plugins.data.images import read_image, read_image_text
 from mdpd_plugins.data.labels import number_items
 from mdpd_plugins.data.package_files import package_path
 from mdpd_plugins.data.source import Source
 from mdpd_plugins.registry import ConfigError, DataError, closest
 
-_FORMS = ("question", "caption")
+_FORMS = ("question", "caption", "attributes")
 _SHAPES = frozenset(("circle", "rectangle", "triangle"))
 _COLOURS = frozenset(("black", "blue", "brown", "gray", "green", "red", "teal", "yellow"))
 _ANSWERS = tuple(sorted({*_SHAPES, *_COLOURS, "yes", "no"}))
+_ATTRIBUTES = (*sorted(_COLOURS), *sorted(_SHAPES))
 _ABOUT = (
     "easy-VQA: questions about 5,000 drawn pictures (64x64) of one coloured shape each, 13 answers; by Victor Zhou, "
     "from the pip package easy-vqa (MIT)"
@@ -29,7 +30,7 @@ Row = tuple[str, str, int]
 
 @functools.lru_cache(maxsize=2)
 def open_easy_vqa(*, form: str = "question") -> dict[str, Source]:
-    """Pictures with texts, in the package's own parts for training and test.
+    """Pictures, most with texts, in the package's own parts for training and test.
 
     Args:
         form: "question": a question about the picture, labelled with its answer (38,575 for training, 9,673 for
@@ -37,6 +38,7 @@ def open_easy_vqa(*, form: str = "question") -> dict[str, Source]:
             that picture's questions. There are 24 different captions, and pictures with the same one are the same
             item: a caption is a right answer for each of them, because nothing in it tells them apart. Pictures
             whose questions do not reveal both shape and colour are left out (3,542 stay for training, 880 for test).
+            "attributes": the same pictures without a text, each with two labels of eleven, its colour and its shape.
 
     Raises:
         MissingDependencyError: easy-vqa is not installed.
@@ -49,6 +51,8 @@ def open_easy_vqa(*, form: str = "question") -> dict[str, Source]:
     if form == "question":
         return {pool: _questions(pool, part) for pool, part in rows.items()}
     captions = {pool: _captions(part) for pool, part in rows.items()}
+    if form == "attributes":
+        return {pool: _attributes(pool, part) for pool, part in captions.items()}
     items = number_items({pool: list(part.values()) for pool, part in captions.items()})
     about = f"{_ABOUT}; a caption a picture, put together from its questions' answers."
     return {
@@ -74,6 +78,18 @@ def _questions(pool: str, rows: list[Row]) -> Source:
         f"{_ABOUT}.",
         read=read_image_text,
         groups=[number for _, _, number in rows],
+    )
+
+
+def _attributes(pool: str, captions: dict[int, str]) -> Source:
+    return Source(
+        [_picture(pool, number) for number in captions],
+        [[_ATTRIBUTES.index(word) for word in caption.split()[1:]] for caption in captions.values()],
+        _ATTRIBUTES,
+        "image",
+        f"{_ABOUT}; here without questions, each picture's colour and shape, as its questions' answers reveal them.",
+        label_kind="multi",
+        read=read_image,
     )
 
 

@@ -146,6 +146,17 @@ def test_easy_vqa_captions_say_what_the_pictures_show() -> None:
         load_source({**cfg, "form": "captions"}, "train")
 
 
+def test_easy_vqa_attributes_are_the_words_of_the_captions() -> None:
+    need("easy-vqa")
+    cfg = {"type": "packaged", "name": "easy-vqa"}
+    captions, source = (load_source({**cfg, "form": form}, "test") for form in ("caption", "attributes"))
+    assert (source.label_kind, source.modality, len(source.classes)) == ("multi", "image", 11)
+    named = [{source.classes[label] for label in labels} for labels in source.labels]
+    assert named == [set(text.split()[1:]) for _, text in captions.inputs]
+    assert source[3][0].tobytes() == captions[3][0][0].tobytes()
+    assert len(load_source({**cfg, "form": "attributes", "train_size": 200, "val_size": 50}, "train")) == 200
+
+
 def test_missing_packages_say_how_to_get_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(MissingDependencyError, match="pip download vaderSentiment==3.3.2"):
