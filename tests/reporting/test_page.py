@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 from browser import rendered
+from language import language_config
+from picture_texts import config_of, picture_table
 from running import WORDS, image_folder, trained, weights, write_config
 
 from mdpd_plugins.cli.main import main
@@ -61,15 +63,21 @@ def pages(tmp_path_factory, measured):
         "several": ("hf-minilm", {"data": several, "distill": {"method": "lora"}}),
         "windows": ("mm-swin", {"data_root": str(image_folder(folder / "pictures"))}),
     }
-    for name, (backbone, sections) in runs.items():
-        trained(write_config(folder / "configs" / name, backbone, train=STEPS, **sections), folder / name)
+    written = {name: write_config(folder / "configs" / name, kind, **own) for name, (kind, own) in runs.items()}
+    table = picture_table(folder / "table")
+    written["answers"] = config_of(folder / "configs" / "answers", "pair", table)
+    written["captions"] = config_of(folder / "configs" / "captions", "pair of captions", table)
+    written["language"] = language_config(folder / "configs" / "language")
+    for name, config in written.items():
+        config.write_text(config.read_text() + f"\ntrain = {STEPS}\n")
+        trained(config, folder / name)
     # A run that goes on: no summary yet, and its newest checkpoint is not its last.
     shutil.copytree(folder / "automatic", folder / "going")
     (folder / "going" / "iter_12.pth").unlink()
-    for name in [*runs, "going"]:
+    for name in [*written, "going"]:
         costs = [] if name == "automatic" else ["--bench", str(measured)]
         assert main(["report", str(folder / name), *costs]) == 0
-    return {name: folder / name for name in [*runs, "going"]}
+    return {name: folder / name for name in [*written, "going"]}
 
 
 @pytest.fixture(scope="module")
@@ -251,3 +259,23 @@ def test_the_same_run_gives_the_same_page_and_nothing_else_is_touched(pages, mea
     assert main(["report", str(folder), "--bench", str(measured), "--out", str(tmp_path / "page.html")]) == 0
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
     assert (tmp_path / "page.html").read_bytes() == before[folder / "report.html"]
+
+
+def test_two_towers_show_pictures_with_their_texts_and_the_layers_of_both(wide):
+    answers, captions = wide["answers"], wide["captions"]
+    examples = answers["text"].partition("Examples with predictions")[2]
+    verdicts = re.findall(r"^(which colour is it|tell me .*)\n+label\n(red|green|blue)\n", examples, re.MULTILINE)
+    assert len(verdicts) == len([alt for alt, *_ in answers["images"] if alt.startswith("An example")]) == 8
+    for page, layers in ((answers, 3 + 3), (captions, 3 + 2)):
+        (agreement,) = [label for label, *_ in page["charts"] if label.startswith("Agreement per layer")]
+        assert len(agreement.split(", ")) == layers
+    assert any(label.startswith("recall at 1 over 12 steps: backbone from") for label, *_ in captions["charts"])
+
+
+def test_a_language_model_catches_up_where_its_perplexity_is_no_higher(pages, wide):
+    (log,) = pages["language"].glob("*/vis_data/scalars.json")
+    rows = [json.loads(line) for line in log.read_text().splitlines()]
+    steps = [r["step"] for r in rows if "side/nll" in r and r["backbone/perplexity"] <= r["side/perplexity"]]
+    assert f"catches up with the side network at step {steps[0]}," in wide["language"]["text"]
+    for name in ("captions", "language"):
+        assert "This task has no prediction of each example by itself" in wide[name]["text"]
