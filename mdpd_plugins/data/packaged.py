@@ -66,6 +66,6 @@ _PACKAGED = {
         open_solar_cells, "2,624 solar cells, functional or defective, not for commercial use (pip: elpv-dataset)"
     ),
     "easy-vqa": _Packaged(
-        open_easy_vqa, "48 thousand questions about 5,000 drawn shapes, 13 answers, or captions, or attributes (pip: easy-vqa)"
+        open_easy_vqa, "48 thousand questions about 5,000 drawn shapes: answers, captions or attributes (pip: easy-vqa)"
     ),
 }

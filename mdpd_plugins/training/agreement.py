@@ -6,6 +6,15 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
+from mdpd_plugins.training.experiment import Experiment
+
+
+def paths_of(experiment: Experiment) -> dict[str, float]:
+    """`agreement` at the last evaluation; empty where there are not two paths, or no single label to be right about."""
+    distiller, evaluated = experiment.distiller, experiment.metric.evaluated
+    taught = distiller.side is not None and distiller.settings.backbone_update != "none"
+    return agreement(evaluated) if taught and experiment.task.kind == "single" and evaluated else {}
+
 
 def agreement(evaluated: Sequence[Mapping[str, torch.Tensor]]) -> dict[str, float]:
     """Shares of the samples, by the class with the largest logit of either path.
@@ -28,4 +37,4 @@ def agreement(evaluated: Sequence[Mapping[str, torch.Tensor]]) -> dict[str, floa
     return {name: shares.double().mean().item() for name, shares in found.items()}
 
 
-__all__ = ["agreement"]
+__all__ = ["agreement", "paths_of"]

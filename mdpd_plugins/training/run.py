@@ -19,6 +19,7 @@ from mdpd_plugins.adapters import origin_of, record_origin
 from mdpd_plugins.adapters.folder import fresh_folder
 from mdpd_plugins.engine import NonFiniteLossError, fade
 from mdpd_plugins.registry.errors import ConfigError
+from mdpd_plugins.training.agreement import paths_of
 from mdpd_plugins.training.card import is_export, print_summary, random_notice, write_card, write_json
 from mdpd_plugins.training.compiling import check_backend, compiled
 from mdpd_plugins.training.config import RUN_CONFIG, load_config
@@ -191,7 +192,7 @@ def finish(
 ) -> dict[str, Any]:
     """Fade, export with a card, and return the summary."""
     config, adapter = experiment.config, experiment.adapter
-    parameters = parameters_of(experiment)
+    parameters, paths = parameters_of(experiment), paths_of(experiment)
     batch = first_batch(experiment.val_loader)["inputs"]
     inputs = {k: v[:COMPARED].to(adapter.device) for k, v in batch.items()}
     _, report = fade(experiment.distiller, inputs)
@@ -203,6 +204,7 @@ def finish(
         "zoo": zoo,
         "method": config.distill.get("method", "mdpd"),
         "metrics": metrics,
+        "paths": paths,
         "eval_split": config.data.eval_split,
         "parameters": parameters,
         "memory": memory,

@@ -19,7 +19,7 @@ from mmengine.device import get_device
 
 from mdpd_plugins.adapters import origin_of
 from mdpd_plugins.registry.errors import MDPDError
-from mdpd_plugins.training.agreement import agreement
+from mdpd_plugins.training.agreement import paths_of
 from mdpd_plugins.training.card import write_json
 from mdpd_plugins.training.compiling import compiled
 from mdpd_plugins.training.config import load_config
@@ -72,13 +72,11 @@ def run_once(config: Config, *, measure: bool) -> dict[str, Any]:
     runner = build_runner(experiment, None)
     with compiled(experiment.distiller, config.train.compile):
         metrics = run_to_the_end(runner)
-    distiller = experiment.distiller
-    deploys = "side" if distiller.settings.backbone_update == "none" else "backbone"
-    both = distiller.side is not None and deploys == "backbone" and experiment.task.kind == "single"
+    deploys = "side" if experiment.distiller.settings.backbone_update == "none" else "backbone"
     return {
         "metric": experiment.task.main_metric,
         "metrics": metrics,
-        "paths": agreement(experiment.metric.evaluated) if both else {},
+        "paths": paths_of(experiment),
         "deploys": deploys,
         **runner.spent,
         "steps": experiment.max_steps,

@@ -154,6 +154,10 @@ def test_when_the_backbone_catches_up_is_said_as_the_log_has_it(pages, wide):
     said = f"catches up with the side network at step {steps[0]}," if steps else "has not caught up with the side"
     assert said in text
     assert "lora trains no side network" in wide["several"]["text"]
+    paths = json.loads((pages["automatic"] / "summary.json").read_text())["paths"]
+    assert f"is right on {paths['mean']:.4f} of the examples, at least one path on {paths['either']:.4f}" in text
+    for name in ("numbers", "going"):
+        assert "is right on" not in wide[name]["text"]
 
 
 def test_attention_and_the_split_that_the_checkpoint_holds(pages, wide):
