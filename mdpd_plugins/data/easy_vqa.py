@@ -50,14 +50,14 @@ def open_easy_vqa(*, form: str = "question") -> dict[str, Source]:
     rows = {pool: _read(pool) for pool in ("train", "test")}
     if form == "question":
         return {pool: _questions(pool, part) for pool, part in rows.items()}
-    captions = {pool: _captions(part) for pool, part in rows.items()}
+    shown = {pool: _revealed(part) for pool, part in rows.items()}
     if form == "attributes":
-        return {pool: _attributes(pool, part) for pool, part in captions.items()}
-    items = number_items({pool: list(part.values()) for pool, part in captions.items()})
+        return {pool: _attributes(pool, part) for pool, part in shown.items()}
+    items = number_items({pool: list(part.values()) for pool, part in shown.items()})
     about = f"{_ABOUT}; a caption a picture, put together from its questions' answers."
     return {
         pool: Source(
-            [(_picture(pool, number), caption) for number, caption in part.items()],
+            [(_picture(pool, number), f"a {colour} {shape}") for number, (colour, shape) in part.items()],
             items[pool],
             (),
             "image-text",
@@ -65,7 +65,7 @@ def open_easy_vqa(*, form: str = "question") -> dict[str, Source]:
             label_kind="pair",
             read=read_image_text,
         )
-        for pool, part in captions.items()
+        for pool, part in shown.items()
     }
 
 
@@ -81,10 +81,10 @@ def _questions(pool: str, rows: list[Row]) -> Source:
     )
 
 
-def _attributes(pool: str, captions: dict[int, str]) -> Source:
+def _attributes(pool: str, shown: dict[int, tuple[str, str]]) -> Source:
     return Source(
-        [_picture(pool, number) for number in captions],
-        [[_ATTRIBUTES.index(word) for word in caption.split()[1:]] for caption in captions.values()],
+        [_picture(pool, number) for number in shown],
+        [[_ATTRIBUTES.index(word) for word in words] for words in shown.values()],
         _ATTRIBUTES,
         "image",
         f"{_ABOUT}; here without questions, each picture's colour and shape, as its questions' answers reveal them.",
@@ -93,8 +93,8 @@ def _attributes(pool: str, captions: dict[int, str]) -> Source:
     )
 
 
-def _captions(rows: Iterable[Row]) -> dict[int, str]:
-    """Number of a picture -> its caption, of every picture whose questions reveal its shape and its colour."""
+def _revealed(rows: Iterable[Row]) -> dict[int, tuple[str, str]]:
+    """Number of a picture -> its colour and its shape, of every picture whose questions reveal both."""
     found: dict[int, set[str]] = defaultdict(set)
     for question, answer, number in rows:
         words = set(re.findall(r"\w+", question))
@@ -104,12 +104,12 @@ def _captions(rows: Iterable[Row]) -> dict[int, str]:
             found[number] |= {answer, *words}
         elif agreed:
             found[number] |= words
-    captions = {}
+    shown = {}
     for number, words in sorted(found.items()):
         shapes, colours = words & _SHAPES, words & _COLOURS
         if len(shapes) == len(colours) == 1:
-            captions[number] = f"a {colours.pop()} {shapes.pop()}"
-    return captions
+            shown[number] = colours.pop(), shapes.pop()
+    return shown
 
 
 def _read(pool: str) -> list[Row]:
