@@ -39,7 +39,7 @@ from .loader import PluginFailure, PluginInfo
 from .references import resolve
 from .registration import Register, UnavailableZoo
 from .report import EnvironmentReport, Finding
-from .spec import MODALITIES, BackboneSpec, Registered
+from .spec import MODALITIES, BackboneSpec, Registered, RegisteredSource, SourceSpec
 
 __all__ = [
     "ENTRY_POINT_GROUP",
@@ -62,6 +62,8 @@ __all__ = [
     "PluginInfo",
     "Register",
     "Registered",
+    "RegisteredSource",
+    "SourceSpec",
     "UnavailableZoo",
     "UnknownBackboneError",
     "closest",

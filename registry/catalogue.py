@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from .errors import (
@@ -28,7 +28,11 @@ from .loader import (
 )
 from .registration import Register, UnavailableZoo
 from .report import EnvironmentReport
-from .spec import MODALITIES, BackboneSpec, Registered
+from .spec import MODALITIES, BackboneSpec, Registered, RegisteredSource, SourceSpec
+
+
+class _HookError(Exception):
+    """A plugin's hook raised; the cause is what."""
 
 
 class Catalogue:
@@ -37,6 +41,7 @@ class Catalogue:
     def __init__(self) -> None:
         self._loader = Loader()
         self._backbones: dict[str, Registered] = {}
+        self._sources: dict[str, RegisteredSource] = {}
         self._unavailable: dict[str, UnavailableZoo] = {}
         self._plugins: list[PluginInfo] = []
         self._load()
@@ -123,6 +128,26 @@ class Catalogue:
             chosen = [r for r in chosen if word in f"{r.name} {r.spec.family} {r.spec.summary}".casefold()]
         return sorted(chosen, key=lambda registered: registered.name)
 
+    @property
+    def sources(self) -> dict[str, RegisteredSource]:
+        """The types of data that plugins register, by name, sorted."""
+        return dict(sorted(self._sources.items()))
+
+    def source(self, name: str) -> RegisteredSource:
+        """The type of data of that name. Raises ConfigError with the closest names."""
+        if name not in self._sources:
+            raise ConfigError(f"data type {name!r} does not exist: {closest(str(name), self._sources)}")
+        return self._sources[name]
+
+    def load_export(self, folder: Any, record: Any) -> Any:
+        """What the first plugin that knows an exported folder loads it as, or None. What it raises is raised."""
+
+        def ask(_: Candidate, hook: Callable[..., Any]) -> Any:
+            with foreign_code():
+                return hook(folder, record)
+
+        return self._loader.call("load_export", ask, last_first=True)
+
     def adapt(self, model: Any, kind: type = object) -> Any:
         """The first adapter that a plugin's `adapt_backbone` gives for a live model, or None.
 
@@ -170,46 +195,52 @@ class Catalogue:
                 self._register(candidate, start)
 
     def _register(self, candidate: Candidate, start: float) -> None:
-        register = Register(candidate.plugin)
-
-        def run(owner: Candidate, hook: Callable[..., Any]) -> None:
-            if owner is candidate:
-                with foreign_code():
-                    hook(register)
-
         try:
-            self._loader.call("register_backbones", run, last_first=False)
-            specs, unavailable = register.close()
-            self._check_duplicates(candidate, specs)
-        except PLUGIN_ERRORS as error:
-            register.close()
-            reason = f"it raised in register_backbones: {describe_error(error)}"
+            specs, unavailable = self._collect(candidate, "register_backbones", BackboneSpec)
+            sources, _ = self._collect(candidate, "register_sources", SourceSpec)
+            self._check_duplicates(candidate, "backbone", specs, self._backbones)
+            self._check_duplicates(candidate, "data type", sources, self._sources)
+        except _HookError as failed:
+            error = failed.__cause__ or failed
+            reason = f"it raised in {failed}: {describe_error(error)}"
             if isinstance(error, DuplicateBackboneError):
                 reason = str(error)
             self._loader.set_aside(candidate, reason, error)
             return
-        # Only now, with every spec known to be good: a plugin registers all of its backbones or none.
-        for spec in specs:
-            self._backbones[spec.name] = Registered(spec, candidate.plugin, candidate.distribution, candidate.version)
+        except DuplicateBackboneError as error:
+            self._loader.set_aside(candidate, str(error), error)
+            return
+        # Only now, with every spec known to be good: a plugin registers all that it has or nothing.
+        about = (candidate.plugin, candidate.distribution, candidate.version)
+        self._backbones.update({spec.name: Registered(spec, *about) for spec in specs})
+        self._sources.update({spec.name: RegisteredSource(spec, *about) for spec in sources})
         for entry in unavailable:
             self._unavailable.setdefault(entry.zoo, entry)
-        self._plugins.append(
-            PluginInfo(
-                candidate.plugin,
-                candidate.distribution,
-                candidate.version,
-                candidate.entry_point.value,
-                len(specs),
-                time.perf_counter() - start,
-            )
-        )
+        seconds = time.perf_counter() - start
+        self._plugins.append(PluginInfo(*about, candidate.entry_point.value, len(specs), seconds))
 
-    def _check_duplicates(self, candidate: Candidate, specs: list[BackboneSpec]) -> None:
+    def _collect(self, candidate: Candidate, hook: str, kind: Any) -> tuple[list[Any], list[UnavailableZoo]]:
+        register: Register[Any] = Register(candidate.plugin, hook, kind)
+
+        def run(owner: Candidate, function: Callable[..., Any]) -> None:
+            if owner is candidate:
+                with foreign_code():
+                    function(register)
+
+        try:
+            self._loader.call(hook, run, last_first=False)
+        except PLUGIN_ERRORS as error:
+            raise _HookError(hook) from error
+        finally:
+            found = register.close()
+        return found
+
+    def _check_duplicates(self, candidate: Candidate, what: str, specs: list[Any], known: Mapping[str, Any]) -> None:
         for spec in specs:
-            other = self._backbones.get(spec.name)
+            other = known.get(spec.name)
             if other is not None:
                 raise DuplicateBackboneError(
-                    f"backbone {spec.name!r} is registered by plugin {other.provided_by!r} of "
+                    f"{what} {spec.name!r} is registered by plugin {other.provided_by!r} of "
                     f"{other.distribution or 'an unnamed distribution'} and again by plugin "
                     f"{candidate.plugin!r} of {candidate.distribution or 'an unnamed distribution'}; "
                     "rename one of them or uninstall one of the two packages"
@@ -229,7 +260,7 @@ class Catalogue:
     def _check_available(self, zoo: str, asked: str) -> None:
         entry = self._unavailable.get(zoo)
         if entry is not None and zoo not in self.zoos:
-            raise MissingDependencyError(f"{asked} cannot be had: {entry.reason}; run: {entry.fix}")
+            raise MissingDependencyError(f"{asked} is not available: {entry.reason}; run: {entry.fix}")
 
     def _nearest(self, name: str) -> str:
         folded = name.casefold()

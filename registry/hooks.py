@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 import pluggy
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from .registration import Register
     from .report import EnvironmentReport
 
@@ -30,12 +32,28 @@ class PluginHooks:
         had here, so that asking for one of its backbones gives the fix and not "unknown name".
         """
 
+    @hookspec
+    def register_sources(self, register: Register) -> None:
+        """Call ``register(SourceSpec(...))`` once for each type of labelled data, ``data.source.type``.
+
+        As `register_backbones`: called once, all or none is kept, and `open` is a lazy string.
+        """
+
     @hookspec(firstresult=True)
     def adapt_backbone(self, model: Any) -> Any:
         """Return an adapter for a live ``torch.nn.Module``, or None to leave it to another plugin.
 
         Plugins are asked from the last one loaded to the first, so that an installed plugin comes before
         the built-in zoos. Asked only for models whose spec names no adapter, or that have no spec.
+        """
+
+    @hookspec(firstresult=True)
+    def load_export(self, folder: Path, record: Any) -> Any:
+        """Load an exported folder with the library that its files are for, or return None.
+
+        ``record`` is the folder's ``mdpd_plugins.exports.ExportRecord``; ``record.zoo`` says whose it is. The answer is
+        a ``mdpd_plugins.exports.ExportedModel``. Without this hook a backbone is rebuilt by its registered name, and
+        its adapter's `load_exported` reads the weights. What the hook raises is what the user sees.
         """
 
     @hookspec

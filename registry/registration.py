@@ -1,11 +1,18 @@
-"""The `register` object that a plugin's `register_backbones` hook is called with."""
+"""The `register` object that a plugin's `register_backbones` and `register_sources` hooks are called with."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 from .errors import DuplicateBackboneError, PluginError
-from .spec import BackboneSpec
+from .spec import BackboneSpec, SourceSpec
+
+Spec = TypeVar("Spec", BackboneSpec, SourceSpec)
+EXAMPLES = {
+    BackboneSpec: "BackboneSpec('zoo/model', build='package.module:function')",
+    SourceSpec: "SourceSpec('type', open='package.module:function')",
+}
 
 
 @dataclass(frozen=True)
@@ -20,39 +27,43 @@ class UnavailableZoo:
     fix: str
 
 
-class Register:
-    """Collects what one plugin registers. The catalogue takes it over only when the hook has returned."""
+class Register(Generic[Spec]):
+    """Collects what one plugin registers. The catalogue takes it over only when the hook has returned.
 
-    def __init__(self, plugin: str) -> None:
-        self._plugin = plugin
-        self._specs: dict[str, BackboneSpec] = {}
+    Args:
+        plugin: name of the plugin, for messages. hook: the hook that is called. kind: what it registers.
+    """
+
+    def __init__(self, plugin: str, hook: str, kind: type[Spec]) -> None:
+        self._plugin, self._hook, self._kind = plugin, hook, kind
+        self._specs: dict[str, Spec] = {}
         self._unavailable: list[UnavailableZoo] = []
         self._open = True
 
-    def __call__(self, spec: BackboneSpec) -> None:
-        """Register one backbone.
+    def __call__(self, spec: Spec) -> None:
+        """Register one backbone, or one type of data.
 
-        Raises PluginError for anything but a BackboneSpec, DuplicateBackboneError for a name twice.
+        Raises PluginError for anything but a spec of that kind, DuplicateBackboneError for a name twice.
         """
         self._check_open()
-        if not isinstance(spec, BackboneSpec):
+        if not isinstance(spec, self._kind):
             raise PluginError(
-                f"register() takes a BackboneSpec, got {type(spec).__name__} {str(spec)[:80]!r}; "
-                "write register(BackboneSpec('zoo/model', build='package.module:function'))"
+                f"register() takes a {self._kind.__name__}, got {type(spec).__name__} {str(spec)[:80]!r}; "
+                f"write register({EXAMPLES[self._kind]})"
             )
         if spec.name in self._specs:
             raise DuplicateBackboneError(f"plugin {self._plugin!r} registers {spec.name!r} twice")
         self._specs[spec.name] = spec
 
     def unavailable(self, zoo: str, *, reason: str, fix: str) -> None:
-        """Say that `zoo` cannot be had here. Asking for ``zoo/anything`` then shows `reason` and `fix`."""
+        """Say that `zoo` is not available here. Asking for ``zoo/anything`` then shows `reason` and `fix`."""
         self._check_open()
         for name, value in (("zoo", zoo), ("reason", reason), ("fix", fix)):
             if not isinstance(value, str) or not value:
                 raise PluginError(f"register.unavailable(): {name} must be a non-empty string, got {value!r}")
         self._unavailable.append(UnavailableZoo(zoo, reason, fix))
 
-    def close(self) -> tuple[list[BackboneSpec], list[UnavailableZoo]]:
+    def close(self) -> tuple[list[Spec], list[UnavailableZoo]]:
         """Take no more, and hand over what was registered."""
         self._open = False
         return list(self._specs.values()), list(self._unavailable)
@@ -60,6 +71,6 @@ class Register:
     def _check_open(self) -> None:
         if not self._open:
             raise PluginError(
-                f"plugin {self._plugin!r} called register() after its register_backbones hook had returned; "
+                f"plugin {self._plugin!r} called register() after its {self._hook} hook had returned; "
                 "register everything inside the hook"
             )

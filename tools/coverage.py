@@ -16,12 +16,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from mdpd_plugins.adapters import SPECIAL_CASES
 from mdpd_plugins.registry import Catalogue, ConfigError, MDPDError, load_catalogue
 from mdpd_plugins.testing import CHECKS
-from mdpd_plugins.testing.sweep import FAIL, PASS, UNAVAILABLE, matrix
+from mdpd_plugins.testing.many import FAIL, PASS, UNAVAILABLE, matrix
 from mdpd_plugins.zoos import verified
-from mdpd_plugins.zoos.huggingface_models import model_types
+from mdpd_plugins.zoos.huggingface.models import model_types
+from mdpd_plugins.zoos.special_cases import SPECIAL_CASES
 
 ROOT = Path(__file__).parents[1]
 INTRODUCTION = """\

@@ -2,7 +2,7 @@
 
 import sys
 
-from mdpd_plugins.training import main
+from mdpd_plugins.cli.main import main
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(["train", *sys.argv[1:]]))

@@ -1,22 +1,9 @@
-"""Adapters: one face for every backbone. The only package that touches a framework's internals."""
+"""Adapters: one face for every backbone. The general mechanism; each zoo's own adapter lies in its folder."""
 
-from mdpd_plugins.adapters.base import Adapter
-from mdpd_plugins.adapters.capture import Capture
+from mdpd_plugins.adapters.adapter import Adapter
+from mdpd_plugins.adapters.built import RANDOM, Built
 from mdpd_plugins.adapters.factory import adapt, build_backbone, describe
-from mdpd_plugins.adapters.layout import Layout
-from mdpd_plugins.adapters.origin import RANDOM, is_random, origin_of, record_origin
-from mdpd_plugins.adapters.special_cases import SPECIAL_CASES
+from mdpd_plugins.adapters.inspection.capture import Capture
+from mdpd_plugins.adapters.inspection.layout import Layout
 
-__all__ = [
-    "RANDOM",
-    "SPECIAL_CASES",
-    "Adapter",
-    "Capture",
-    "Layout",
-    "adapt",
-    "build_backbone",
-    "describe",
-    "is_random",
-    "origin_of",
-    "record_origin",
-]
+__all__ = ["RANDOM", "Adapter", "Built", "Capture", "Layout", "adapt", "build_backbone", "describe"]

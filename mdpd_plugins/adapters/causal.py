@@ -7,7 +7,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import nn
 
-from mdpd_plugins.adapters.base import Adapter
+from mdpd_plugins.adapters.adapter import Adapter
 from mdpd_plugins.registry.errors import CapabilityError
 
 # Rounding of a mixture of experts, whose tokens are worked off in other groups, stays below some 1e-6 of the outputs.

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import inspect
+from dataclasses import replace
 from typing import Any
 
 from torch import nn
 
-from mdpd_plugins.adapters.base import Adapter
-from mdpd_plugins.adapters.origin import RANDOM, origin_of, record_origin
-from mdpd_plugins.registry import Registered, load_catalogue
-from mdpd_plugins.registry.errors import ConfigError, PluginError
+from mdpd_plugins.adapters.adapter import Adapter
+from mdpd_plugins.adapters.built import RANDOM, Built, as_built
+from mdpd_plugins.registry import MODALITIES, Registered, load_catalogue
+from mdpd_plugins.registry.errors import ConfigError, PluginError, closest
 
 
 def build_backbone(name: str, *, pretrained: str | None = "auto", num_classes: int, **options: Any) -> Adapter:
@@ -37,37 +38,66 @@ def build_backbone(name: str, *, pretrained: str | None = "auto", num_classes: i
     if unknown:
         raise ConfigError(f"{name} takes no option {unknown[0]!r}; it takes {sorted(parameters)}")
     named = {"name": name} if "name" in parameters else {}
-    model = build(pretrained=pretrained, num_classes=num_classes, **named, **options)
-    if not isinstance(model, nn.Module):
+    built = as_built(build(pretrained=pretrained, num_classes=num_classes, **named, **options))
+    if not isinstance(built.model, nn.Module):
         raise PluginError(
-            f"{registered.spec.build} of {name} (from {registered.origin}) returned {type(model).__name__}; an "
-            f"nn.Module was expected"
+            f"{registered.spec.build} of {name} (from {registered.origin}) returned {type(built.model).__name__}; an "
+            f"nn.Module was expected, or a Built around one"
         )
-    if origin_of(model) == "unknown":
-        record_origin(
-            model, f"{RANDOM} (asked for)" if pretrained is None else f"its plugin, pretrained={pretrained!r}"
-        )
-    return _adapter(model, registered)
+    if not built.origin:
+        origin = f"{RANDOM} (asked for)" if pretrained is None else f"its plugin, pretrained={pretrained!r}"
+        built = replace(built, origin=origin)
+    adapter = _adapter(built, registered)
+    if built.finish is not None:
+        built.finish(adapter)
+    return adapter
 
 
-def _adapter(model: nn.Module, registered: Registered) -> Adapter:
+def _adapter(built: Built, registered: Registered) -> Adapter:
     # A two-tower backbone's modality is that of the tower it was built for; its adapter knows.
     modality = registered.spec.modality if registered.spec.modality in ("image", "text") else ""
     make = registered.load_adapter()
     if make is None:
-        return Adapter(model, name=registered.name, modality=modality or "image")
-    adapter = make(model, name=registered.name, modality=modality)
+        adapter = Adapter(built, name=registered.name, modality=modality or "image")
+    else:
+        adapter = make(built, name=registered.name, modality=modality)
     if not isinstance(adapter, Adapter):
         raise PluginError(
             f"{registered.spec.adapter} of {registered.name} (from {registered.origin}) gave "
             f"{type(adapter).__name__}; a subclass of mdpd_plugins.adapters.Adapter was expected"
         )
+    if registered.spec.load_with:
+        adapter.load_with = registered.spec.load_with
     return adapter
 
 
-def adapt(model: nn.Module) -> Adapter:
-    """An adapter for a live model: a plugin's if one knows it, the general structural one otherwise."""
-    return load_catalogue().adapt(model, Adapter) or Adapter(model)
+def adapt(
+    model: nn.Module, *, num_classes: int | None = None, modality: str = "", example_inputs: Any = None
+) -> Adapter:
+    """An adapter for a live model: a plugin's if one knows it, the general structural one otherwise.
+
+    Args:
+        num_classes: outputs of a fresh output layer; None keeps the model's own.
+        modality: "image" or "text", where the model does not say: which tower of two is meant.
+        example_inputs: inputs that the model takes, as `Adapter.as_inputs` has them, where its own size is not to be
+            seen in it: a tensor (B, C, H, W), or a mapping of tensors.
+
+    Raises:
+        ConfigError: `model` is no module, or an example that is no inputs.
+        CapabilityError: it has no repeated blocks, or no output layer that could be replaced.
+    """
+    if not isinstance(model, nn.Module):
+        raise ConfigError(f"adapt() takes a live torch.nn.Module, and {type(model).__name__} was given")
+    adapter = load_catalogue().adapt(model, Adapter) or Adapter(model)
+    if modality and modality != adapter.modality:
+        if modality not in MODALITIES:
+            raise ConfigError(f"there is no modality {modality!r}; {closest(modality, MODALITIES)}")
+        adapter = type(adapter)(model, name=adapter.name, modality=modality)
+    if example_inputs is not None:
+        adapter.given_example = adapter.as_inputs(example_inputs)
+    if num_classes is not None:
+        adapter.replace_head(num_classes)
+    return adapter
 
 
 def describe(name: str, **options: Any) -> dict[str, Any]:

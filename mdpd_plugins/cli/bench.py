@@ -24,16 +24,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the comparison and print it as a table."""
-    from mmengine.config import DictAction
-
-    from mdpd_plugins.training import bench_report
-    from mdpd_plugins.training.bench import BENCH_METHODS, bench
+    from mdpd_plugins.benchmark import report as bench_report
+    from mdpd_plugins.benchmark.bench import COMPARED, bench
+    from mdpd_plugins.engine import METHODS
+    from mdpd_plugins.training import read_overrides
     from mdpd_plugins.training.card import write_json
 
-    methods = args.methods or list(BENCH_METHODS)
+    methods = args.methods or list(COMPARED)
     for method in methods:
-        if method not in BENCH_METHODS:
-            raise ConfigError(f"there is no method {method!r} to compare: {closest(method, BENCH_METHODS)}")
+        if method not in METHODS:
+            raise ConfigError(f"there is no method {method!r} to compare: {closest(method, METHODS)}")
     if args.rounds < 1:
         raise ConfigError(f"--rounds {args.rounds}: at least one timed cycle is needed")
     for target in (args.json, args.plot):
@@ -42,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
             raise ConfigError(f"the folder of {str(target)!r} does not exist: make it, or name another")
     if args.plot and args.plot.suffix not in (".svg", ".png", ".pdf"):
         raise ConfigError(f"--plot {args.plot}: its name must end in .svg, .png or .pdf")
-    options = {k: DictAction._parse_iterable(v) for k, v in (o.split("=", 1) for o in args.cfg_options)}
+    options = read_overrides(args.cfg_options)
     if args.batch_size is not None:
         options["data.batch_size"] = args.batch_size
     if args.plan:
@@ -57,16 +57,14 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _plan(args: argparse.Namespace, methods: list[str], options: dict[str, Any]) -> int:
-    from mdpd_plugins.training.bench import BENCH_METHODS
+    from mdpd_plugins.planning.plan import plan, print_plans
     from mdpd_plugins.training.card import write_json
     from mdpd_plugins.training.config import load_config
-    from mdpd_plugins.training.plan import plan, print_plans
 
     plans = {}
     for method in methods:
         print(f"planning {method}", file=sys.stderr, flush=True)
-        overrides = {f"distill.{k}": v for k, v in BENCH_METHODS[method].items()}
-        plans[method] = plan(load_config(args.config, {**options, **overrides}))
+        plans[method] = plan(load_config(args.config, {**options, "distill.method": method}))
     if args.json:
         rows = [{"method": method, **found.as_dict()} for method, found in plans.items()]
         write_json(args.json, {"plans": rows, "config": str(args.config), "options": options})

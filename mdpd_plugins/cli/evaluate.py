@@ -18,16 +18,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from mmengine.config import DictAction
-
-    from mdpd_plugins.deployment import check_out, evaluate_export, load_export
-    from mdpd_plugins.training import load_config
+    from mdpd_plugins.exports import check_out, evaluate_export, load_export
+    from mdpd_plugins.training import load_config, read_overrides
     from mdpd_plugins.training.card import write_json
 
     for option in args.cfg_options:
         if "=" not in option:
             raise ConfigError(f"--cfg-options takes KEY=VALUE pairs, such as data.eval_batch_size=8, and not {option}")
-    options = {k: DictAction._parse_iterable(v) for k, v in (o.split("=", 1) for o in args.cfg_options)}
+    options = read_overrides(args.cfg_options)
     check_out(args.json)
     config = load_config(args.config, options)
     exported = load_export(args.export, args.device)

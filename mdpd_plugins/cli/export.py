@@ -11,8 +11,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from mdpd_plugins import training
+    from mdpd_plugins.training import export_work_dir
 
-    training.export_work_dir(args.work_dir, args.out)
+    export_work_dir(args.work_dir, args.out)
     print(f"exported to {args.out}")
     return 0

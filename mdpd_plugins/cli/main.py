@@ -42,24 +42,27 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     0: done; 1: `doctor` found a problem; 2: an error that its message explains; 130: interrupted.
     """
-    arguments = list(sys.argv[1:] if argv is None else argv)
+    args = _parser().parse_args(argv)
+    command = COMMANDS[args.command]
     try:
-        if arguments[:1] == ["train"]:
-            # Its options belong to the trainer, which also runs without this command: passed on unread.
-            return train.run(arguments[1:])
-        args = _parser().parse_args(arguments)
-        return COMMANDS[args.command].run(args)
+        return command.run(args)
     except MDPDError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {_one_line(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+        print(getattr(command, "INTERRUPTED", "interrupted"), file=sys.stderr)
         return 130
     except BrokenPipeError:
         # The reader went away (`mdpd list-backbones | head`). Python flushes stdout once more at exit, so
         # give it somewhere to go.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+
+
+def _one_line(error: MDPDError) -> str:
+    # A data loader's worker sends its whole traceback as the message; what it says stands in the last line.
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[-1].partition(": ")[2] if lines[0].startswith("Caught ") else " ".join(lines)
 
 
 class _Version(argparse.Action):

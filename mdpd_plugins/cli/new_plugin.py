@@ -59,7 +59,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from mdpd_plugins.adapters import RANDOM, record_origin
+from mdpd_plugins.adapters import RANDOM, Built
 
 
 class Block(nn.Module):
@@ -104,8 +104,7 @@ class Tiny(nn.Module):
 def build(*, pretrained="auto", num_classes, image_size=64, width=192, depth=6):
     """Called with `pretrained` ("auto", a path, or None), `num_classes`, and the options of a config."""
     model = Tiny(num_classes, image_size, width, depth)
-    record_origin(model, f"{{RANDOM}}: no checkpoint is published")  # shown in log, summary and model card
-    return model
+    return Built(model, origin=f"{{RANDOM}}: no checkpoint is published")  # shown in log, summary and model card
 
 
 def small(name):

@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from mdpd_plugins.deployment import TableColumns, check_out, load_export, predict, read_inputs, write_rows
+    from mdpd_plugins.exports import TableColumns, check_out, load_export, predict, read_inputs, write_rows
 
     check_out(args.out)
     exported = load_export(args.export, args.device)

@@ -1,17 +1,48 @@
-"""Train from a config, exactly as tools/train.py does (`mdpd train --help` shows its options)."""
+"""Train, fade and export one configuration; `tools/train.py` is this command."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+import os
+
+INTERRUPTED = "interrupted; --resume goes on from the newest checkpoint"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("config", metavar="CONFIG", help="an mmengine config, see zoo_configs/")
+    """Options as MMPretrain's tools/train.py has them, and `--dry-run`."""
+    parser.add_argument("config", help="a file under zoo_configs/, or your own")
+    parser.add_argument(
+        "--work-dir", help="where checkpoints, logs and the export go (default: work_dirs/<config name>)"
+    )
+    parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint of the work directory")
+    parser.add_argument("--amp", action="store_true", help="bfloat16 autocast, on CPU and GPU")
+    parser.add_argument("--dry-run", action="store_true", help="build all, one step of each phase, report memory, stop")
+    parser.add_argument(
+        "--cfg-options",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="KEY=VALUE",
+        help="override config keys: train.max_epochs=5 data_root=/my/images distill.backbone_every=1",
+    )
+    parser.add_argument("--launcher", choices=["none", "pytorch", "slurm", "mpi"], default="none")
+    parser.add_argument("--local_rank", "--local-rank", type=int, default=0, help=argparse.SUPPRESS)
 
 
-def run(arguments: Sequence[str]) -> int:
-    """Hand all arguments to the trainer, whose exit status it returns."""
-    from mdpd_plugins import training
+def run(args: argparse.Namespace) -> int:
+    """Train, or with --dry-run build and measure."""
+    if args.launcher != "none":
+        os.environ.setdefault("LOCAL_RANK", str(args.local_rank))
+    # Imported here, so that --help answers at once.
+    from mdpd_plugins.training import dry_run, load_config, read_overrides, train
 
-    return int(training.main(list(arguments)) or 0)
+    config = load_config(args.config, read_overrides(args.cfg_options))
+    if args.work_dir:
+        config.work_dir = args.work_dir
+    if args.amp:
+        config.train.amp = True
+    if args.dry_run:
+        dry_run(config)
+    else:
+        train(config, resume=args.resume, launcher=args.launcher)
+    return 0

@@ -27,17 +27,17 @@ def run(args: argparse.Namespace) -> int:
     chosen = _chosen(args)
     if args.jobs < 1 or args.timeout <= 0 or args.memory <= 0:
         raise ConfigError("--jobs, --timeout and --memory must be above zero")
-    from mdpd_plugins.testing import sweep
+    from mdpd_plugins.testing import many
 
-    results = sweep.Results(args.json)
-    known = {n for n, row in results.rows.items() if not (args.retry and row["status"] == sweep.FAIL)}
+    results = many.Results(args.json)
+    known = {n for n, row in results.rows.items() if not (args.retry and row["status"] == many.FAIL)}
     todo = [registered for registered in chosen if registered.name not in known]
     if len(todo) < len(chosen):
         print(f"{len(chosen) - len(todo)} are in {args.json} already", file=sys.stderr)
     frameworks = sorted({package for registered in todo for package in registered.spec.requires})
-    limits = sweep.Limits(args.timeout, int(args.memory * 2**30))
+    limits = many.Limits(args.timeout, int(args.memory * 2**30))
     start = time.monotonic()
-    for done, row in enumerate(sweep.verify(todo, limits=limits, jobs=args.jobs, preload=frameworks), 1):
+    for done, row in enumerate(many.verify(todo, limits=limits, jobs=args.jobs, preload=frameworks), 1):
         results.add(row)
         left = (time.monotonic() - start) / done * (len(todo) - done)
         reason = f": {row['reason'][:200]}" if row["reason"] else ""
@@ -47,12 +47,12 @@ def run(args: argparse.Namespace) -> int:
             flush=True,
         )
     rows = [results.rows[registered.name] for registered in chosen]
-    for line in sweep.matrix(rows):
+    for line in many.matrix(rows):
         print(line)
     for registered, row in zip(chosen, rows, strict=True):
-        if row["status"] != sweep.PASS:
+        if row["status"] != many.PASS:
             print(f"{row['status']} {row['name']} (of {registered.origin}): {row['reason']}")
-    return 1 if any(row["status"] == sweep.FAIL for row in rows) else 0
+    return 1 if any(row["status"] == many.FAIL for row in rows) else 0
 
 
 def _chosen(args: argparse.Namespace) -> list[Registered]:

@@ -11,14 +11,15 @@ from mdpd_plugins.data.collate import make_collate
 from mdpd_plugins.data.dataset import LabelledDataset
 from mdpd_plugins.data.load import load_source
 from mdpd_plugins.data.numbered import NumberedCollate, NumberedDataset
-from mdpd_plugins.data.packaged import packaged_names
+from mdpd_plugins.data.packaged.catalogue import packaged_names
 from mdpd_plugins.data.packed import PackedDataset, stack_blocks
 from mdpd_plugins.data.sampler import EpochBatchSampler
-from mdpd_plugins.data.source import Source
+from mdpd_plugins.data.source import READS, Source
 from mdpd_plugins.data.transforms import AUGMENTS, make_transform
 
 __all__ = [
     "AUGMENTS",
+    "READS",
     "EpochBatchSampler",
     "LabelledDataset",
     "NumberedCollate",

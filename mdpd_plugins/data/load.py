@@ -5,23 +5,12 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping
 from dataclasses import fields
-from importlib import import_module
 from typing import Any
 
 from mdpd_plugins.data.source import Source
 from mdpd_plugins.data.splits import Sizes, select_split
-from mdpd_plugins.registry import ConfigError, closest
+from mdpd_plugins.registry import ConfigError, closest, load_catalogue
 
-# Opened lazily, so that a source type costs its imports only when it is used.
-_OPENERS = {
-    "packaged": ("mdpd_plugins.data.packaged", "open_packaged"),
-    "image_folder": ("mdpd_plugins.data.image_folder", "open_image_folder"),
-    "table": ("mdpd_plugins.data.table", "open_table"),
-    "huggingface": ("mdpd_plugins.data.hub", "open_huggingface"),
-    "glue": ("mdpd_plugins.data.glue", "open_glue"),
-    "vtab": ("mdpd_plugins.data.vtab", "open_vtab"),
-    "mmpretrain": ("mdpd_plugins.data.mmpretrain_source", "open_mmpretrain"),
-}
 _COMMON = tuple(field.name for field in fields(Sizes))
 
 
@@ -29,8 +18,8 @@ def load_source(cfg: Mapping[str, Any], split: str) -> Source:
     """Open the data that `cfg` describes and take one split of it.
 
     Args:
-        cfg: `type` (packaged, image_folder, table, huggingface, glue, vtab or mmpretrain), the keys of that type (the
-            arguments of its `open_...` function), and optionally `train_size`, `val_size`, `test_size`
+        cfg: `type`, one that a plugin registers (`load_catalogue().sources`), the keys of that type (the arguments of
+            its `open` function), and optionally `train_size`, `val_size`, `test_size`
             (a count or a share) and `split_seed`.
         split: "train", "val" or "test". Splits of one configuration are disjoint, and the same every time.
 
@@ -41,12 +30,10 @@ def load_source(cfg: Mapping[str, Any], split: str) -> Source:
     """
     options = dict(cfg)
     kind = options.pop("type", None)
+    catalogue = load_catalogue()
     if kind is None:
-        raise ConfigError(f"the data configuration has no type; choose one of {', '.join(sorted(_OPENERS))}")
-    if kind not in _OPENERS:
-        raise ConfigError(f"data type {kind!r} does not exist: {closest(str(kind), _OPENERS)}")
-    module, function = _OPENERS[kind]
-    opener = getattr(import_module(module), function)
+        raise ConfigError(f"the data configuration has no type; choose one of {', '.join(catalogue.sources)}")
+    opener = catalogue.source(kind).load_open()
     sizes = Sizes(**{key: options.pop(key) for key in _COMMON if key in options})
     # The packaged data sets have options of their own, which open_packaged checks itself.
     check_keys(opener, options, f"data type {kind!r}", also=_COMMON)

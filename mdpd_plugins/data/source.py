@@ -15,6 +15,8 @@ from mdpd_plugins.registry import DataError
 LabelKind: TypeAlias = Literal["single", "multi", "float", "pair"]
 Modality: TypeAlias = Literal["image", "text", "image-text"]
 Label: TypeAlias = int | list[int] | float
+READS: dict[str, str] = {"image": "images", "text": "texts", "image-text": "images with texts"}
+"""Modality -> what data of it is called in messages."""
 Example: TypeAlias = tuple[Any, Label]
 
 

@@ -2,7 +2,7 @@
 
 from mdpd_plugins.engine.distiller import Distiller, NonFiniteLossError
 from mdpd_plugins.engine.fading import FadingReport, fade
-from mdpd_plugins.engine.memory import TensorMeter
 from mdpd_plugins.engine.settings import METHODS, Settings
+from mdpd_plugins.engine.tensor_meter import TensorMeter
 
 __all__ = ["METHODS", "Distiller", "FadingReport", "NonFiniteLossError", "Settings", "TensorMeter", "fade"]

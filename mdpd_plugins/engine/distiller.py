@@ -11,23 +11,23 @@ from mmengine.model import BaseModel
 from torch import nn
 
 from mdpd_plugins.adapters import Adapter, Capture
-from mdpd_plugins.adapters.capture import capture
+from mdpd_plugins.adapters.inspection.capture import capture
+from mdpd_plugins.engine.batch_parts import Piece, batch_part
 from mdpd_plugins.engine.feature_cache import FeatureCache
 from mdpd_plugins.engine.feature_distillation import FeatureDistillation
 from mdpd_plugins.engine.low_rank import inject
-from mdpd_plugins.engine.norm_gradients import (
+from mdpd_plugins.engine.phases import Phases
+from mdpd_plugins.engine.settings import Settings
+from mdpd_plugins.engine.side import Ladder, SideNetwork, SideOutput, TowerStates
+from mdpd_plugins.engine.split import LayerSplit
+from mdpd_plugins.engine.task import Task
+from mdpd_plugins.engine.trained import (
     forward_context,
     local_loss,
     run_last_blocks,
     tail_parameters,
     trainable_parameters,
 )
-from mdpd_plugins.engine.parts import Piece, batch_part
-from mdpd_plugins.engine.phases import Phases
-from mdpd_plugins.engine.settings import Settings
-from mdpd_plugins.engine.side import Ladder, SideNetwork, SideOutput, TowerStates
-from mdpd_plugins.engine.split import LayerSplit
-from mdpd_plugins.engine.task import Task
 from mdpd_plugins.registry.errors import ConfigError, MDPDError
 
 

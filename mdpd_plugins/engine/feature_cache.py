@@ -15,7 +15,7 @@ import torch
 from mmengine.logging import print_log
 
 from mdpd_plugins.adapters import Adapter, Capture, Layout
-from mdpd_plugins.adapters.layout import first_tensor, from_tokens, with_first_tensor
+from mdpd_plugins.adapters.inspection.layout import first_tensor, from_tokens, with_first_tensor
 from mdpd_plugins.registry.errors import CapabilityError
 
 STEM = -1

@@ -11,7 +11,7 @@ from torch.utils.checkpoint import checkpoint
 
 from mdpd_plugins.adapters import Layout
 from mdpd_plugins.engine.alignment import Alignment, MaskedGenerator
-from mdpd_plugins.engine.parts import Piece, fair_count, whole_piece
+from mdpd_plugins.engine.batch_parts import Piece, fair_count, whole_piece
 from mdpd_plugins.engine.side import token_mask
 
 

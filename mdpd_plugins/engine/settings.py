@@ -21,6 +21,8 @@ METHODS: dict[str, dict[str, Any]] = {
     # A narrower ladder, kept whole: what an epoch on cached features costs is the ladder alone.
     "mdpd_head": {"norm_gradient": "head", "reduction": 16, "recompute": False},
     "mdpd_low_memory": {"sub_batch": 8},
+    "mdpd_last_k": {"norm_gradient": "last_k"},
+    "mdpd_local": {"norm_gradient": "local"},
     "ladder": {
         "backbone_update": "none",
         "feature_distillation": False,
@@ -30,8 +32,10 @@ METHODS: dict[str, dict[str, Any]] = {
     "mdpd_low_rank": {"backbone_update": "norm+low_rank", "backbone_every": 1},
     # Without a side network: a backbone step at every step, PyTorch's plain graph unless recompute is asked for.
     "norm": {"side": False, "backbone_every": 1, "recompute": False},
+    "norm_checkpointed": {"side": False, "backbone_every": 1},
     "linear": {"side": False, "backbone_every": 1, "backbone_update": "head"},
     "lora": {"side": False, "backbone_every": 1, "backbone_update": "lora", "recompute": False},
+    "lora_checkpointed": {"side": False, "backbone_every": 1, "backbone_update": "lora"},
     "full": {"side": False, "backbone_every": 1, "backbone_update": "all", "recompute": False},
 }
 

@@ -16,7 +16,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from mdpd_plugins.adapters import Layout
-from mdpd_plugins.adapters.layout import fit_mask
+from mdpd_plugins.adapters.inspection.layout import fit_mask
 from mdpd_plugins.registry.errors import ConfigError
 
 GATE_TEMPERATURE = 0.1  # LST, sec. 3: mu = sigmoid(alpha / 0.1)

@@ -10,9 +10,9 @@ from mmengine.dist import all_reduce
 from torch import nn
 
 from mdpd_plugins.adapters import Adapter
-from mdpd_plugins.adapters.capture import check_layers
-from mdpd_plugins.adapters.layout import fit_mask
-from mdpd_plugins.engine.parts import Piece, whole_piece
+from mdpd_plugins.adapters.inspection.capture import check_layers
+from mdpd_plugins.adapters.inspection.layout import fit_mask
+from mdpd_plugins.engine.batch_parts import Piece, whole_piece
 from mdpd_plugins.engine.settings import Settings
 from mdpd_plugins.registry.errors import ConfigError
 

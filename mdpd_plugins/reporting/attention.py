@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from mdpd_plugins.adapters.capture import capture
+from mdpd_plugins.adapters.inspection.capture import capture
 from mdpd_plugins.engine.split import agreement
 from mdpd_plugins.registry.errors import CapabilityError
 from mdpd_plugins.reporting.pictures import heat_map

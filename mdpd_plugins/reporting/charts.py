@@ -15,7 +15,7 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from mdpd_plugins.reporting.record import Points
+from mdpd_plugins.reporting.history import Points
 
 # Drawn in these colours, which nothing else has, and shown in what the style sheet sets the variables to.
 VARIABLES = {

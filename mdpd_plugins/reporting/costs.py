@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from mdpd_plugins.engine.settings import METHODS
+from mdpd_plugins.planning.plan import plan
 from mdpd_plugins.registry.errors import ConfigError, MDPDError
-from mdpd_plugins.reporting.record import Record
-from mdpd_plugins.training.bench import BENCH_METHODS
-from mdpd_plugins.training.plan import plan
+from mdpd_plugins.reporting.history import Record
 
 BASELINES = ("full", "lora", "lora_checkpointed", "norm", "norm_checkpointed", "ladder")
 # Sizes that a baseline shares with the run; its switches are the baseline's own.
@@ -52,7 +51,7 @@ def planned_costs(record: Record) -> Costs:
         _plan(ours, dict(record.config.distill), record, memory, missing)
     kept = {k: v for k, v in record.config.distill.items() if k in SHARED}
     for name in BASELINES:
-        _plan(name, {**kept, **METHODS[BENCH_METHODS[name]["method"]], **BENCH_METHODS[name]}, record, memory, missing)
+        _plan(name, {**kept, **METHODS[name], "method": name}, record, memory, missing)
     source = (
         f"{'Measured at the start of this run' if measured else 'Planned for this run, which has not finished'}; "
         f"baselines planned for the same backbone, data, batch and precision (as by mdpd bench --plan)."

@@ -11,18 +11,17 @@ import torch
 from jinja2 import Environment, PackageLoader
 from mmengine.device import get_device
 
-from mdpd_plugins.adapters import origin_of
 from mdpd_plugins.registry.errors import ConfigError
 from mdpd_plugins.reporting.attention import Attention, measure_attention
 from mdpd_plugins.reporting.charts import Chart, bars, curves, layer_bars, layer_line
 from mdpd_plugins.reporting.costs import PARTS, Costs, benchmark_costs, planned_costs
 from mdpd_plugins.reporting.drift import LayerDrift, drift, norm_values, updated_weights
 from mdpd_plugins.reporting.examples import find_examples
+from mdpd_plugins.reporting.history import Record, read_record
 from mdpd_plugins.reporting.progress import catch_up, loss_charts, metric_charts
-from mdpd_plugins.reporting.record import Record, read_record
 from mdpd_plugins.training.card import random_notice
+from mdpd_plugins.training.checkpoints import load_run
 from mdpd_plugins.training.experiment import Experiment, build_experiment
-from mdpd_plugins.training.resume import load_run
 
 REPORT = "report.html"
 
@@ -47,9 +46,9 @@ def write_report(work_dir: Path, out: Path | None = None, *, bench: Path | None 
         raise ConfigError(f"--out {str(target)!r}: a file in a folder that exists is meant, such as report.html")
     costs = benchmark_costs(bench, record) if bench else planned_costs(record)
     experiment = build_experiment(record.config)
-    began, start = origin_of(experiment.adapter.model), norm_values(experiment.adapter)
+    began, start = experiment.adapter.origin, norm_values(experiment.adapter)
     experiment.distiller.load_state_dict(load_run(experiment, record.checkpoint))
-    origin = origin_of(experiment.adapter.model)
+    origin = experiment.adapter.origin
     experiment.distiller.to(get_device())
     context = {
         **_overview(record, experiment, origin),

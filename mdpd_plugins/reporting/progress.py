@@ -6,8 +6,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from mdpd_plugins.reporting.record import Points
-from mdpd_plugins.training.runs import ERRORS
+from mdpd_plugins.reporting.history import Points
+from mdpd_plugins.tasks.scores import ERRORS
 
 
 @dataclass(frozen=True)

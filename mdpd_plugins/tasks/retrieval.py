@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from mdpd_plugins.adapters import Adapter
-from mdpd_plugins.adapters.fusion import Comparison, Projected
+from mdpd_plugins.adapters.towers.fusion import Comparison, Projected
 from mdpd_plugins.engine import Settings
 from mdpd_plugins.engine.logits_distillation import chosen_teacher, similarity_kl
 from mdpd_plugins.engine.side import PooledHead

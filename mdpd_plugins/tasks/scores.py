@@ -13,6 +13,8 @@ import torch
 
 _SEVERAL = ("micro_f1", "macro_f1", "mean_average_precision")
 _NUMBERS = ("pearson", "spearman", "mse")
+# Metrics of which less is better; of all others more is.
+ERRORS = ("mse", "perplexity", "nll")
 
 
 def metric_names(kind: str, num_classes: int) -> tuple[str, ...]:
@@ -85,4 +87,4 @@ def numbers(predicted: torch.Tensor, labels: torch.Tensor) -> dict[str, float]:
     return {name: float(value) for name, value in found.items()}
 
 
-__all__ = ["metric_names", "numbers", "several_labels", "single_label"]
+__all__ = ["ERRORS", "metric_names", "numbers", "several_labels", "single_label"]

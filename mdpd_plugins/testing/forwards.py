@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from mdpd_plugins.adapters import Adapter
-from mdpd_plugins.adapters.layout import first_tensor, fit_mask
+from mdpd_plugins.adapters.inspection.layout import first_tensor, fit_mask
 from mdpd_plugins.registry.errors import CapabilityError
 from mdpd_plugins.testing.outcome import NotApplicable
 from mdpd_plugins.testing.specimen import Specimen

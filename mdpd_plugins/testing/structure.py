@@ -55,7 +55,7 @@ def blocks(s: Specimen) -> str:
 def _forward_with(s: Specimen, handles: Iterable[RemovableHandle]) -> None:
     """One forward that hooks watch; they are gone afterwards."""
     try:
-        with torch.no_grad():
+        with torch.no_grad(), s.pristine.capture():  # where hooks see each block, however the zoo calls it
             s.pristine.forward(s.inputs)
     finally:
         for handle in handles:

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from mdpd_plugins.adapters.origin import RANDOM
+from mdpd_plugins.adapters.built import RANDOM
 
 TITLE = ", fine-tuned with Masked Dual Path Distillation"
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
-from mdpd_plugins.adapters.recompute import patched_forward
+from mdpd_plugins.adapters.inspection.recompute import patched_forward
 from mdpd_plugins.engine import Distiller
 from mdpd_plugins.registry.errors import ConfigError, closest
 

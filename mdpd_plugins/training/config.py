@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mmengine.config import Config
+from mmengine.config import Config, DictAction
 
 from mdpd_plugins.registry.errors import ConfigError, closest
 
@@ -122,6 +122,26 @@ def load_config(path: str | Path, options: Mapping[str, Any] | None = None) -> C
     return complete
 
 
+def read_overrides(pairs: Sequence[str]) -> dict[str, Any]:
+    """`--cfg-options`: KEY=VALUE texts as dotted key -> value, read as mmengine reads them.
+
+    Raises:
+        ConfigError: a text that is no KEY=VALUE, or whose brackets do not match.
+    """
+    found = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        try:
+            if not (key and equals):
+                raise ValueError
+            found[key] = DictAction._parse_iterable(value)
+        except (ValueError, AssertionError):
+            raise ConfigError(
+                f"--cfg-options takes KEY=VALUE pairs, such as train.max_epochs=5, and not {pair!r}"
+            ) from None
+    return found
+
+
 def _merge(defaults: Mapping[str, Any], given: Mapping[str, Any], where: str) -> dict[str, Any]:
     merged = copy.deepcopy(dict(defaults))
     for key, value in given.items():
@@ -159,4 +179,4 @@ def _check_value(path: str, key: str, default: Any, value: Any) -> None:
         raise ConfigError(f"config key {path}={value!r}: it must not be negative")
 
 
-__all__ = ["DEFAULTS", "RUN_CONFIG", "load_config"]
+__all__ = ["DEFAULTS", "RUN_CONFIG", "load_config", "read_overrides"]

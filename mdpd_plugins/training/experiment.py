@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader
 from mdpd_plugins.adapters import Adapter
 from mdpd_plugins.adapters.causal import CausalLanguageModel, check_causal
 from mdpd_plugins.data import (
+    READS,
     EpochBatchSampler,
     LabelledDataset,
     NumberedCollate,
@@ -28,13 +29,12 @@ from mdpd_plugins.data import (
     stack_blocks,
 )
 from mdpd_plugins.engine import Distiller, Settings
+from mdpd_plugins.engine.precision import autocast_dtype
 from mdpd_plugins.registry.errors import ConfigError
 from mdpd_plugins.tasks import AnyTask, Language, PathMetric, make_task
 from mdpd_plugins.training.optim import build_optim
-from mdpd_plugins.training.precision import autocast_dtype
 from mdpd_plugins.training.towers import build_towers, prepared
 
-READS = {"image": "images", "text": "texts", "image-text": "images with texts"}
 OTHER_BACKBONE = {
     **{m: f"choose a backbone of that modality (mdpd list-backbones --modality {m})" for m in ("image", "text")},
     "image-text": "name a text tower besides with text_backbone.name, or both of OpenCLIP's with "

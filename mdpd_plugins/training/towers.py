@@ -7,7 +7,7 @@ from typing import Any
 from mmengine.config import Config
 
 from mdpd_plugins.adapters import Adapter, build_backbone
-from mdpd_plugins.adapters.pair import PairAdapter, pair
+from mdpd_plugins.adapters.towers.pair import PairAdapter, pair
 from mdpd_plugins.registry.errors import ConfigError
 from mdpd_plugins.tasks import AnyTask, Retrieval
 

@@ -5,7 +5,14 @@ import small_zoo
 import torch
 
 from mdpd_plugins.adapters import Adapter, build_backbone
-from mdpd_plugins.adapters.layout import Layout, arrangement, fit_mask, from_tokens, to_tokens, with_first_tensor
+from mdpd_plugins.adapters.inspection.layout import (
+    Layout,
+    arrangement,
+    fit_mask,
+    from_tokens,
+    to_tokens,
+    with_first_tensor,
+)
 from mdpd_plugins.registry import CapabilityError
 
 CANINE = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}

@@ -3,8 +3,8 @@
 import pytest
 import small_zoo
 
-from mdpd_plugins.adapters.fusion import Fusion
-from mdpd_plugins.adapters.pair import PairAdapter, pair
+from mdpd_plugins.adapters.towers.fusion import Fusion
+from mdpd_plugins.adapters.towers.pair import PairAdapter, pair
 from mdpd_plugins.testing import NOT_APPLICABLE, check_backbone
 
 WIDTH = 16

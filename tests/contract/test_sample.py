@@ -2,7 +2,7 @@
 
 import pytest
 
-from mdpd_plugins.testing.sweep import check_registered
+from mdpd_plugins.testing.many import check_registered
 
 SAMPLE = {
     "huggingface/vit": "plain vision transformer",

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import re
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from mdpd_plugins.data import packaged_names
-from mdpd_plugins.data.glue_tasks import TASKS
-from mdpd_plugins.data.load import _COMMON, _OPENERS, check_keys
-from mdpd_plugins.data.vtab import CLASSES
+from mdpd_plugins.data.load import _COMMON, check_keys
+from mdpd_plugins.data.sources.glue_tasks import TASKS
+from mdpd_plugins.data.sources.vtab import CLASSES
+from mdpd_plugins.registry import load_catalogue
 from mdpd_plugins.training.config import DEFAULTS
 
 PAGE = (Path(__file__).parents[2] / "docs" / "data.md").read_text(encoding="utf-8")
@@ -32,12 +32,12 @@ def examples() -> list[dict[str, Any]]:
 def test_examples_have_the_keys_that_their_source_takes(data: dict[str, Any]) -> None:
     assert set(data) <= set(DEFAULTS["data"])
     options = dict(data["source"])
-    module, function = _OPENERS[options.pop("type")]
-    check_keys(getattr(import_module(module), function), {k: v for k, v in options.items() if k not in _COMMON}, "it")
+    opener = load_catalogue().source(options.pop("type")).load_open()
+    check_keys(opener, {k: v for k, v in options.items() if k not in _COMMON}, "it")
 
 
 def test_every_type_has_an_example() -> None:
-    assert {data["source"]["type"] for data in examples()} == set(_OPENERS)
+    assert {data["source"]["type"] for data in examples()} == set(load_catalogue().sources)
 
 
 def test_tasks_and_packaged_sets_are_those_of_the_code() -> None:

@@ -5,7 +5,7 @@ import small_zoo
 import torch
 
 from mdpd_plugins.engine import NonFiniteLossError
-from mdpd_plugins.engine.parts import BatchPart
+from mdpd_plugins.engine.batch_parts import BatchPart
 from mdpd_plugins.registry import ConfigError
 
 BATCH = 5  # pieces of two leave a rest

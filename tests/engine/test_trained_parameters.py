@@ -122,15 +122,18 @@ def test_every_method_runs_and_trains_what_its_row_says(key, method):
     adapter = distiller.adapter
     norms, head = keys(adapter, NORM[key]), keys(adapter, HEAD[key])
     updates = keys(adapter, r"\.lora_[AB]\.")
-    assert bool(updates) is (method in ("lora", "mdpd_low_rank"))
+    assert bool(updates) is (method in ("lora", "lora_checkpointed", "mdpd_low_rank"))
     expected = {
         "ladder": set(),
         "linear": head,
         "mdpd_head": head,
         "lora": head | updates,
+        "lora_checkpointed": head | updates,
         "mdpd_low_rank": norms | head | updates,
         "full": set(adapter.parameters()),
     }
+    if method in ("mdpd_last_k", "mdpd_local"):
+        norms &= distiller.trainable.keys()  # which of them, the tests above say
     assert small_zoo.changed(before, distiller.backbone) == expected.get(method, norms | head)
     features = {"side/imitation_0", "side/imitation_1", "side/generation_2"}
     terms = {
@@ -146,15 +149,23 @@ def test_every_method_runs_and_trains_what_its_row_says(key, method):
         },
         "mdpd_head": {"side/task", "backbone/task", "backbone/distillation", *features},
         "mdpd_low_rank": {"side/task", "backbone/task", "backbone/distillation", *features},
+        "mdpd_last_k": {"side/task", "backbone/task", "backbone/distillation", *features},
+        "mdpd_local": {
+            *("side/task", "backbone/task", "backbone/distillation", *features),
+            *(f"backbone/local_{i}" for i in range(3)),
+        },
         "ladder": {"side/task"},
         "lora": {"backbone/task"},
+        "lora_checkpointed": {"backbone/task"},
         "norm": {"backbone/task"},
+        "norm_checkpointed": {"backbone/task"},
         "linear": {"backbone/task"},
         "full": {"backbone/task"},
     }
     assert logs.keys() - {"loss"} == terms[method]
     assert logs["loss"] == pytest.approx(sum(v for k, v in logs.items() if k != "loss"), rel=1e-5)
-    assert (side is None) is (method in ("norm", "linear", "lora", "full"))
+    alone = ("norm", "norm_checkpointed", "linear", "lora", "lora_checkpointed", "full")
+    assert (side is None) is (method in alone)
     assert side is None or small_zoo.changed(side, distiller.side) == side.keys()
 
 

@@ -18,17 +18,25 @@ import torch
 from PIL import Image
 from small_zoo import BACKBONES
 
-from mdpd_plugins.training import load_config, main, train
+from mdpd_plugins.cli.main import main as mdpd
+from mdpd_plugins.training import load_config, train
 
 WORDS = ("red", "green", "round", "fast", "cold", "late", "small", "new")
+
+
+def main(arguments: Sequence[object]) -> int:
+    """The command line of training, in this process; its exit status."""
+    return mdpd(["train", *map(str, arguments)])
+
+
 # A server that has imported once what a run imports; each process is forked off it and has a state of its own.
 _FORKS = multiprocessing.get_context("forkserver")
 _FORKS.set_forkserver_preload(
     ["mdpd_plugins.training", "transformers.models.vit.modeling_vit", "matplotlib.pyplot", "mpl_toolkits.mplot3d"]
     + [
         "setuptools",
-        "mdpd_plugins.adapters.huggingface_encoder",
-        "mdpd_plugins.data.image_folder",
+        "mdpd_plugins.zoos.huggingface.encoder",
+        "mdpd_plugins.data.sources.image_folder",
         "PIL.PngImagePlugin",
     ]
 )

@@ -7,9 +7,9 @@ from typing import Any
 from small_zoo import BACKBONES, CLASSES, randomise, small
 
 from mdpd_plugins.adapters import build_backbone
-from mdpd_plugins.adapters.open_clip_pair import OpenCLIPPairAdapter
-from mdpd_plugins.adapters.pair import PairAdapter, pair
+from mdpd_plugins.adapters.towers.pair import PairAdapter, pair
 from mdpd_plugins.tasks import AnyTask, Prediction, Retrieval
+from mdpd_plugins.zoos.open_clip.pair import OpenCLIPPairAdapter
 
 WIDTH = 16
 ANSWERS, MATCHES = Prediction("single", CLASSES), Retrieval(WIDTH)

@@ -38,7 +38,7 @@ def test_the_built_in_zoos_come_through_the_same_entry_points():
     plugins = {info.plugin: info for info in load_catalogue().plugins}
     assert {"huggingface", "mmpretrain", "open_clip"} <= set(plugins)
     assert plugins["open_clip"].distribution == "mdpd-plugins"
-    assert plugins["open_clip"].module == "mdpd_plugins.zoos.open_clip"
+    assert plugins["open_clip"].module == "mdpd_plugins.zoos.open_clip.plugin"
 
 
 def test_a_plugin_registers_a_backbone_with_its_provenance(site):

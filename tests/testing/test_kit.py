@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 from mdpd_plugins.adapters import Adapter, build_backbone
-from mdpd_plugins.adapters.huggingface import HuggingFaceAdapter
 from mdpd_plugins.testing import CHECKS, NotApplicable, check_backbone
+from mdpd_plugins.zoos.huggingface.adapter import HuggingFaceAdapter
 
 
 class Block(nn.Module):

@@ -13,7 +13,7 @@ from running import assert_learned_alike, run, run_together, same, text_table, t
 from small_zoo import BACKBONES
 
 from mdpd_plugins.cli.main import main
-from mdpd_plugins.deployment import load_export
+from mdpd_plugins.exports import load_export
 from mdpd_plugins.training import build_experiment, load_config
 from mdpd_plugins.training.experiment import first_batch
 
@@ -75,7 +75,7 @@ def test_a_killed_run_resumes_to_the_same_weights(runs, table, tmp_path, reader)
 
 @pytest.mark.parametrize("reader", ["pair", "open_clip", "vilt"])
 def test_what_a_dry_run_measures_is_what_was_planned(runs, tmp_path, capsys, reader):
-    from mdpd_plugins.training import main as train_main
+    from running import main as train_main
 
     config, _, _ = runs[reader]
     target, before = tmp_path / "plan.json", sorted(config.parent.parent.rglob("*"))
@@ -248,7 +248,7 @@ def refused(tmp_path, capsys):
     """Run a configuration that cannot work; its one line of error."""
 
     def call(config, *arguments):
-        from mdpd_plugins.training import main as train_main
+        from running import main as train_main
 
         before = sorted(tmp_path.rglob("*"))
         assert train_main([str(config), "--work-dir", str(tmp_path / "run"), *map(str, arguments)]) == 2

@@ -10,7 +10,7 @@ import transformers
 from PIL import Image
 from running import WORDS, trained, write_config
 
-from mdpd_plugins.deployment import evaluate_export, load_export
+from mdpd_plugins.exports import evaluate_export, load_export
 from mdpd_plugins.training import load_config
 from mdpd_plugins.training.experiment import build_experiment
 

@@ -9,12 +9,12 @@ from language import language_config
 from running import trained, weights, write_config
 
 from mdpd_plugins.cli.main import main as mdpd
+from mdpd_plugins.planning.plan import plan, weight_bytes
 from mdpd_plugins.registry import CapabilityError, ConfigError
 from mdpd_plugins.training import load_config
 from mdpd_plugins.training.experiment import build_experiment
-from mdpd_plugins.training.plan import plan, weight_bytes
-from mdpd_plugins.training.run import dry_run
-from mdpd_plugins.training.runs import score
+from mdpd_plugins.training.train import dry_run
+from tools.compare.result_lines import score
 
 
 @pytest.fixture(scope="module", params=["gpt2", "llama"])

@@ -6,9 +6,7 @@ import re
 
 import pytest
 import torch
-from running import image_folder, text_table, weights, write_config
-
-from mdpd_plugins.training import main
+from running import image_folder, main, text_table, weights, write_config
 
 HUGE = 1e30
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from running import image_folder, run, trained, weights, write_config
+from running import image_folder, main, run, trained, weights, write_config
 
-from mdpd_plugins.training import load_config, main
+from mdpd_plugins.training import load_config
 from mdpd_plugins.training.experiment import build_experiment
 
 ONE_OF_EACH = ("hf-vit", "mm-vit", "oc-image")

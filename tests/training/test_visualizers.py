@@ -6,9 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from running import trained, write_config
-
-from mdpd_plugins.training import main
+from running import main, trained, write_config
 
 STEPS = {"max_steps": 8, "val_every": 4, "log_every": 2}
 METRICS = {"backbone/accuracy", "side/accuracy"}

@@ -10,9 +10,7 @@ import sys
 
 import pytest
 import torch
-from running import image_folder, text_table, trained, write_config
-
-from mdpd_plugins.training import main
+from running import image_folder, main, text_table, trained, write_config
 
 
 @pytest.fixture
@@ -311,7 +309,7 @@ class Without(importlib.machinery.PathFinder):
         return super().find_spec(name, path, target)
 
 sys.meta_path[:] = [Without if f is importlib.machinery.PathFinder else f for f in sys.meta_path]
-from mdpd_plugins.training import main
+from running import main
 said = []
 for config in sys.argv[1:]:
     with contextlib.redirect_stderr(io.StringIO()) as err:

@@ -6,7 +6,8 @@ import os
 import pytest
 
 from mdpd_plugins.registry import load_catalogue
-from mdpd_plugins.zoos import cache, installed, mmpretrain
+from mdpd_plugins.zoos import cache, installed
+from mdpd_plugins.zoos.mmpretrain import plugin as mmpretrain
 
 INDEX = """
 Import:

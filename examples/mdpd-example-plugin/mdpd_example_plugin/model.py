@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 from torch import nn
 from torch.nn import functional
 
-from mdpd_plugins.adapters.origin import RANDOM, record_origin
+from mdpd_plugins.adapters import RANDOM, Built
 from mdpd_plugins.registry import CheckpointError, ConfigError
 
 
@@ -68,7 +68,7 @@ def build(
     width: int = 64,
     depth: int = 4,
     heads: int = 4,
-) -> SmallViT:
+) -> Built:
     """The network; called by mdpd-plugins with `pretrained` and `num_classes`, and the options of a config.
 
     pretrained: a safetensors file of this network's state dict; "auto" and None give random weights, since
@@ -76,11 +76,9 @@ def build(
     """
     model = SmallViT(num_classes, image_size, patch_size, width, depth, heads)
     if pretrained in (None, "auto"):
-        record_origin(model, f"{RANDOM} (no weights exist for this example)")
-        return model
+        return Built(model, origin=f"{RANDOM} (no weights exist for this example)")
     try:
         model.load_state_dict(load_file(pretrained))
     except (OSError, SafetensorError, RuntimeError) as error:
         raise CheckpointError(f"checkpoint {pretrained!r} cannot be loaded into this network: {error}") from error
-    record_origin(model, pretrained)
-    return model
+    return Built(model, origin=pretrained)

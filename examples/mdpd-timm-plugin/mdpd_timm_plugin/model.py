@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import timm
-from torch import nn
 
-from mdpd_plugins.adapters import RANDOM, Adapter, record_origin
+from mdpd_plugins.adapters import RANDOM, Adapter, Built
 from mdpd_plugins.registry import CheckpointError
 
 SMALL: dict[str, dict[str, Any]] = {
@@ -36,11 +35,11 @@ class TimmAdapter(Adapter):
         }
 
 
-def build(*, name: str, pretrained: str | None = "auto", num_classes: int, **options: Any) -> nn.Module:
+def build(*, name: str, pretrained: str | None = "auto", num_classes: int, **options: Any) -> Built:
     """A timm classifier.
 
     Args:
-        pretrained: "auto" (timm's weights, random if they cannot be had), a file that timm can load, or None.
+        pretrained: "auto" (timm's weights, random if they are not available), a file that timm can load, or None.
         options: arguments of `timm.create_model`.
     """
     model_name = name.partition("/")[2]
@@ -49,20 +48,17 @@ def build(*, name: str, pretrained: str | None = "auto", num_classes: int, **opt
             model = timm.create_model(model_name, num_classes=num_classes, checkpoint_path=pretrained, **options)
         except (OSError, RuntimeError) as error:
             raise CheckpointError(f"{pretrained!r} cannot be loaded into {name}: {error}") from error
-        record_origin(model, f"file {pretrained}")
-        return model
+        return Built(model, origin=f"file {pretrained}")
     if pretrained == "auto":
         try:
             model = timm.create_model(model_name, pretrained=True, num_classes=num_classes, **options)
         except (OSError, RuntimeError):
             pass  # no network: said below
         else:
-            record_origin(model, f"timm, {model.pretrained_cfg.get('hf_hub_id') or model_name}")
-            return model
+            return Built(model, origin=f"timm, {model.pretrained_cfg.get('hf_hub_id') or model_name}")
     model = timm.create_model(model_name, num_classes=num_classes, **options)
     asked = "asked for" if pretrained is None else "timm's weights cannot be reached"
-    record_origin(model, f"{RANDOM} ({asked})")
-    return model
+    return Built(model, origin=f"{RANDOM} ({asked})")
 
 
 def small(name: str) -> dict[str, dict[str, Any]]:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from mdpd_plugins.adapters import RANDOM, Adapter, record_origin
+from mdpd_plugins.adapters import RANDOM, Adapter, Built
 
 
 class Evener(nn.Module):
@@ -69,11 +69,9 @@ class LoomAdapter(Adapter):
 
 def build(
     *, pretrained: str | None = "auto", num_classes: int, side: int = 64, width: int = 96, depth: int = 6
-) -> Loom:
+) -> Built:
     """The network with random weights: none are published."""
-    model = Loom(num_classes, side, width, depth)
-    record_origin(model, f"{RANDOM}: no checkpoint is published")
-    return model
+    return Built(Loom(num_classes, side, width, depth), origin=f"{RANDOM}: no checkpoint is published")
 
 
 def small(name: str) -> dict[str, dict[str, Any]]:

@@ -1,0 +1,1 @@
+"""How a live network is read: its blocks, their order and layout, and what passes between them."""

@@ -1,0 +1,97 @@
+"""What running a network shows of it: its blocks in order, how they are called, and what they put out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from mdpd_plugins.adapters.inspection.blocks import as_run, bypassed, find_blocks
+from mdpd_plugins.adapters.inspection.capture import Capture
+from mdpd_plugins.adapters.inspection.direct_calls import called_through
+from mdpd_plugins.adapters.inspection.layout import Layout
+from mdpd_plugins.adapters.inspection.recompute import writers
+
+NamedBlocks = list[tuple[str, nn.Module]]
+
+
+def ordered_blocks(model: nn.Module, prefixes: tuple[str, ...], run: Callable[[], Any]) -> NamedBlocks:
+    """(state-dict path, block) of the repeated blocks, in the order in which `run` runs them.
+
+    Args:
+        prefixes: of the state-dict keys that count: one tower of two.
+
+    Raises:
+        CapabilityError: the model has no repeated blocks.
+    """
+    found = find_blocks(model, lambda stages: bypassed(model, stages, run))
+    found = [(n, b) for n, b in found if n.startswith(prefixes)]
+    with called_through([b for _, b in found]):
+        return as_run(found, run)
+
+
+@dataclass(frozen=True)
+class Habits:
+    """How blocks are called, and what they do to what they are given: what hooks and recomputation must allow for.
+
+    Attributes:
+        called_directly: blocks that the zoo does not call but runs the `forward` of, so that no hook sees them.
+        writers: blocks that change the tensors they are given.
+    """
+
+    called_directly: tuple[nn.Module, ...]
+    writers: tuple[nn.Module, ...]
+
+
+def habits(blocks: Sequence[nn.Module], run: Callable[[], Any]) -> Habits:
+    """Find out by two forwards."""
+    directly: dict[nn.Module, None] = {}
+    with torch.no_grad(), called_through(blocks, lambda block: directly.setdefault(block)):
+        run()
+    with called_through(directly):
+        return Habits(tuple(directly), tuple(writers(blocks, run)))
+
+
+@dataclass(frozen=True)
+class Structure:
+    """Blocks in execution order, and their habits."""
+
+    named: NamedBlocks
+    habits: Habits
+
+
+@dataclass(frozen=True)
+class Anatomy:
+    """Facts that one forward showed of a backbone's blocks.
+
+    Attributes:
+        stem_dim: width of what enters the first block. dims: of what leaves each block. layouts: how its tokens lie.
+        starts_with_maps: whether the first block puts out feature maps. tokens: that leave the last block.
+        latents: whether the blocks start from learned latents, the same for every sample (Perceiver).
+    """
+
+    stem_dim: int
+    dims: tuple[int, ...]
+    layouts: tuple[Layout, ...]
+    starts_with_maps: bool
+    tokens: int
+    latents: bool
+
+
+def anatomy(seen: Capture, count: int) -> Anatomy:
+    """Read off a capture of `count` blocks. Facts only: its tensors would else stay alive through a training."""
+    stem = seen.stems[0]
+    return Anatomy(
+        stem_dim=stem.shape[-1],
+        dims=tuple(seen.hidden[i].shape[-1] for i in range(count)),
+        layouts=tuple(seen.layouts[i] for i in range(count)),
+        starts_with_maps=seen.axes[0] == "BCHW",
+        tokens=seen.hidden[count - 1].shape[1],
+        latents=len(stem) > 1 and torch.equal(stem[0], stem[1]),
+    )
+
+
+__all__ = ["Anatomy", "Habits", "NamedBlocks", "Structure", "anatomy", "habits", "ordered_blocks"]

@@ -1,0 +1,1 @@
+"""Checkpoint files: reading them without running code, and getting them over the network."""

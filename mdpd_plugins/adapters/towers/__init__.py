@@ -1,0 +1,1 @@
+"""Backbones of two towers, and what joins their outputs."""

@@ -1,0 +1,1 @@
+"""Source types: where labelled examples are read from."""

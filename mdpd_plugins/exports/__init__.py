@@ -1,0 +1,26 @@
+"""Using what training hands over: exports loaded through their zoo's own loader, predictions and metrics of them.
+
+exported = load_export("work_dirs/vit_b/export")
+rows = predict(exported, read_inputs(["photo.jpg"], exported.record.modality), batch_size=32)
+"""
+
+from mdpd_plugins.exports.evaluate import evaluate_export
+from mdpd_plugins.exports.exported import ExportedModel
+from mdpd_plugins.exports.inputs import Input, TableColumns, read_inputs
+from mdpd_plugins.exports.load import load_export, load_folder
+from mdpd_plugins.exports.output import FORMATS, check_out, write_rows
+from mdpd_plugins.exports.predict import predict
+
+__all__ = [
+    "FORMATS",
+    "ExportedModel",
+    "Input",
+    "TableColumns",
+    "check_out",
+    "evaluate_export",
+    "load_export",
+    "load_folder",
+    "predict",
+    "read_inputs",
+    "write_rows",
+]

@@ -1,0 +1,90 @@
+"""`mdpd.json`: what an exported folder is, for whoever loads it again through its zoo.
+
+The zoo's own files say how to build the network. They do not say which backbone it is, what its outputs mean, or at
+which length texts were cut; this one does. The zoos' loaders take no notice of it.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from mdpd_plugins.registry.errors import CheckpointError, ConfigError
+
+RECORD_FILE = "mdpd.json"
+
+
+@dataclass(frozen=True)
+class ExportRecord:
+    """What a folder of an exported model holds.
+
+    Attributes:
+        backbone: registered name, `<zoo>/<model>`. options: what it was built with.
+        text_backbone, text_options: the same of the text tower, where the folder holds a pair of towers.
+        modality: "image", "text" or "image-text".
+        task: kind of label ("single", "multi", "float", "pair"), or "language". classes: names of outputs, in order.
+        size: (height, width) of prepared images, pixels; None for other modalities.
+        max_length: tokens that texts are cut to; None for other modalities.
+        eval_split: the split that `metrics` were measured on.
+        method: how it was trained. weights: where training started from.
+    """
+
+    backbone: str
+    options: dict[str, Any]
+    modality: str
+    task: str
+    classes: tuple[str, ...]
+    size: tuple[int, int] | None = None
+    max_length: int | None = None
+    metrics: dict[str, float] = field(default_factory=dict)
+    eval_split: str = "val"
+    method: str = ""
+    weights: str = ""
+    text_backbone: str = ""
+    text_options: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def zoo(self) -> str:
+        """The part of the backbone's name before the slash."""
+        return self.backbone.partition("/")[0]
+
+    def write(self, folder: Path) -> None:
+        """Put the record into an existing folder."""
+        # Sorted: a config's own order is not kept where it is read again.
+        text = json.dumps(asdict(self), indent=2, sort_keys=True)
+        (folder / RECORD_FILE).write_text(text + "\n", encoding="utf-8")
+
+
+def read_record(folder: str | Path) -> ExportRecord:
+    """The record of an exported folder.
+
+    Raises:
+        ConfigError: there is no such folder, or it has no record.
+        CheckpointError: its record cannot be read.
+    """
+    folder = Path(folder)
+    path = folder / RECORD_FILE
+    if not folder.is_dir():
+        raise ConfigError(f"{str(folder)!r} is no folder: give one that training wrote, such as WORK_DIR/export")
+    if not path.is_file():
+        inside = folder / "export"
+        hint = f"{str(folder)!r} has no {RECORD_FILE}, so it does not say what its outputs mean: "
+        if (inside / RECORD_FILE).is_file():
+            raise ConfigError(f"{hint}it is a work directory, and its export is {str(inside)!r}")
+        raise ConfigError(f"{hint}export again with `mdpd export WORK_DIR OUT`")
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+        known = {f.name for f in fields(ExportRecord)}
+        given = {key: value for key, value in raw.items() if key in known}
+        given["classes"] = tuple(map(str, given["classes"]))
+        given["size"] = tuple(given["size"]) if given.get("size") else None
+        return ExportRecord(**given)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(
+            f"{str(path)!r} is not a record of an export ({error}): export again with `mdpd export WORK_DIR OUT`"
+        ) from error
+
+
+__all__ = ["RECORD_FILE", "ExportRecord", "read_record"]

@@ -1,0 +1,1 @@
+"""What training will hold, worked out before any of it is held."""

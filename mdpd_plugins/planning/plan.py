@@ -1,0 +1,108 @@
+"""What training will hold, before any of it is held."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from mmengine.config import Config
+from rich.console import Console
+from rich.table import Table
+
+from mdpd_plugins.planning.fake_tensors import Imagination, imagined
+from mdpd_plugins.registry.errors import MDPDError
+from mdpd_plugins.training.experiment import Experiment, build_experiment, first_batch
+from mdpd_plugins.training.step_memory import StepMemory, measure_step
+
+
+class PlanError(MDPDError):
+    """A model's code needs numbers that a plan does not have."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What one step of a configuration holds.
+
+    Attributes:
+        weights: bytes of the backbone's parameters and buffers, which are there also without training.
+        step: bytes above them.
+        trained, side: numbers of parameters that train, in the backbone and in the side network.
+        batch: samples of the step.
+    """
+
+    weights: int
+    step: StepMemory
+    trained: int
+    side: int
+    batch: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data."""
+        return {
+            "weights_bytes": self.weights,
+            "training_state_bytes": self.step.total,
+            "memory": self.step.as_dict(),
+            "trainable_parameters": self.trained + self.side,
+            "batch_size": self.batch,
+        }
+
+
+def plan(config: Config) -> Plan:
+    """Bytes that training of `config` will hold on a CPU.
+
+    The very experiment is built and the very step runs that `--dry-run` measures, on tensors that have sizes and no
+    numbers (see `imagined`), so there is no second formula to fall behind. A model of any size can be planned.
+
+    Raises:
+        PlanError: the model computes sizes from numbers, in a way a plan cannot follow.
+        MDPDError: the configuration cannot be used.
+    """
+    mode = Imagination()
+    try:
+        with imagined(mode):
+            experiment = build_experiment(config, adopt=mode.adopt)
+        batch = first_batch(experiment.train_loader)
+        with imagined(mode):
+            step = measure_step(experiment, batch)
+    except MDPDError:
+        raise
+    except (RuntimeError, NotImplementedError, ValueError) as error:
+        raise PlanError(
+            f"{config.backbone.name} cannot be planned: its code works with numbers where a plan has sizes only "
+            f"({type(error).__name__}: {str(error).splitlines()[0]}). Measure it: train.py CONFIG --dry-run"
+        ) from error
+    distiller = experiment.distiller
+    return Plan(
+        weights=weight_bytes(experiment),
+        step=step,
+        trained=sum(p.numel() for p in distiller.trainable.values()),
+        side=sum(p.numel() for p in distiller.side_parameters()),
+        batch=len(batch["labels"]),
+    )
+
+
+def weight_bytes(experiment: Experiment) -> int:
+    """Bytes of the backbone's parameters and buffers, each tensor once."""
+    model = experiment.adapter.model
+    return sum(t.nbytes for t in [*model.parameters(), *model.buffers()])
+
+
+def print_plans(plans: Mapping[str, Plan]) -> None:
+    """A table of plans, one row for each name, in MiB."""
+    # Without lines it fits into 80 columns: a method's name cut short looks like another's.
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for column in ("method", "weights", "training state", "side", "optimiser", "transient peak", "trains"):
+        table.add_column(column, justify="left" if column == "method" else "right", no_wrap=column == "method")
+    for name, found in plans.items():
+        step = found.step
+        sizes = (found.weights, step.total, step.side_parameters, step.optimiser, step.transient)
+        table.add_row(name, *(f"{size / 2**20:,.1f}" for size in sizes), f"{found.trained + found.side:,}")
+    console = Console()
+    console.print(table)
+    batch = next(iter(plans.values())).batch
+    console.print(f"MiB at {batch} samples a step. Training state is what a step holds above the backbone's weights:")
+    console.print("the side network, the optimisers' state, and the peak of all that the step creates and drops.")
+
+
+__all__ = ["Plan", "PlanError", "plan", "print_plans", "weight_bytes"]

@@ -1,0 +1,183 @@
+"""mmengine's Runner with checkpoints that survive a kill and open without pickled code."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+import warnings
+from itertools import chain, repeat
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS, LOOPS, RUNNERS
+from mmengine.runner import IterBasedTrainLoop, Runner
+
+from mdpd_plugins.engine import NonFiniteLossError
+from mdpd_plugins.training.optim import follow_config
+from mdpd_plugins.training.parallel.sharding import place, whole
+
+PLAIN = (str, int, float, bool, type(None))
+# What mmengine says about itself at every start. It stays in the log file.
+NOT_FOR_THE_SCREEN = ("will be deprecated in future", "is the alias of", "Advance dataloader")
+
+
+class NonFiniteWeightError(NonFiniteLossError):
+    """A weight became NaN or infinite although the loss it came from was finite."""
+
+
+@RUNNERS.register_module()
+class FadingRunner(Runner):
+    """mmengine's Runner, except that a checkpoint appears whole or not at all.
+
+    Gradients of several processes are averaged in `AveragedOptimWrapper`: the parameters that train are few,
+    and DDP's reducer cannot follow a phase that runs at every fourth step only. So the model is not wrapped.
+
+    Attributes:
+        spent: what training steps have taken since `train` began, see `StepClockHook`.
+    """
+
+    spent: dict[str, float]
+    _last_started = ""
+
+    def __init__(self, *args, work_dir: str, **kwargs):
+        # mmengine names a run's log folder, and its logger, visualiser and message hub, by the second it begins in:
+        # two runs of one process and second, or of one work directory and second, would write into one another's.
+        while (now := time.strftime("%Y%m%d_%H%M%S")) == FadingRunner._last_started or (Path(work_dir) / now).exists():
+            time.sleep(0.05)
+        super().__init__(*args, work_dir=work_dir, **kwargs)
+        FadingRunner._last_started = self.timestamp
+
+    def build_logger(self, *args, **kwargs):
+        """mmengine's logger; pages of environment and hooks go to its file and not to the screen."""
+        logger = super().build_logger(*args, **kwargs)
+        for handler in logger.handlers:
+            if type(handler) is logging.StreamHandler:
+                handler.addFilter(_for_the_screen)
+        return logger
+
+    def wrap_model(self, model_wrapper_cfg, model):
+        """The model on its device, never wrapped."""
+        from mmengine.device import get_device
+
+        if self.cfg.parallel.shard:
+            place(model, get_device())
+            return model
+        return model.to(get_device())
+
+    def train(self):
+        """As mmengine's, without PyTorch's warning that a schedule moves on where the optimiser does not.
+
+        The backbone's turn comes at every n-th step only, and its schedule counts all of them.
+        """
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Detected call of `scheduler.step", category=UserWarning)
+            return super().train()
+
+    def resume(self, filename, *args, **kwargs) -> None:
+        """As mmengine's; a learning rate or a length that the config has changed takes effect from here on."""
+        wanted = {k: [g["initial_lr"] for g in w.param_groups] for k, w in self.optim_wrapper.items()}
+        super().resume(filename, *args, **kwargs)
+        for name, wrapper in self.optim_wrapper.items():
+            follow_config(wrapper, self.param_schedulers[name][0], wanted[name], self.iter, self.max_iters)
+
+    def save_checkpoint(self, out_dir, filename, *args, **kwargs) -> None:
+        """As mmengine's, through a temporary name: a kill while writing leaves the previous checkpoints valid.
+
+        Raises:
+            NonFiniteWeightError: a weight is not finite; nothing is written.
+        """
+        for name, parameter in self.model.named_parameters():
+            if parameter.requires_grad and not torch.isfinite(parameter).all():
+                raise NonFiniteWeightError(
+                    f"step {self.iter + 1}: the weight {name} is not finite any more, so this step is not saved. "
+                    f"Training stops here. Lower the learning rate of that path"
+                )
+        temporary = f".{filename}.part"
+        with whole(self.model):
+            super().save_checkpoint(out_dir, temporary, *args, **kwargs)
+        if self.rank == 0:
+            os.replace(Path(out_dir) / temporary, Path(out_dir) / filename)
+
+
+def _for_the_screen(record: logging.LogRecord) -> bool:
+    message = record.getMessage()
+    return "\n" not in message and not any(phrase in message for phrase in NOT_FOR_THE_SCREEN)
+
+
+@LOOPS.register_module()
+class ResumableLoop(IterBasedTrainLoop):
+    """mmengine's loop, except that a resume does not read the batches that went by."""
+
+    def run(self):
+        """Train from where the checkpoint was written to the last step."""
+        if self._iter:
+            self.dataloader.batch_sampler.start_at(self._iter)
+            # The parent asks for every batch that went by and throws it away; these cost nothing.
+            self.dataloader_iterator = chain(repeat(None, self._iter), iter(self.dataloader))
+        try:
+            return super().run()
+        finally:
+            # Loader processes end with their iterator, but take seconds if the garbage collector has to find it.
+            self.dataloader_iterator = None
+
+
+@HOOKS.register_module()
+class PlainCheckpointHook(Hook):
+    """Leaves only tensors and plain values in a checkpoint, and adds where the run's weights came from.
+
+    mmengine's message hub pickles its history objects, which PyTorch's safe loading refuses, so mmengine could
+    not resume its own file. The histories smooth the printed log and nothing else.
+    """
+
+    priority = "VERY_LOW"
+
+    def before_save_checkpoint(self, runner, checkpoint: dict[str, Any]) -> None:
+        """Drop histories, keep plain runtime information."""
+        hub = checkpoint["message_hub"]
+        info = {k: v for k, v in hub["runtime_info"].items() if _plain(v)}
+        checkpoint["message_hub"] = {
+            "log_scalars": {},
+            "runtime_info": info,
+            "resumed_keys": {k: v for k, v in hub["resumed_keys"].items() if k in info},
+        }
+        checkpoint["meta"] = {k: v for k, v in checkpoint["meta"].items() if _plain(v)}
+        checkpoint["meta"]["weights"] = runner.model.adapter.origin
+
+
+@HOOKS.register_module()
+class StepClockHook(Hook):
+    """Adds up what training steps take, in `runner.spent`: seconds, and CPU seconds of this process.
+
+    Reading data, evaluation and checkpoints are not counted, nor are steps from before a resume.
+    """
+
+    priority = "HIGHEST"
+
+    def before_train(self, runner) -> None:
+        """Start at zero."""
+        runner.spent = {"seconds": 0.0, "cpu_seconds": 0.0}
+
+    def before_train_iter(self, runner, batch_idx: int, data_batch: Any = None) -> None:
+        """Start the clock."""
+        self.start = time.perf_counter(), time.process_time()
+
+    def after_train_iter(self, runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
+        """Stop it, when the GPU has done its part too."""
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        runner.spent["seconds"] += time.perf_counter() - self.start[0]
+        runner.spent["cpu_seconds"] += time.process_time() - self.start[1]
+
+
+def _plain(value: Any) -> bool:
+    if isinstance(value, dict):
+        return all(_plain(k) and _plain(v) for k, v in value.items())
+    if isinstance(value, (list, tuple)):
+        return all(_plain(v) for v in value)
+    return type(value) in PLAIN
+
+
+__all__ = ["FadingRunner", "NonFiniteWeightError", "PlainCheckpointHook", "ResumableLoop", "StepClockHook"]

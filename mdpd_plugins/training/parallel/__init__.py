@@ -1,0 +1,1 @@
+"""Several processes: joining them, and sharing frozen weights out."""

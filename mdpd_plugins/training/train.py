@@ -1,0 +1,356 @@
+"""Training, fading and export of one configuration."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.config import Config
+from mmengine.device import get_device
+from mmengine.dist import is_main_process
+from mmengine.evaluator import Evaluator
+from rich.console import Console
+
+from mdpd_plugins.engine import NonFiniteLossError, fade
+from mdpd_plugins.exports.record import ExportRecord
+from mdpd_plugins.files import fresh_folder
+from mdpd_plugins.planning.plan import weight_bytes
+from mdpd_plugins.registry.errors import ConfigError
+from mdpd_plugins.training.card import is_export, print_summary, random_notice, write_card, write_json
+from mdpd_plugins.training.checkpoints import clear_leftovers, latest_checkpoint, load_run, refuse_last
+from mdpd_plugins.training.compiling import check_backend, compiled
+from mdpd_plugins.training.config import RUN_CONFIG, load_config
+from mdpd_plugins.training.experiment import Experiment, build_experiment, first_batch
+from mdpd_plugins.training.mmengine_runner import FadingRunner, NonFiniteWeightError
+from mdpd_plugins.training.parallel.processes import joined
+from mdpd_plugins.training.parallel.sharding import weights_held, whole_state
+from mdpd_plugins.training.step_memory import measure_step
+from mdpd_plugins.training.towers import backbone_options, prepared
+from mdpd_plugins.training.two_opinions import paths_of
+from mdpd_plugins.training.visualizers import check_visualizer
+
+# Samples that fading compares and times both paths on: enough to compare, few enough to be over soon on a CPU.
+COMPARED = 16
+
+
+def dry_run(config: Config) -> dict[str, Any]:
+    """Build everything, run one step of each phase, report its memory; nothing is written."""
+    experiment = build_experiment(config)
+    _announce(experiment)
+    experiment.distiller.to(get_device())
+    memory = measure_step(experiment, first_batch(experiment.train_loader))
+    parameters = parameters_of(experiment)
+    console = Console()
+    console.print(f"one side step and one backbone step ran; {experiment.max_steps} steps would")
+    console.print(f"trained parameters: {parameters['backbone_trained']:,} backbone, {parameters['side']:,} side")
+    weights = weight_bytes(experiment)
+    for key, value in {"weights": weights, **memory.as_dict()}.items():
+        console.print(f"{key.replace('_', ' ')}: {value / 2**20:.1f} MiB")
+    return {
+        "weights": weights,
+        "memory": memory.as_dict(),
+        "parameters": parameters,
+        "steps": experiment.max_steps,
+    }
+
+
+def train(config: Config, *, resume: bool = False, launcher: str = "none") -> dict[str, Any]:
+    """Train, fade, export, and return the summary that is also printed and written to WORK_DIR/summary.json.
+
+    Args:
+        resume: go on from the newest checkpoint of the work directory.
+        launcher: what started this process: "none", or one of several that torchrun ("pytorch"), slurm or mpi did.
+
+    Returns:
+        The summary; of several processes only the first has one, and the others return an empty one.
+
+    Raises:
+        MDPDError: the configuration, its data or weights cannot be used, and nothing has been written; or a loss
+            is not finite (`NonFiniteLossError`), and the last good checkpoint is kept.
+    """
+    work_dir = Path(config.work_dir)
+    check_writable(work_dir)
+    export_dir = Path(config.export_dir or work_dir / "export")
+    check_replaceable(export_dir)
+    check_visualizer(config.visualizer)
+    if config.train.compile:
+        check_backend(config.train.compile)
+        if config.parallel.shard:
+            raise ConfigError("train.compile and parallel.shard do not go together here: remove one of them")
+    if config.parallel.shard and launcher == "none":
+        raise ConfigError(
+            "parallel.shard=True shares the frozen weights out over several processes, and this is a single one: "
+            "start them with torchrun --nproc-per-node N tools/train.py CONFIG --launcher pytorch"
+        )
+    checkpoint = latest_checkpoint(work_dir) if resume else None
+    # Several processes have not shared out the devices yet.
+    memory = measured_aside(config, get_device() if launcher == "none" else "cpu")
+    with joined(launcher):
+        experiment = build_experiment(config)
+        if checkpoint is not None:
+            load_run(experiment, checkpoint)
+        first = is_main_process()
+        if first:
+            _announce(experiment)
+            clear_leftovers(work_dir, keep_checkpoints=resume)
+        runner = build_runner(experiment, checkpoint, launcher)
+        runner.logger.warning(_origin_lines(experiment))
+        with compiled(experiment.distiller, config.train.compile):
+            metrics = run_to_the_end(runner)
+        if config.parallel.shard:
+            memory = {**memory, **weights_held(runner)}
+            state = whole_state(experiment.distiller)
+        if not first:
+            return {}
+    if config.parallel.shard:
+        experiment = _whole_again(experiment, state)
+    summary = {**finish(experiment, metrics, export_dir, memory), **runner.spent}
+    write_json(work_dir / "summary.json", summary)
+    print_summary(summary)
+    return summary
+
+
+def _whole_again(experiment: Experiment, state: dict[str, torch.Tensor]) -> Experiment:
+    # FSDP has no way back: what was learned goes into a model that never was shared out.
+    fresh = build_experiment(experiment.config)
+    fresh.distiller.load_state_dict(state)
+    fresh.adapter.origin = experiment.adapter.origin
+    return fresh
+
+
+def run_to_the_end(runner: FadingRunner) -> dict[str, float]:
+    """Train all steps that are left, and return the metrics of the last evaluation."""
+    try:
+        runner.train()
+    except NonFiniteLossError as error:
+        # A weight that is not finite was found when it was to be saved: the checkpoint before is a good one.
+        steps = -1 if isinstance(error, NonFiniteWeightError) else runner.iter
+        left = refuse_last(Path(runner.work_dir), steps)
+        raise NonFiniteLossError(f"{error} ({left})") from error
+    if not (metrics := _last_metrics(runner)):
+        # Resumed after the last step: a kill had come between it and its validation.
+        runner.val()
+        metrics = _last_metrics(runner)
+    return metrics
+
+
+def build_runner(experiment: Experiment, checkpoint: Path | None, launcher: str = "none") -> FadingRunner:
+    """mmengine's Runner over the experiment's parts."""
+    config = experiment.config
+    val_every = config.train.val_every or experiment.steps_per_epoch
+    save_every = config.train.checkpoint_every or experiment.steps_per_epoch
+    schedule = {"type": "CosineAnnealingLR", "T_max": experiment.max_steps, "by_epoch": False, "eta_min": 0.0}
+    return FadingRunner(
+        model=experiment.distiller,
+        work_dir=str(config.work_dir),
+        train_dataloader=experiment.train_loader,
+        val_dataloader=experiment.val_loader,
+        val_evaluator=Evaluator([experiment.metric]),
+        optim_wrapper=experiment.optim,
+        param_scheduler={name: [dict(schedule)] for name in experiment.optim.optim_wrappers},
+        train_cfg={
+            "type": "ResumableLoop",
+            "max_iters": experiment.max_steps,
+            "val_interval": val_every,
+        },
+        val_cfg={},
+        default_hooks={
+            "logger": {"type": "LoggerHook", "interval": config.train.log_every, "log_metric_by_epoch": False},
+            # Two are kept: the older one is removed before the newer is written.
+            "checkpoint": {"type": "CheckpointHook", "interval": save_every, "by_epoch": False, "max_keep_ckpts": 2},
+            "sampler_seed": None,
+        },
+        custom_hooks=[
+            {"type": "PlainCheckpointHook"},
+            {"type": "StepClockHook"},
+            *([{"type": "ShardHook"}] if config.parallel.shard else []),
+            *config.custom_hooks,
+        ],
+        log_processor={"by_epoch": False, "window_size": config.train.log_every},
+        log_level="INFO",
+        visualizer=config.visualizer or None,
+        load_from=str(checkpoint) if checkpoint else None,
+        resume=checkpoint is not None,
+        launcher=launcher,
+        randomness={"seed": config.train.seed},
+        experiment_name=Path(config.work_dir).name,
+        cfg=config,
+    )
+
+
+def finish(
+    experiment: Experiment, metrics: dict[str, float], export_dir: Path, memory: dict[str, int]
+) -> dict[str, Any]:
+    """Fade, export with a card, and return the summary."""
+    config, adapter = experiment.config, experiment.adapter
+    parameters, paths = parameters_of(experiment), paths_of(experiment)
+    batch = first_batch(experiment.val_loader)["inputs"]
+    inputs = {k: v[:COMPARED].to(adapter.device) for k, v in batch.items()}
+    _, report = fade(experiment.distiller, inputs)
+    if torch.cuda.is_available():
+        memory = {**memory, "cuda_peak": torch.cuda.max_memory_allocated()}
+    summary = {
+        "backbone": adapter.name,
+        "zoo": adapter.zoo,
+        "method": config.distill.get("method", "mdpd"),
+        "metrics": metrics,
+        "paths": paths,
+        "eval_split": config.data.eval_split,
+        "parameters": parameters,
+        "memory": memory,
+        "fading": report.as_dict(),
+        "weights": adapter.origin,
+        "data": experiment.source.description,
+        "classes": list(experiment.task.classes),
+        "steps": int(experiment.distiller.step),
+        "seed": config.train.seed,
+        "export": str(export_dir),
+        "load_with": adapter.load_with,
+        "usage": getattr(adapter, "usage", ""),  # where the zoo's loader alone gives no logits
+    }
+    with fresh_folder(export_dir) as folder:
+        adapter.write(folder)
+        export_record(experiment, summary).write(folder)
+        write_card(folder, summary)
+    return summary
+
+
+def export_record(experiment: Experiment, summary: Mapping[str, Any]) -> ExportRecord:
+    """The record of a finished run; `summary` is what `finish` has put together."""
+    adapter, task = experiment.adapter, experiment.task
+    config = experiment.config
+    preprocessing = prepared(adapter, config)
+    image, text = (preprocessing.get(part, preprocessing) for part in ("image", "text"))
+    return ExportRecord(
+        backbone=config.backbone.name,
+        options=backbone_options(config),
+        text_backbone=config.text_backbone.name or "",
+        text_options=backbone_options(config, "text_backbone"),
+        modality=adapter.modality,
+        task=task.kind,
+        classes=tuple(task.classes),
+        size=tuple(image["size"]) if "size" in image else None,
+        max_length=text.get("max_length"),
+        metrics=summary["metrics"],
+        eval_split=summary["eval_split"],
+        method=summary["method"],
+        weights=summary["weights"],
+    )
+
+
+def export_work_dir(work_dir: str | Path, out: str | Path) -> Path:
+    """Fade the latest checkpoint of a work directory and export it to `out`. The work directory stays as it is.
+
+    Raises:
+        ConfigError: the folder holds no run of this project, or `out` is in use.
+        CheckpointError: its checkpoint does not fit its config.
+    """
+    work_dir, out = Path(work_dir), Path(out)
+    if not (work_dir / RUN_CONFIG).is_file():
+        raise ConfigError(f"{str(work_dir)!r} holds no {RUN_CONFIG}: it is not a work directory of a training run")
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ConfigError(f"{str(out)!r} exists and is not empty: give a folder that does not exist yet")
+    checkpoint = latest_checkpoint(work_dir)
+    config = load_config(work_dir / RUN_CONFIG)
+    experiment = build_experiment(config)
+    experiment.distiller.load_state_dict(load_run(experiment, checkpoint))
+    trained = work_dir / "summary.json"
+    memory = json.loads(trained.read_text())["memory"] if trained.is_file() else {}
+    print_summary(finish(experiment, evaluate(experiment), out, memory))
+    return out
+
+
+def evaluate(experiment: Experiment) -> dict[str, float]:
+    """Metrics of both paths on the split that `data.eval_split` names."""
+    results: list[dict] = []
+    for data in experiment.val_loader:
+        data = experiment.distiller.data_preprocessor(data)
+        results += experiment.distiller(data["inputs"], data["labels"])
+    return experiment.metric.compute_metrics(results)
+
+
+def check_writable(work_dir: Path) -> None:
+    """Prove that `work_dir` can be made and written, and leave no trace of the attempt.
+
+    Raises:
+        ConfigError: it cannot.
+    """
+    missing = [p for p in (work_dir, *work_dir.parents) if not p.exists()]
+    try:
+        work_dir.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=work_dir):
+            pass
+    except OSError as error:
+        raise ConfigError(
+            f"work directory {str(work_dir)!r} cannot be written ({error.strerror}): give another with --work-dir"
+        ) from error
+    finally:
+        for folder in missing:
+            if folder.is_dir() and not any(folder.iterdir()):
+                folder.rmdir()
+
+
+def check_replaceable(export_dir: Path) -> None:
+    """An export replaces an earlier one, and nothing else.
+
+    Raises:
+        ConfigError: the folder holds something that is not an export.
+    """
+    if export_dir.is_file() or (export_dir.is_dir() and any(export_dir.iterdir()) and not is_export(export_dir)):
+        raise ConfigError(
+            f"export_dir={str(export_dir)!r} holds something that is no earlier export, and an export replaces the "
+            f"whole folder: give one that does not exist yet"
+        )
+
+
+def _announce(experiment: Experiment) -> None:
+    console = Console(stderr=True)
+    weights, *notice = _origin_lines(experiment).splitlines()
+    console.print(weights)
+    for line in notice:
+        console.print(line, style="bold red")
+
+
+def _origin_lines(experiment: Experiment) -> str:
+    # Two lines: those of more than one line go to the log's file, and the screen has seen them.
+    origin = experiment.adapter.origin
+    return f"weights: {origin}\n{random_notice(origin)}"
+
+
+def measured_aside(config: Config, device: str) -> dict[str, int]:
+    """Bytes that a step holds (`StepMemory`), counted on an experiment of its own: the run itself starts untouched."""
+    experiment = build_experiment(config)
+    experiment.distiller.to(device)
+    try:
+        return measure_step(experiment, first_batch(experiment.train_loader)).as_dict()
+    except NonFiniteLossError:
+        return {}  # training will meet it, and say at which step
+    finally:
+        del experiment
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats()
+
+
+def parameters_of(experiment: Experiment) -> dict[str, int]:
+    """How many parameters the backbone has, how many of them are trained, and how many the side network has."""
+    return {
+        "backbone": sum(p.numel() for p in experiment.adapter.parameters().values()),
+        "backbone_trained": sum(p.numel() for p in experiment.distiller.trainable.values()),
+        "side": sum(p.numel() for p in experiment.distiller.side_parameters()),
+    }
+
+
+def _last_metrics(runner: FadingRunner) -> dict[str, float]:
+    scalars = runner.message_hub.log_scalars
+    return {k[4:]: float(v.current()) for k, v in scalars.items() if k.startswith("val/") and "time" not in k}
+
+
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # data loaders fork after the tokenizer was used
+
+__all__ = ["build_runner", "dry_run", "evaluate", "export_work_dir", "finish", "train"]

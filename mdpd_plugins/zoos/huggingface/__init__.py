@@ -1,0 +1,1 @@
+"""The HuggingFace transformers zoo: `plugin` is what is loaded first, and it imports no framework."""

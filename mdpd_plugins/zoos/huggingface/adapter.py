@@ -1,0 +1,249 @@
+"""HuggingFace transformers: preparing data for its classifiers, capturing and exporting them."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import math
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from mdpd_plugins.adapters.adapter import Adapter, logits_of
+from mdpd_plugins.adapters.built import Built, as_built
+from mdpd_plugins.registry.errors import (
+    CapabilityError,
+    ConfigError,
+)
+from mdpd_plugins.zoos.huggingface.inputs import KeepsNothing, colour_tokens, colours, example_text, patches, reads
+from mdpd_plugins.zoos.huggingface.models import IMAGE, QUESTION, TEXT
+
+# transformers' words for kinds of label (`config.problem_type`).
+PROBLEMS = {
+    "single": "single_label_classification",
+    "multi": "multi_label_classification",
+    "float": "regression",
+}
+
+
+class HuggingFaceAdapter(Adapter):
+    """A transformers image or sequence classifier.
+
+    Args:
+        model: an `AutoModelForImageClassification` or `AutoModelForSequenceClassification` instance.
+            Its tokenizer or image processor comes from `Built.source`, or from where a live model was loaded from.
+    """
+
+    load_with = "transformers' from_pretrained"
+
+    def __init__(self, model: nn.Module | Built, *, name: str = "", modality: str = ""):
+        built = as_built(model)
+        kind = type(built.model).__name__
+        super().__init__(built, name=name or f"huggingface/{kind}", modality=modality or reads(built.model))
+        self.config: Any = built.model.config
+        # A live model's own field for where its files are.
+        self.source: str = built.source or self.config.name_or_path
+
+    @property
+    def in_channels(self) -> int:
+        """Channels of an input image."""
+        channels = getattr(self._vision, "num_channels", 3)
+        return channels if isinstance(channels, int) else 3
+
+    @cached_property
+    def _arguments(self) -> set[str]:
+        return arguments(self.model)
+
+    def attention_mask(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor | None:
+        """(B, T) bool; None too where the model takes no mask (FNet mixes padding in)."""
+        return super().attention_mask(inputs) if "attention_mask" in self._arguments else None
+
+    @property
+    def _vision(self) -> Any:
+        return getattr(self.config, "vision_config", None) or self.config
+
+    @property
+    def _size(self) -> tuple[int, int] | None:
+        size = getattr(self._vision, "image_size", None)
+        if "spatial_shapes" in self._arguments:  # SigLIP 2 says how many patches a square of them has
+            size = math.isqrt(self._vision.num_patches) * self._vision.patch_size
+        elif self._reads_colours:
+            size = math.isqrt(self.config.max_position_embeddings)
+        return (size, size) if isinstance(size, int) else tuple(size) if size else None
+
+    @property
+    def _reads_colours(self) -> bool:
+        return self.modality == "image" and "pixel_values" not in self._arguments
+
+    @cached_property
+    def _palette(self) -> torch.Tensor:
+        return colours(self.source, self.config.vocab_size - 1)  # the last one starts a sequence
+
+    def _call(self, inputs):
+        if "image" not in inputs:
+            if "attention_mask" not in self._arguments and "kwargs" not in self._arguments:
+                inputs = {k: v for k, v in inputs.items() if k != "attention_mask"}
+            # A cache of keys and values would grow with every block that runs a second time.
+            without: dict[str, Any] = {"use_cache": False} if "use_cache" in self._arguments else {}
+            if not without and "cache" in self._arguments:
+                without = {"cache": KeepsNothing()}
+            return logits_of(self.model(**inputs, **without))
+        image = inputs["image"]
+        if "spatial_shapes" in self._arguments:
+            return logits_of(self.model(**patches(image, self._vision.patch_size)))
+        if self._reads_colours:
+            return logits_of(self.model(input_ids=colour_tokens(image, self._palette), use_cache=False))
+        if {"input_ids", "pixel_values"} <= self._arguments:
+            raise CapabilityError(
+                f"{self.name} reads an image together with a prompt, and its outputs are words of its vocabulary: it "
+                f"has no output layer for classes of your own. Choose a backbone that reads images alone"
+            )
+        # ViT interpolates its position embeddings on request only; DINOv2 and hierarchical models always adapt.
+        other = "interpolate_pos_encoding" in self._arguments and image.shape[-2:] != self._size
+        resize = {"interpolate_pos_encoding": True} if other else {}
+        return logits_of(self.model(pixel_values=image, **resize))
+
+    def example_inputs(self, batch: int = 2) -> dict[str, torch.Tensor]:
+        """Inputs of the model's own size (text: 16 tokens, the last sample padded after 9)."""
+        if self.modality == "image":
+            return super().example_inputs(batch)
+        return {k: v.to(self.device) for k, v in example_text(self.config, batch).items()}
+
+    def _preprocessing(self) -> dict[str, Any]:
+        """The checkpoint's own tokenizer or image processor settings; the family's defaults without a source."""
+        return self._text() if self.modality == "text" else self._image()
+
+    @cached_property
+    def tokenizer(self) -> Any:
+        """The tokenizer that came with the weights.
+
+        Raises:
+            ConfigError: the model was built without any.
+        """
+        from transformers import AutoTokenizer
+
+        if not self.source:
+            raise ConfigError(
+                f"{self.name} has no tokenizer: it was built without pretrained files. Give pretrained= a folder "
+                f"that holds one, or tokenizer= in the backbone's options"
+            )
+        return AutoTokenizer.from_pretrained(self.source, local_files_only=os.path.isdir(self.source))
+
+    def _text(self) -> dict[str, Any]:
+        tokenizer = self.tokenizer
+
+        def tokenize(texts, max_length):
+            pairs = [t if isinstance(t, tuple) else (t, None) for t in texts]
+            first, second = [a for a, _ in pairs], [b for _, b in pairs]
+            second = None if all(b is None for b in second) else second
+            return dict(
+                tokenizer(first, second, padding=True, truncation=True, max_length=max_length, return_tensors="pt")
+            )
+
+        limit = getattr(self.config.get_text_config(), "max_position_embeddings", 512)
+        return {"tokenizer": tokenize, "max_length": min(limit, tokenizer.model_max_length)}
+
+    def _image(self) -> dict[str, Any]:
+        found = {"size": self._size or (224, 224), "mean": (0.5,) * 3, "std": (0.5,) * 3, "interpolation": "bilinear"}
+        settings = Path(self.source or ".") / "preprocessor_config.json"
+        if self.source and settings.is_file():
+            raw = json.loads(settings.read_text())
+            crop = raw.get("crop_size") or raw.get("size") or {}
+            if isinstance(crop, dict) and "height" in crop:
+                found["size"] = (crop["height"], crop["width"])
+            found["mean"] = tuple(raw.get("image_mean") or found["mean"])
+            found["std"] = tuple(raw.get("image_std") or found["std"])
+            found["interpolation"] = "bicubic" if raw.get("resample") == 3 else "bilinear"
+        return found
+
+    def replace_head(self, num_outputs: int) -> None:
+        """A fresh output layer of the zoo's kind; the configuration's labels follow."""
+        super().replace_head(num_outputs)
+        self.config.num_labels = num_outputs
+        if hasattr(self.model, "num_labels"):
+            self.model.num_labels = num_outputs
+
+    def set_labels(self, classes: tuple[str, ...], kind: str = "single") -> None:
+        """Write class names and the kind of label into the configuration, where transformers' pipelines read them.
+
+        Without the kind they would take several labels for one, and a number for a probability.
+        """
+        self.config.problem_type = PROBLEMS.get(kind)
+        if len(classes) == self.config.num_labels:
+            self.config.id2label = dict(enumerate(classes))
+            self.config.label2id = {c: i for i, c in enumerate(classes)}
+
+    def write(self, folder: Path) -> None:
+        """The zoo's native files."""
+        with quiet():
+            self.model.save_pretrained(folder, safe_serialization=True)
+        if self.modality != "image" and self.source:
+            self.tokenizer.save_pretrained(folder)
+        if self.modality == "text":
+            return
+        p = self.preprocessing()
+        p = p.get("image", p)
+        settings = {
+            "image_processor_type": "ViTImageProcessor",
+            "do_resize": True,
+            "size": {"height": p["size"][0], "width": p["size"][1]},
+            "resample": 3 if p["interpolation"] == "bicubic" else 2,
+            "do_rescale": True,
+            "rescale_factor": 1 / 255,
+            "do_normalize": True,
+            "image_mean": list(p["mean"]),
+            "image_std": list(p["std"]),
+        }
+        if "spatial_shapes" in self._arguments:
+            patch = self._vision.patch_size
+            count = (p["size"][0] // patch) * (p["size"][1] // patch)
+            del settings["size"]  # it keeps an image's aspect, at that many patches
+            settings |= {
+                "image_processor_type": "Siglip2ImageProcessor",
+                "patch_size": patch,
+                "max_num_patches": count,
+            }
+        elif self._reads_colours:
+            settings |= {"image_processor_type": "ImageGPTImageProcessor", "clusters": self._palette.tolist()}
+        (folder / "preprocessor_config.json").write_text(json.dumps(settings, indent=2) + "\n")
+
+    def load_exported(self, folder: str | Path) -> nn.Module:
+        """The exported folder through `from_pretrained`."""
+        import transformers
+
+        auto = {"text": TEXT, "image": IMAGE, "image-text": QUESTION}[self.modality]
+        return getattr(transformers, auto).from_pretrained(str(folder), local_files_only=True).eval()
+
+
+def arguments(model: nn.Module) -> set[str]:
+    """Names of what a model's forward takes."""
+    return set(inspect.signature(model.forward).parameters)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Inside, transformers says nothing.
+
+    Its table of missing keys names the head that is about to be trained, and `check_keys` says what matters; its
+    progress bars count files, of which there is one.
+    """
+    from transformers.utils import logging
+
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
+
+
+__all__ = ["HuggingFaceAdapter", "arguments", "quiet"]

@@ -1,0 +1,109 @@
+"""Exports for transformers: `from_pretrained`, with the image processor or tokenizer of the folder."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mdpd_plugins.adapters.adapter import logits_of
+from mdpd_plugins.adapters.storage.checkpoint import check_keys
+from mdpd_plugins.data.packed import pack
+from mdpd_plugins.exports.exported import ExportedModel, Tensors
+from mdpd_plugins.exports.record import ExportRecord
+from mdpd_plugins.registry.errors import ConfigError
+from mdpd_plugins.zoos.huggingface.adapter import quiet
+from mdpd_plugins.zoos.huggingface.build import import_transformers
+from mdpd_plugins.zoos.huggingface.causal import token_stream
+from mdpd_plugins.zoos.huggingface.encoder import HEAD_WEIGHTS, EncoderWithHead
+from mdpd_plugins.zoos.huggingface.models import CAUSAL, IMAGE, QUESTION, TEXT
+
+
+def load(folder: Path, record: ExportRecord) -> ExportedModel:
+    """A classifier, or a bare encoder with the output layer that lies beside it."""
+    import_transformers()
+    with quiet():
+        model = _encoder(folder) if (folder / HEAD_WEIGHTS).is_file() else _classifier(folder, record)
+        prepare = PREPARATIONS["language" if record.task == "language" else record.modality](folder, record)
+    taken = set(inspect.signature(getattr(model, "encoder", model).forward).parameters)
+
+    def call(inputs: Tensors) -> torch.Tensor:
+        # A tokenizer may put out more than the model reads: FNet takes no mask.
+        given = {k: v for k, v in inputs.items() if k in taken or "kwargs" in taken}
+        return logits_of(model(**given))
+
+    return ExportedModel(record, model, prepare, call)
+
+
+def _classifier(folder: Path, record: ExportRecord) -> Any:
+    import transformers
+
+    auto = getattr(transformers, CAUSAL if record.task == "language" else CLASSIFIERS[record.modality])
+    model, report = auto.from_pretrained(str(folder), local_files_only=True, output_loading_info=True)
+    # transformers draws what is missing at random and says so in a warning.
+    shapes = [key[0] for key in report["mismatched_keys"]]
+    check_keys(repr(str(folder)), type(model).__name__, report["missing_keys"], report["unexpected_keys"], shapes)
+    return model
+
+
+def _encoder(folder: Path) -> EncoderWithHead:
+    return EncoderWithHead.from_pretrained(folder)
+
+
+def _images(folder: Path, record: ExportRecord) -> Any:
+    from transformers import AutoImageProcessor
+
+    # Pillow's arithmetic, in which training prepares images; torchvision's rounds some pixels the other way.
+    processor = AutoImageProcessor.from_pretrained(str(folder), local_files_only=True, backend="pil")
+    return lambda images: dict(processor(list(images), return_tensors="pt"))
+
+
+def _tokenizer(folder: Path) -> Any:
+    from transformers import AutoTokenizer
+
+    if not (folder / "tokenizer_config.json").is_file():
+        raise ConfigError(
+            f"{str(folder)!r} holds no tokenizer, so texts cannot be prepared for it: train again from pretrained "
+            f"files that have one, or with backbone.options.tokenizer"
+        )
+    return AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+
+
+def _texts(folder: Path, record: ExportRecord) -> Any:
+    tokenizer = _tokenizer(folder)
+
+    def prepare(texts: Sequence[Any]) -> Tensors:
+        pairs = [t if isinstance(t, tuple) else (t, None) for t in texts]
+        first, second = [a for a, _ in pairs], [b for _, b in pairs]
+        cut = {"padding": True, "truncation": True, "max_length": record.max_length, "return_tensors": "pt"}
+        return dict(tokenizer(first, None if all(b is None for b in second) else second, **cut))
+
+    return prepare
+
+
+def _packed(folder: Path, record: ExportRecord) -> Any:
+    # Blocks of tokens and not a row a text, as in training.
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(str(folder), local_files_only=True)
+    tokens = token_stream(_tokenizer(folder), config.get_text_config().vocab_size)
+    return lambda texts: {"input_ids": pack(texts, tokens, record.max_length or 0).long()}
+
+
+def _questions(folder: Path, record: ExportRecord) -> Any:
+    images, texts = _images(folder, record), _texts(folder, record)
+
+    def prepare(examples: Sequence[Any]) -> Tensors:
+        pictures, questions = zip(*examples, strict=True)
+        return {**images(pictures), **texts(questions)}
+
+    return prepare
+
+
+CLASSIFIERS = {"image": IMAGE, "text": TEXT, "image-text": QUESTION}
+PREPARATIONS = {"image": _images, "text": _texts, "image-text": _questions, "language": _packed}
+
+__all__ = ["load"]

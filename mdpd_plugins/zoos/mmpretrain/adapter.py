@@ -1,0 +1,172 @@
+"""MMPretrain: preparing data for its image classifiers, and exporting checkpoint plus config."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from mdpd_plugins.adapters.adapter import Adapter
+from mdpd_plugins.adapters.built import Built, as_built
+from mdpd_plugins.registry.errors import ConfigError, MissingDependencyError
+
+CONFIG_FILE, CHECKPOINT_FILE = "config.py", "model.pth"
+INTERPOLATION = "bicubic"
+
+
+class MMPretrainAdapter(Adapter):
+    """An `mmpretrain.models.ImageClassifier`."""
+
+    load_with = "mmpretrain.get_model('config.py', pretrained='model.pth')"
+
+    def __init__(self, model: nn.Module | Built, *, name: str = "", modality: str = "image"):
+        built = as_built(model)
+        super().__init__(built, name=name or f"mmpretrain/{type(built.model).__name__}", modality=modality)
+        # BaseBackbone.eval returns None and some train() overrides skip submodules, so each is set by itself.
+        for module in self.model.modules():
+            module.training = False
+        # mmpretrain.get_model leaves a live model's config on it.
+        self.config: Any = built.settings if built.settings is not None else getattr(self.model, "_config", None)
+
+    @property
+    def _reads_bgr(self) -> bool:
+        # As the zoo's own preprocessor hands images over. One that does not normalise says nothing of colours either.
+        preprocessor = self.model.data_preprocessor
+        return getattr(preprocessor, "_enable_normalize", False) and not preprocessor.to_rgb
+
+    def _call(self, inputs):
+        image = inputs["image"]
+        outputs = self.model(image.flip(1) if self._reads_bgr else image, mode="tensor")
+        # A head with an output for each of two streams predicts by their sum (Conformer).
+        return sum(outputs) if isinstance(outputs, (tuple, list)) else outputs
+
+    def _preprocessing(self) -> dict[str, Any]:
+        """Size of the backbone, mean and standard deviation of the classifier's own data preprocessor."""
+        size = getattr(self.model.backbone, "img_size", None) or self._config_size() or 224
+        size = (size, size) if isinstance(size, int) else tuple(size)
+        found = {"size": size, "mean": (0.5,) * 3, "std": (0.5,) * 3, "interpolation": INTERPOLATION}
+        preprocessor = self.model.data_preprocessor
+        if getattr(preprocessor, "_enable_normalize", False):
+            found["mean"] = tuple((preprocessor.mean.flatten() / 255).tolist())
+            found["std"] = tuple((preprocessor.std.flatten() / 255).tolist())
+        if self._reads_bgr:
+            found["mean"], found["std"] = found["mean"][::-1], found["std"][::-1]
+        return found
+
+    def _config_size(self):
+        size = None
+        for step in (self.config or {}).get("test_pipeline", []):
+            if step.get("type") == "CenterCrop":
+                size = step["crop_size"]
+            elif step.get("type") == "Resize":
+                size = size or step.get("scale")
+        return size
+
+    def replace_head(self, num_outputs: int) -> None:
+        """A fresh output layer of the config's own kind; what lies before it in the head keeps its weights."""
+        config = None if self.config is None else self.config.model
+        if config is None or "num_classes" not in config.get("head", {}):
+            super().replace_head(num_outputs)
+            if config is not None:
+                config.backbone.num_classes = num_outputs  # VGG and Inception carry their output layer there
+            return
+        from mmengine.registry import DefaultScope
+        from mmpretrain.registry import MODELS
+
+        # What does not depend on the number of outputs: a hidden layer (MobileNetV3), a norm (LeViT).
+        with DefaultScope.overwrite_default_scope("mmpretrain"):
+            config.head.num_classes = num_outputs + 1
+            other = MODELS.build(config.head).state_dict()
+            config.head.num_classes = num_outputs
+            new, old = MODELS.build(config.head), self.model.head.state_dict()
+        quietly(new.init_weights)
+        kept = {k: old[k] for k, v in new.state_dict().items() if v.shape == other[k].shape}
+        new.load_state_dict(kept, strict=False)
+        for module in new.modules():
+            module.training = False
+        self.model.head = new.to(self.device)
+
+    def set_labels(self, classes: tuple[str, ...], kind: str = "single") -> None:
+        """Write class names where MMPretrain's inferencers read them."""
+        self.model._dataset_meta = {"classes": list(classes)}
+
+    def write(self, folder: Path) -> None:
+        """The zoo's native files."""
+        if self.config is None:
+            raise ConfigError(
+                "this MMPretrain model has no config to export: build it with mmpretrain.get_model, or by its "
+                "registered name"
+            )
+        from mmengine.config import Config
+
+        fields = {
+            key: copy.deepcopy(self.config[key])
+            for key in ("model", "data_preprocessor", "test_pipeline", "test_dataloader")
+            if key in self.config
+        }
+        config = Config(fields)
+        self._describe_preprocessing(config)
+        config.model.pop("init_cfg", None)
+        config.model.backbone.pop("init_cfg", None)
+        config.dump(str(folder / CONFIG_FILE))
+        meta = {"dataset_meta": getattr(self.model, "_dataset_meta", None) or {}}
+        state = {k: v.detach().cpu().clone() for k, v in self.model.state_dict().items()}
+        torch.save({"meta": meta, "state_dict": state}, folder / CHECKPOINT_FILE)
+
+    def _describe_preprocessing(self, config: Any) -> None:
+        """Make the exported config prepare images as training did, and not as the zoo's own recipe does.
+
+        MMPretrain's inferencer reads the data loader's copy of the pipeline.
+        """
+        p = self.preprocessing()
+        config.test_pipeline = pipeline(p["size"], p["interpolation"])
+        loader = config.setdefault("test_dataloader", {"dataset": {"type": "CustomDataset"}})
+        loader.dataset.pipeline = pipeline(p["size"], p["interpolation"])
+        if not getattr(self.model.data_preprocessor, "_enable_normalize", False):
+            mean, std = ([255 * v for v in p[key]] for key in ("mean", "std"))
+            config.model.pop("data_preprocessor", None)
+            config.data_preprocessor = {"mean": mean, "std": std, "to_rgb": True}
+
+    def load_exported(self, folder: str | Path) -> nn.Module:
+        """The exported model through `mmpretrain.get_model`."""
+        from mmpretrain import get_model
+
+        folder = Path(folder)
+        return get_model(str(folder / CONFIG_FILE), pretrained=str(folder / CHECKPOINT_FILE))
+
+
+def pipeline(size: tuple[int, int], interpolation: str) -> list[dict[str, Any]]:
+    # Resized as collation does it: with Pillow, to height and width, whatever the shape.
+    resize = dict(type="Resize", scale=(size[1], size[0]), interpolation=interpolation, backend="pillow")
+    return [dict(type="LoadImageFromFile"), resize, dict(type="PackInputs")]
+
+
+def quietly(call) -> None:
+    # init_weights logs every tensor; that belongs to nobody's training log.
+    logger = logging.getLogger("mmengine")
+    level, logger.level = logger.level, logging.ERROR
+    from mmengine.logging import MMLogger
+
+    current = MMLogger.get_current_instance()
+    before, current.level = current.level, logging.ERROR
+    try:
+        call()
+    finally:
+        logger.level, current.level = level, before
+
+
+def import_mmpretrain():
+    try:
+        import mmpretrain
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"this backbone needs MMPretrain: pip install 'mdpd-plugins[mmpretrain]' ({error})"
+        ) from error
+    return mmpretrain
+
+
+__all__ = ["MMPretrainAdapter", "import_mmpretrain", "pipeline", "quietly"]

@@ -1,0 +1,1 @@
+"""The OpenCLIP zoo: `plugin` is what is loaded first, and it imports no framework."""

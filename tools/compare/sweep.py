@@ -1,0 +1,211 @@
+"""A grid of configurations, methods and seeds: one process a run, one line of JSON a result.
+
+With tuning, every method first runs with each value of the same small grid on the validation split; its seeds then
+run with its best value on the test split, which no choice has seen.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import shlex
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass, field
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from mdpd_plugins.registry.errors import ConfigError
+from tools.compare.methods import Method
+from tools.compare.result_lines import TUNING_SEED, append_run, main_metric, read_runs, score
+from tools.compare.worker import RESULT, work
+
+# A few lines of a failed run's output are enough to see why.
+SHOWN = 15
+# What runs import, as far as it is installed. The server that the processes are forked off does it once.
+PRELOADED = ["tools.compare.worker", "mdpd_plugins.zoos.huggingface.encoder", "matplotlib.pyplot"]
+PRELOADED += ["sklearn.metrics", "setuptools"]
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of the grid.
+
+    Attributes:
+        config: a config file. options: `--cfg-options` of the whole sweep. tuned: those of the tuning grid.
+        split: what it is evaluated on, "val" or "test". measure: count what a step holds; it is not part of the key.
+    """
+
+    config: str
+    method: Method
+    options: tuple[str, ...]
+    tuned: tuple[str, ...]
+    seed: int
+    split: str
+    measure: bool = field(default=False, compare=False)
+
+    @property
+    def overrides(self) -> list[str]:
+        """All `--cfg-options`; what comes later wins."""
+        own = [f"train.seed={self.seed}", f"data.eval_split={self.split}"]
+        return [*self.options, *self.method.overrides, *self.tuned, *own]
+
+    @property
+    def line(self) -> dict[str, Any]:
+        """What the run is, as its line in the file says it."""
+        return {
+            "config": self.config,
+            "method": self.method.label,
+            "overrides": list(self.method.overrides),
+            "options": list(self.options),
+            "tuned": list(self.tuned),
+            "seed": self.seed,
+            "split": self.split,
+        }
+
+    @property
+    def name(self) -> str:
+        """A line for the screen."""
+        where = f"seed {self.seed} on {self.split}"
+        return " ".join([Path(self.config).stem, self.method.label, *self.tuned, where])
+
+
+def run_of(line: Mapping[str, Any]) -> Run:
+    """The run that a line of the file is of.
+
+    Raises:
+        ConfigError: the line lacks a key.
+    """
+    try:
+        method = Method(line["method"], tuple(line["overrides"]))
+        options, tuned = tuple(line["options"]), tuple(line["tuned"])
+        return Run(line["config"], method, options, tuned, line["seed"], line["split"])
+    except KeyError as error:
+        raise ConfigError(f"a line has no {error}: no sweep of this version wrote it; give another file") from error
+
+
+class Sweep:
+    """Runs what a file of lines does not hold yet.
+
+    Args:
+        out: JSON lines, one a finished run. What failed in this sweep is told in a file beside it, OUT.failed, and
+            is tried again by the next one.
+        jobs: processes side by side, of one thread each; results do not depend on it.
+    """
+
+    def __init__(self, out: Path, jobs: int = 1):
+        self.out, self.jobs = out, jobs
+        self.failed = out.with_name(f"{out.name}.failed")
+        self.failures = 0
+        self.done = {run_of(line): line for line in read_runs(out)}
+        self.failed.unlink(missing_ok=True)
+
+    def run(self, runs: Sequence[Run]) -> None:
+        """Run those that are not done, and append each as it ends."""
+        todo = [run for run in runs if run not in self.done]
+        with ThreadPoolExecutor(self.jobs) as pool:
+            started = {pool.submit(_in_a_process, run): run for run in todo}
+            try:
+                for count, future in enumerate(as_completed(started), 1):
+                    self._record(started[future], future.result(), f"[{count}/{len(todo)}]")
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise
+
+    def _record(self, run: Run, found: dict[str, Any], count: str) -> None:
+        line = {**run.line, **found}
+        if "error" in found:
+            self.failures += 1
+            append_run(self.failed, line)
+            said = f"FAILED, see {self.failed}: {found['error'].splitlines()[-1]}"
+        else:
+            append_run(self.out, line)
+            self.done[run] = line
+            key = main_metric(line)
+            said = f"{key} {line['metrics'][key]:.4f}, {line['seconds']:.0f} s of training"
+        print(f"{count} {run.name}: {said}", file=sys.stderr, flush=True)
+
+    def best(self, runs: Sequence[Run]) -> Run | None:
+        """The one with the best score of those that are done; of equals the one given first. None: none is done."""
+        done = [run for run in runs if run in self.done]
+        return max(done, key=lambda run: score(self.done[run])) if done else None
+
+
+def sweep(
+    configs: Sequence[str],
+    methods: Sequence[Method],
+    seeds: Sequence[int],
+    out: Path,
+    *,
+    options: Sequence[str] = (),
+    tune: Mapping[str, Sequence[str]] | None = None,
+    split: str = "test",
+    jobs: int = 1,
+) -> bool:
+    """Run every method with every seed on every configuration; see the module.
+
+    Args:
+        configs: config files. options: `--cfg-options` KEY=VALUE of every run.
+        tune: key -> values. Every method tries each combination, so the budget is the same for all.
+        split: what the seeds are evaluated on.
+
+    Returns:
+        Whether every run is there.
+
+    Raises:
+        ConfigError: `out` holds something else.
+    """
+    values = (tune or {}).values()
+    grid = [tuple(f"{k}={v}" for k, v in zip(tune or {}, chosen, strict=True)) for chosen in product(*values)]
+    pairs = [(config, method) for config in configs for method in methods]
+    sweeper = Sweep(out, jobs)
+
+    def tuning(config: str, method: Method) -> list[Run]:
+        return [Run(config, method, tuple(options), tuned, TUNING_SEED, "val") for tuned in grid]
+
+    if tune:
+        # Value by value, so that the first results are of every method.
+        sweeper.run([run for same in zip(*(tuning(*pair) for pair in pairs), strict=True) for run in same])
+    chosen = {}
+    for pair in pairs:
+        best = sweeper.best(tuning(*pair)) if tune else None
+        if best or not tune:
+            chosen[pair] = best.tuned if best else ()
+    sweeper.run(
+        [
+            Run(config, method, tuple(options), tuned, seed, split, measure=seed == seeds[0])
+            for seed in seeds
+            for (config, method), tuned in chosen.items()
+        ]
+    )
+    return not sweeper.failures
+
+
+def _in_a_process(run: Run) -> dict[str, Any]:
+    """What the run found, or {"error", "command"}."""
+    with tempfile.TemporaryDirectory(prefix="mdpd_run_") as folder:
+        log = Path(folder) / "log.txt"
+        arguments = (run.config, run.overrides, run.measure, str(Path(folder) / "work"), str(log))
+        Path(arguments[3]).mkdir()
+        process = _CONTEXT.Process(target=work, args=arguments)
+        process.start()
+        process.join()
+        if process.exitcode == 0:
+            return json.loads((Path(folder) / "work" / RESULT).read_text())
+        said = log.read_text(errors="replace").strip() if log.is_file() else ""
+    lines = [*said.splitlines()[-SHOWN:], *([f"killed by signal {-process.exitcode}"] if process.exitcode < 0 else [])]
+    command = f"python tools/train.py {run.config} --cfg-options {shlex.join(run.overrides)}"
+    return {"error": "\n".join(lines) or f"exit status {process.exitcode}", "command": command}
+
+
+# Forked off a server that has imported once what a run imports, which takes seconds; Windows has no fork.
+_CONTEXT: Any = multiprocessing.get_context(
+    "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
+)
+if hasattr(_CONTEXT, "set_forkserver_preload"):
+    _CONTEXT.set_forkserver_preload(PRELOADED)
+
+__all__ = ["Run", "Sweep", "run_of", "sweep"]

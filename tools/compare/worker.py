@@ -1,0 +1,88 @@
+"""One run of a sweep, in a process of its own: training and evaluation, and nothing else that `train` does.
+
+What a sweep throws away is not made: validation while training, latencies, the export. What is the same for every
+seed, the memory of a step, is measured where it is asked for.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.config import Config
+from mmengine.device import get_device
+
+from mdpd_plugins.registry.errors import MDPDError
+from mdpd_plugins.training.card import write_json
+from mdpd_plugins.training.compiling import compiled
+from mdpd_plugins.training.config import load_config, read_overrides
+from mdpd_plugins.training.experiment import build_experiment
+from mdpd_plugins.training.train import build_runner, measured_aside, parameters_of, run_to_the_end
+from mdpd_plugins.training.two_opinions import paths_of
+
+RESULT = "result.json"
+
+
+def work(config: str, overrides: Sequence[str], measure: bool, folder: str, log: str) -> None:
+    """Entry point of the process: leaves FOLDER/result.json; or exits with 2 for an error the user can mend, else 1.
+
+    Args:
+        config: a config file. overrides: `--cfg-options`.
+        measure: also count what a step holds.
+        folder: an existing folder for this run alone.
+        log: the file that everything printed goes to, also by libraries written in C.
+    """
+    with open(log, "ab", buffering=0) as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    # One thread: sums are then the same whatever runs beside this, and CPU time is what the run alone would take.
+    torch.set_num_threads(1)
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    try:
+        loaded = load_config(config, read_overrides(overrides))
+        loaded.work_dir = folder
+        write_json(Path(folder) / RESULT, run_once(loaded, measure=measure))
+    except MDPDError as error:
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        sys.exit(2)
+    except Exception:
+        traceback.print_exc()
+        sys.stderr.flush()
+        sys.exit(1)
+
+
+def run_once(config: Config, *, measure: bool) -> dict[str, Any]:
+    """Train and evaluate once; the part of a sweep's line that the run finds out.
+
+    Raises:
+        MDPDError: as `train`.
+    """
+    memory = measured_aside(config, get_device()) if measure else {}
+    experiment = build_experiment(config)
+    # Both happen after the last step, and only there.
+    config.train.val_every = config.train.checkpoint_every = experiment.max_steps
+    runner = build_runner(experiment, None)
+    with compiled(experiment.distiller, config.train.compile):
+        metrics = run_to_the_end(runner)
+    deploys = "side" if experiment.distiller.settings.backbone_update == "none" else "backbone"
+    return {
+        "metric": experiment.task.main_metric,
+        "metrics": metrics,
+        "paths": paths_of(experiment),
+        "deploys": deploys,
+        **runner.spent,
+        "steps": experiment.max_steps,
+        "parameters": parameters_of(experiment),
+        "memory": memory,
+        "weights": experiment.adapter.origin,
+        "data": experiment.source.description,
+        "device": get_device(),
+    }
+
+
+__all__ = ["RESULT", "run_once", "work"]
