@@ -12,7 +12,8 @@ from small_zoo import randomise
 from mdpd_plugins.adapters.storage.weights import packaged_path
 from mdpd_plugins.exports import load_folder
 from mdpd_plugins.exports.record import ExportRecord
-from mdpd_plugins.zoos.open_clip.adapter import OpenCLIPAdapter, build
+from mdpd_plugins.zoos.open_clip.adapter import OpenCLIPAdapter
+from mdpd_plugins.zoos.open_clip.build import build
 
 TEXTS = ["Red and round.", "A much longer text, about something small and new"]
 
