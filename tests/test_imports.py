@@ -13,7 +13,7 @@ ROOT = Path(__file__).parent.parent
 # What each part may import besides itself, in one direction. Zoos are reached through their entry points; from their
 # folder comes plain data only: what was verified.
 _ADAPTERS = {"registry", "files"}
-_ENGINE = _ADAPTERS | {"adapters"}
+_ENGINE = _ADAPTERS | {"adapters", "checked"}
 _TASKS = _ENGINE | {"engine"}
 _EXPORTS = _TASKS | {"tasks", "data"}
 _TRAINING = _EXPORTS | {"exports"}
@@ -22,6 +22,7 @@ ALLOWED = {
     "registry": set(),
     "files": {"registry"},
     "versions": set(),
+    "checked": {"registry"},
     "data_types": {"registry"},
     "adapters": _ADAPTERS,
     "engine": _ENGINE,
