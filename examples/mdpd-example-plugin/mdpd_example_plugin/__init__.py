@@ -1,4 +1,4 @@
-"""An example plugin that uses every hook. Importing it loads no framework: strings name what is imported when needed."""
+"""An example plugin with every hook. Importing it loads no framework: strings name what is imported when needed."""
 
 from mdpd_plugins.registry import BackboneSpec, SourceSpec, hookimpl, resolve
 
