@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from mdpd_plugins.cli import (
     bench,
+    config,
     doctor,
     evaluate,
     export,
@@ -28,6 +29,7 @@ COMMANDS = {
     "verify": verify,
     "new-plugin": new_plugin,
     "doctor": doctor,
+    "config": config,
     "train": train,
     "bench": bench,
     "export": export,
