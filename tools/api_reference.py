@@ -25,8 +25,8 @@ GENERATED = "<!-- Written by python -m tools.api_reference; do not edit. -->"
 _HEADINGS = ("Args:", "Returns:", "Raises:", "Attributes:")
 # Names that hold a value, which has no docstring of its own.
 _VALUES = {
-    "METHODS": "Name of a method -> the settings in which it differs from the defaults. [method.md](method.md#switches) "
-    "says what each is.",
+    "METHODS": "Name of a method -> the settings in which it differs from the defaults; what each is: "
+    "[method.md](method.md#switches).",
     "RANDOM": "What the `origin` of randomly initialised weights begins with.",
     "ENTRY_POINT_GROUP": "The group of entry points that names plugins.",
     "PROJECT_NAME": "The name under which pluggy knows the hooks.",
@@ -160,9 +160,9 @@ def configuration_page() -> str:
     """A table for each section of a configuration."""
     lines = [GENERATED, "", "# Configuration", ""]
     lines += [
-        "A configuration is a Python file with a dictionary for each section: `train = dict(max_epochs=3)`. Every key can "
-        "be given on the command line: `--cfg-options train.max_epochs=5`. A key that does not exist or a value out of its "
-        "range is an error before anything is built. `mdpd config --explain train.max_epochs` prints one of these rows.",
+        "A configuration is a Python file with a dictionary for each section: `train = dict(max_epochs=3)`. Every key "
+        "can be given on the command line: `--cfg-options train.max_epochs=5`. A key that does not exist or a value out "
+        "of its range is an error before anything is built. `mdpd config --explain train.max_epochs` prints one row.",
     ]
     for section in sections().values():
         lines += ["", f"## {section.name or 'Keys outside of sections'}", "", _escaped(section.about), ""]

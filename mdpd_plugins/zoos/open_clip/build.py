@@ -32,7 +32,7 @@ def build(
 
     Args:
         name: `open_clip/<config name>`.
-        pretrained: "auto" (the first published weights that fit the config; random if they cannot be had), a tag
+        pretrained: "auto" (the first published weights that fit the config; random if they are not available), a tag
             of OpenCLIP's, a checkpoint file, or None.
         num_classes: outputs of the tower's projection; with both towers, their joint space stays as wide as it is.
         tower: "image" or "text": which one is the backbone; "both" for retrieval.
@@ -125,7 +125,7 @@ def _find(open_clip, config_name: str, config: dict, pretrained: str | None):
         path = _published(open_clip, where)
     except (OSError, RuntimeError, ValueError) as error:
         if pretrained != "auto":
-            raise CheckpointError(f"weights {tag!r} of {config_name} cannot be had: {error}") from error
+            raise CheckpointError(f"weights {tag!r} of {config_name} are not available: {error}") from error
         return None, f"{RANDOM}: weights {tag!r} of {config_name} are neither in the local cache nor reachable"
     return read_state_dict(path), f"OpenCLIP, {config_name} {tag}"
 
