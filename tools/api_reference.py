@@ -162,7 +162,7 @@ def configuration_page() -> str:
     lines += [
         "A configuration is a Python file with a dictionary for each section: `train = dict(max_epochs=3)`. Every key "
         "can be given on the command line: `--cfg-options train.max_epochs=5`. A key that does not exist, or a value "
-        "out of its range, is an error before anything is built. `mdpd config --explain train.max_epochs` prints a row.",
+        "out of its range, is an error before anything is built. `mdpd config --explain train.max_epochs` prints one.",
     ]
     for section in sections().values():
         lines += ["", f"## {section.name or 'Keys outside of sections'}", "", _escaped(section.about), ""]
