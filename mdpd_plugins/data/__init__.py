@@ -15,7 +15,7 @@ from mdpd_plugins.data.packaged.catalogue import packaged_names
 from mdpd_plugins.data.packed import PackedDataset, stack_blocks
 from mdpd_plugins.data.sampler import EpochBatchSampler
 from mdpd_plugins.data.source import READS, Source
-from mdpd_plugins.data.transforms import AUGMENTS, make_transform
+from mdpd_plugins.data.transforms import AUGMENTS, augment_line, chosen_augment, make_transform
 
 __all__ = [
     "AUGMENTS",
@@ -26,6 +26,8 @@ __all__ = [
     "NumberedDataset",
     "PackedDataset",
     "Source",
+    "augment_line",
+    "chosen_augment",
     "load_source",
     "make_collate",
     "make_transform",

@@ -52,7 +52,8 @@ class Source(Sequence[Example]):
         label_kind: "single", "multi", "float" or "pair".
         read: turns a raw input into the input of an example. A module-level function, so that a source can be
             sent to loader processes.
-        augment: the augmentation that is safe here when nobody asked for one (see `transforms.AUGMENTS`).
+        augment: what may be done to the pictures when nobody asked for anything: "none", or else "crop"
+            ("crop+flip" is taken for "crop": see `transforms.chosen_augment`).
         groups: one number per input, or None. Inputs of one group stay together when splits are cut: no
             picture has one of its questions in training and another in validation.
         metric: the metric by which this data is usually judged, where it is not its label kind's main one

@@ -89,7 +89,7 @@ def open_columns(
             options |= {"modality": "text", "read": as_is}
             inputs: Sequence[Any] = _texts(values, columns, pool, where)
         elif columns.text is None:
-            options |= {"modality": "image", "read": read_image, "augment": "crop+flip"}
+            options |= {"modality": "image", "read": read_image, "augment": "crop"}
             inputs = images[pool]
         else:
             groups = labels[pool] if columns.kind == "pair" else pictures[pool]

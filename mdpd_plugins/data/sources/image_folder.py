@@ -59,7 +59,7 @@ def open_image_folder(
             raise DataError(f"class {empty[0]!r} has no folder under {homes['train']}; add it or drop the class")
     about = description or f"Images of the folder {base.resolve().name!r}, one sub-folder per class."
     return {
-        pool: Source(files[pool], labels[pool], known, "image", about, read=read_image, augment="crop+flip")
+        pool: Source(files[pool], labels[pool], known, "image", about, read=read_image, augment="crop")
         for pool in homes
     }
 
