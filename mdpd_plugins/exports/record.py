@@ -27,6 +27,7 @@ class ExportRecord:
         task: kind of label ("single", "multi", "float", "pair"), or "language". classes: names of outputs, in order.
         size: (height, width) of prepared images, pixels; None for other modalities.
         max_length: tokens that texts are cut to; None for other modalities.
+        columns: what the columns of the table that it was trained on were called: "text", "text_pair", "image" -> name.
         eval_split: the split that `metrics` were measured on.
         method: how it was trained. weights: where training started from.
     """
@@ -44,6 +45,7 @@ class ExportRecord:
     weights: str = ""
     text_backbone: str = ""
     text_options: dict[str, Any] = field(default_factory=dict)
+    columns: dict[str, str] = field(default_factory=dict)
 
     @property
     def zoo(self) -> str:

@@ -236,6 +236,7 @@ def export_record(experiment: Experiment, summary: Mapping[str, Any]) -> ExportR
         classes=tuple(task.classes),
         size=tuple(image["size"]) if "size" in image else None,
         max_length=text.get("max_length"),
+        columns=dict(experiment.source.columns),
         metrics=summary["metrics"],
         eval_split=summary["eval_split"],
         method=summary["method"],
