@@ -15,7 +15,7 @@ from typing import Any
 from mdpd_plugins.data.images import image_name, read_image, read_image_text
 from mdpd_plugins.data.picture_check import broken_pictures
 from mdpd_plugins.data.source import Source
-from mdpd_plugins.registry import ConfigError, DataError, closest
+from mdpd_plugins.registry import ConfigError, DataError, DataWarning, closest
 from mdpd_plugins.zoos.cache import cache_folder
 
 ON_BROKEN = ("error", "skip")
@@ -112,7 +112,7 @@ def _left(pool: str, source: Source, faults: Mapping[int, tuple[str, str]]) -> S
     if not kept:
         raise DataError(f"no example of the {pool} data can be used: {named}")
     count = f"{len(faults)} of {len(source)} examples of the {pool} data"
-    warnings.warn(f"{count} are left out, because they cannot be used: {named}", stacklevel=4)
+    warnings.warn(f"{count} are left out, because they cannot be used: {named}", DataWarning, stacklevel=4)
     about = f"{source.description} {count} were left out: their pictures do not decode or their texts are empty."
     return replace(source.subset(kept), description=about, left_out=len(faults))
 

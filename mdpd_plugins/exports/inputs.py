@@ -15,7 +15,7 @@ from mdpd_plugins.data.picture_check import broken_pictures
 from mdpd_plugins.data.sources.table import SUFFIXES as TABLES
 from mdpd_plugins.data.sources.table import read_table
 from mdpd_plugins.data.unusable import is_empty, listed
-from mdpd_plugins.registry.errors import ConfigError, DataError, closest
+from mdpd_plugins.registry.errors import ConfigError, DataError, DataWarning, closest
 
 LINES = "-"
 
@@ -120,7 +120,7 @@ def _usable(found: list[Input], skip_broken: bool) -> list[Input]:
     count = f"{len(faults)} of {len(found)} inputs cannot be used"
     if not skip_broken or len(faults) == len(found):
         raise DataError(f"{count}: {named}. Mend them, or leave them out with --skip-broken")
-    warnings.warn(f"{count} and are left out: {named}", stacklevel=3)
+    warnings.warn(f"{count} and are left out: {named}", DataWarning, stacklevel=3)
     return [one for i, one in enumerate(found) if i not in faults]
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import io
 import json
+import warnings
 
 import pytest
 from exporting import export, table
 from running import image_folder, text_table
 
 from mdpd_plugins.cli.main import main
+from mdpd_plugins.registry import DataWarning
 
 
 @pytest.fixture(scope="module")
@@ -85,9 +87,11 @@ def test_the_column_of_training_is_found_in_the_exports_record(run, base, tmp_pa
     (tmp_path / "v.csv").write_text('sentence\nred\n""\n')
     status, _, err = run("predict", tmp_path / "run" / "export", tmp_path / "v.csv")
     assert status == 2 and "v.csv, line 3: it is empty" in err and "--skip-broken" in err
-    with pytest.warns(UserWarning, match="1 of 2 inputs"):
+    with pytest.warns(DataWarning, match="1 of 2 inputs"):
         status, out, _ = run("predict", tmp_path / "run" / "export", tmp_path / "v.csv", "--skip-broken")
     assert status == 0 and "red" in out
+    # On a screen it is one line, without the line of code that said it.
+    assert warnings.formatwarning(DataWarning("so it is"), DataWarning, "file.py", 3) == "warning: so it is\n"
 
 
 @pytest.mark.parametrize(

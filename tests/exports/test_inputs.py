@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 import json
-import math
 
 import pytest
 from running import image_folder
@@ -115,9 +114,7 @@ def test_a_table_without_the_known_column_may_have_the_usual_one_and_else_is_ask
     usual = write(tmp_path / "usual.csv", "text;id\nA.;1\n")
     assert read_inputs([usual], "text", known) == [Input("A.", "text", others={"id": "1"})]
     other = write(tmp_path / "other.csv", "id,review\n1,A.\n")
-    with pytest.raises(
-        DataError, match=r"no column 'sentence' or 'text' .*its columns: id, review\. Say which"
-    ):
+    with pytest.raises(DataError, match=r"no column 'sentence' or 'text' .*its columns: id, review\. Say which"):
         read_inputs([other], "text", known)
 
 
