@@ -9,6 +9,7 @@ Importing this registers `EpochBatchSampler` with mmengine.
 
 from mdpd_plugins.data.collate import make_collate
 from mdpd_plugins.data.dataset import LabelledDataset
+from mdpd_plugins.data.description import describe, description_lines
 from mdpd_plugins.data.load import load_source
 from mdpd_plugins.data.numbered import NumberedCollate, NumberedDataset
 from mdpd_plugins.data.packaged.catalogue import packaged_names
@@ -28,6 +29,8 @@ __all__ = [
     "Source",
     "augment_line",
     "chosen_augment",
+    "describe",
+    "description_lines",
     "load_source",
     "make_collate",
     "make_transform",
