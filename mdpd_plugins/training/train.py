@@ -270,8 +270,7 @@ def evaluate(experiment: Experiment) -> dict[str, float]:
     """Metrics of both paths on the split that `data.eval_split` names."""
     results: list[dict] = []
     for data in experiment.val_loader:
-        data = experiment.distiller.data_preprocessor(data)
-        results += experiment.distiller(data["inputs"], data["labels"])
+        results += experiment.distiller.val_step({k: data[k] for k in ("inputs", "labels")})
     return experiment.metric.compute_metrics(results)
 
 
