@@ -3,8 +3,6 @@
     source = load_source({"type": "packaged", "name": "bbc-topics"}, "train")
     dataset = LabelledDataset(source, make_transform(source), seed=0, train=True)
     collate = make_collate(adapter.preprocessing(), source.modality)
-
-Importing this registers `EpochBatchSampler` with mmengine.
 """
 
 from mdpd_plugins.data.collate import make_collate

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -133,6 +134,8 @@ def _loaders(
     from mmengine.dataset import DefaultSampler
 
     seed, workers = config.train.seed, config.data.num_workers
+    if workers:
+        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # loaders fork after the tokenizer was used
     dataset: Any
     evaluation: Any
     collate: Any
