@@ -59,7 +59,7 @@ def _is_deep(image: Image.Image) -> bool:
 
 
 def _check_deep(image: Image.Image) -> None:
-    highest = max(high for _, high in image.convert("RGB").getextrema())
+    highest = int(np.asarray(image.convert("RGB")).max())
     if highest < 16:  # twelve bits or fewer are used: 16 levels or fewer are left
         raise DataError(
             f"it has 16 bits a channel, and no value uses more than {8 + highest.bit_length()} of them; of such "

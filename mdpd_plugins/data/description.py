@@ -119,7 +119,9 @@ def description_lines(found: Description) -> list[str]:
         some = f" looked at ({cut['size']:,} in all)" if cut["looked_at"] < cut["size"] else ""
         lines.append(f"{split}: {share}{some} are cut at {cut['max_length']} tokens")
     example = found["example"]
-    lines.append(f"an example: {example['input']!r}" + (f" -> {example['label']}" if example["label"] != "" else ""))
+    # The label first: a long line loses its end.
+    of = "" if example["label"] == "" else f" ({example['label']})"
+    lines.append(f"an example{of}: {example['input']!r}")
     for name, tensor in example["tensors"].items():
         numbers = tensor.get("first")
         if numbers is None:
@@ -171,6 +173,8 @@ def _class_line(split: str, about: Mapping[str, Any]) -> str:
     if len(line) <= WIDTH:
         return line
     least, most = min(counts, key=counts.__getitem__), max(counts, key=counts.__getitem__)
+    if counts[least] == counts[most]:
+        return f"{split}, {len(counts)} classes: {counts[least]:,} of each{none}"
     return f"{split}, {len(counts)} classes: from {counts[least]:,} ({least}) to {counts[most]:,} ({most}){none}"
 
 
@@ -290,7 +294,7 @@ def _shown(source: Source, item: Any) -> str:
     if isinstance(item, Image.Image):
         raw: Any = source.inputs[0]
         raw = raw[0] if isinstance(raw, tuple) else raw
-        name = image_name(raw) if isinstance(raw, (str, os.PathLike, dict)) else "picture"
+        name = os.path.basename(image_name(raw)) if isinstance(raw, (str, os.PathLike, dict)) else "picture"
         return f"{name}, {item.width}x{item.height}"
     if isinstance(item, tuple):
         return " | ".join(_shown(source, part) for part in item)

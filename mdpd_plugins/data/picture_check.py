@@ -38,7 +38,9 @@ def broken_pictures(pictures: Sequence[Any], fingerprint: str | None = None) -> 
     start = time.monotonic()
     found: dict[int, str] = {}
     memory = _Memory(None if fingerprint is None else f"pictures/{sha256(fingerprint.encode()).hexdigest()[:32]}")
-    pending = [i for i in _shown(range(len(pictures)), "looking for pictures") if memory.unknown(i, pictures, found)]
+    same = _Same(pictures if fingerprint is None else ())
+    looked_at = [i for i in _shown(range(len(pictures)), "comparing with the last check") if same.is_first(i)]
+    pending = [i for i in looked_at if memory.unknown(i, pictures, found)]
     try:
         with ThreadPoolExecutor(_threads()) as pool:
             batches = [pending[at : at + TOGETHER] for at in range(0, len(pending), TOGETHER)]
@@ -53,7 +55,26 @@ def broken_pictures(pictures: Sequence[Any], fingerprint: str | None = None) -> 
     finally:  # an interrupted check goes on where it was
         if time.monotonic() - start > WORTH_KEEPING:
             memory.keep()
+    found |= {i: found[first] for i, first in same.later.items() if first in found}
     return dict(sorted(found.items()))
+
+
+class _Same:
+    """Which files come more than once: a picture has many questions, and is looked at once."""
+
+    def __init__(self, pictures: Sequence[Any]) -> None:
+        self._pictures = pictures
+        self._first: dict[str, int] = {}
+        self.later: dict[int, int] = {}
+
+    def is_first(self, index: int) -> bool:
+        raw = self._pictures[index] if len(self._pictures) else None
+        if not isinstance(raw, (str, os.PathLike)):
+            return True
+        first = self._first.setdefault(os.fspath(raw), index)
+        if first != index:
+            self.later[index] = first
+        return first == index
 
 
 class _Memory:

@@ -57,7 +57,7 @@ def without_unusable(
         named = [f"{name} {fault}" for found in faults.values() for name, fault in found.values()]
         total = sum(map(len, pools.values()))
         raise DataError(
-            f"{len(dict.fromkeys(named))} of {total} examples cannot be used: {listed(named)}. Mend them, remove them, "
+            f"{len(named)} of {total} examples cannot be used: {listed(named)}. Mend them, remove them, "
             f"or leave them out with {way_out}='skip'"
         )
     return {pool: _left(pool, source, faults[pool]) for pool, source in pools.items()}

@@ -107,7 +107,7 @@ def read_inputs(
 
 def _usable(found: list[Input], skip_broken: bool) -> list[Input]:
     """The inputs that can be used; an error that names the others, or a warning."""
-    faults = {}
+    faults: dict[int, str] = {}
     if found[0].modality != "image":
         texts = [one.pair if one.modality == "image-text" else (one.name, one.pair) for one in found]
         faults |= {i: f"{found[i].place or 'a text'}: it is empty" for i, text in enumerate(texts) if is_empty(text)}

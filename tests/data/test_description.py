@@ -100,7 +100,7 @@ def test_a_picture_as_the_model_gets_it(tmp_path: Path) -> None:
     Image.new("RGB", (20, 10), (255, 255, 255)).save(tmp_path / "white.png")
     source = Source([tmp_path / "white.png"] * 2, [0, 1], ("a", "b"), "image", "p", read=read_image, augment="crop")
     found = describe({"train": source}, transform=make_transform(PREPROCESSING, "image"))
-    assert found["example"]["input"] == f"{tmp_path / 'white.png'}, 20x10"
+    assert found["example"]["input"] == "white.png, 20x10"
     pixels = {"shape": [3, 6, 8], "dtype": "float32", "lowest": 1.0, "mean": 1.0, "highest": 1.0}
     assert found["example"]["tensors"] == {"image": pixels}
     assert found["augment"] == "crop" and found["cut"] == {}
@@ -185,6 +185,8 @@ def test_other_kinds_of_label() -> None:
 def test_many_classes_are_one_short_line() -> None:
     names = tuple(f"a class with a long name {i}" for i in range(300))
     source = texts([str(i) for i in range(600)], [*range(300), *[7] * 300], names)
+    even = Source(source.inputs, [i % 300 for i in range(600)], names, "text", "even")
+    assert "train, 300 classes: 2 of each" in description_lines(describe({"train": even}))
     lines = description_lines(describe({"train": source}))
     assert f"train, 300 classes: from 1 ({names[0]}) to 301 ({names[7]})" in lines
     assert max(map(len, lines)) <= 120

@@ -49,6 +49,11 @@ def test_a_second_check_decodes_nothing_and_says_the_same(decoded: list[str], pa
     assert broken_pictures([*paths, gone]) == first and decoded == ["gone.png"]
 
 
+def test_a_picture_with_many_questions_is_decoded_once(decoded: list[str], paths: list[Path]) -> None:
+    assert list(broken_pictures([*paths, paths[0], str(paths[1]), paths[1]])) == [1, 4, 5]
+    assert sorted(decoded) == ["0.png", "1.png", "2.png"]
+
+
 def test_what_changed_is_decoded_again(decoded: list[str], paths: list[Path]) -> None:
     broken_pictures(paths)
     decoded.clear()
