@@ -50,8 +50,9 @@ class ExportRecord:
 
     @property
     def zoo(self) -> str:
-        """The part of the backbone's name before the slash."""
-        return self.backbone.partition("/")[0]
+        """The part of the backbone's name before the slash; "" for a model of no zoo."""
+        zoo, slash, _ = self.backbone.partition("/")
+        return zoo if slash else ""
 
     def write(self, folder: Path) -> None:
         """Put the record into an existing folder."""
