@@ -220,7 +220,8 @@ def finish(
     with fresh_folder(export_dir) as folder:
         adapter.write(folder)
         about = {key: summary[key] for key in ("metrics", "eval_split", "method")}
-        record_of(adapter, max_length=config.data.max_length, **about).write(folder)
+        columns = dict(experiment.source.columns)
+        record_of(adapter, max_length=config.data.max_length, columns=columns, **about).write(folder)
         write_card(folder, summary)
     return summary
 
