@@ -5,11 +5,10 @@ dataset = LabelledDataset(source, make_transform(source), seed=0, train=True)
 collate = make_collate(adapter.preprocessing(), source.modality)
 """
 
-from mdpd_plugins.data.collate import make_collate
-from mdpd_plugins.data.dataset import LabelledDataset
+from mdpd_plugins.data.collate import NumberedCollate, make_collate
+from mdpd_plugins.data.dataset import LabelledDataset, NumberedDataset
 from mdpd_plugins.data.description import describe, description_lines
 from mdpd_plugins.data.load import load_source
-from mdpd_plugins.data.numbered import NumberedCollate, NumberedDataset
 from mdpd_plugins.data.packaged.catalogue import packaged_names
 from mdpd_plugins.data.packed import PackedDataset, stack_blocks
 from mdpd_plugins.data.sampler import EpochBatchSampler

@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 import PIL
 
+from mdpd_plugins.cache import recall, remember
 from mdpd_plugins.data.images import image_fault
-from mdpd_plugins.zoos.cache import recall, remember
 
 WORTH_KEEPING = 1.0  # seconds; a check that is over sooner is not remembered, and leaves no files behind
 RULES = 1  # counted up when `to_rgb` takes or refuses other pictures
