@@ -12,6 +12,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("export", metavar="EXPORT", help="a folder that training exported, such as WORK_DIR/export")
     parser.add_argument("config", metavar="CONFIG", help="whose data is used, such as WORK_DIR/config.py")
     parser.add_argument("--split", choices=["val", "test"], help="default: the split that CONFIG evaluates on")
+    parser.add_argument(
+        "--trust-remote-code", action="store_true", help="run Python code that lies in EXPORT, if its zoo wants it"
+    )
     parser.add_argument("--device", metavar="D", help="cpu, cuda, cuda:1 (default: a GPU if there is one)")
     parser.add_argument("--json", type=Path, metavar="OUT", help="write the metrics here too")
     parser.add_argument("--cfg-options", nargs="+", default=[], metavar="KEY=VALUE", help="overrides of CONFIG's keys")
@@ -28,7 +31,7 @@ def run(args: argparse.Namespace) -> int:
     options = read_overrides(args.cfg_options)
     check_out(args.json)
     config = load_config(args.config, options)
-    exported = load_export(args.export, args.device)
+    exported = load_export(args.export, args.device, trust_remote_code=args.trust_remote_code)
     split = args.split or config.data.eval_split
     metrics = evaluate_export(exported, config, split)
     found = {"export": args.export, "config": args.config, "split": split, "metrics": metrics}

@@ -21,6 +21,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--top-k", type=int, metavar="K", help="the K most probable labels (default 1)")
     parser.add_argument("--format", choices=FORMATS, default="table", help="default: table")
     parser.add_argument("--out", type=Path, metavar="FILE", help="write there instead of printing")
+    parser.add_argument(
+        "--trust-remote-code", action="store_true", help="run Python code that lies in EXPORT, if its zoo wants it"
+    )
     parser.add_argument("--device", metavar="D", help="cpu, cuda, cuda:1 (default: a GPU if there is one)")
     parser.add_argument("--text-column", metavar="C", help="of tables: the text (default: text)")
     parser.add_argument("--text-pair-column", metavar="C", help="of tables: a second text that belongs to the first")
@@ -31,7 +34,7 @@ def run(args: argparse.Namespace) -> int:
     from mdpd_plugins.exports import TableColumns, check_out, load_export, predict, read_inputs, write_rows
 
     check_out(args.out)
-    exported = load_export(args.export, args.device)
+    exported = load_export(args.export, args.device, trust_remote_code=args.trust_remote_code)
     columns = TableColumns(args.text_column, args.text_pair_column, args.image_column)
     inputs = read_inputs(args.inputs, exported.record.modality, columns, sys.stdin)
     rows = predict(exported, inputs, batch_size=args.batch_size, top_k=args.top_k)

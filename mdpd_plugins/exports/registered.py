@@ -9,9 +9,10 @@ from typing import Any
 import torch
 
 from mdpd_plugins.adapters import build_backbone
+from mdpd_plugins.adapters.storage.trust import asks_for_trust, refused, remote_code_trusted
 from mdpd_plugins.data import make_collate
 from mdpd_plugins.exports.exported import ExportedModel, Tensors
-from mdpd_plugins.exports.record import ExportRecord
+from mdpd_plugins.exports.record import RECORD_FILE, ExportRecord
 
 
 def load(folder: Path, record: ExportRecord) -> ExportedModel:
@@ -19,7 +20,10 @@ def load(folder: Path, record: ExportRecord) -> ExportedModel:
 
     Raises:
         UnknownBackboneError: the plugin is not installed here.
+        CheckpointError: the record's options would let code of others run.
     """
+    if not remote_code_trusted() and asks_for_trust(record.options):
+        raise refused(folder / RECORD_FILE, "switches on that code of others runs")
     built = build_backbone(record.backbone, pretrained=None, num_classes=len(record.classes), **record.options)
     adapter = built.around(built.load_exported(folder))
     preprocessing = dict(adapter.preprocessing())

@@ -42,7 +42,7 @@ def adapter(tmp_path):
     (tmp_path / "configs" / "small-with-wordpieces.json").write_text(json.dumps(config))
     open_clip.add_model_config(tmp_path / "configs")
     model = build(name="open_clip/small-with-wordpieces", pretrained=None, num_classes=3, tower="text")
-    randomise(model)
+    randomise(model.model)
     return OpenCLIPAdapter(model)
 
 
