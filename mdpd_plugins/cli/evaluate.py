@@ -22,8 +22,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from mdpd_plugins.exports import check_out, evaluate_export, load_export
+    from mdpd_plugins.files import write_json
     from mdpd_plugins.training import load_config, read_overrides
-    from mdpd_plugins.training.card import write_json
 
     for option in args.cfg_options:
         if "=" not in option:

@@ -29,11 +29,13 @@ def load_export(folder: str | Path, device: str | None = None, *, trust_remote_c
 
     Raises:
         ConfigError: the folder is no export, or the device does not exist.
-        CheckpointError: its files cannot be read, do not fit together, or want code of their own to run.
+        CheckpointError: its files are not those that were exported, cannot be read, do not fit together, or want
+            code of their own to run.
         MissingDependencyError: its zoo is not installed here.
     """
     where = _device(device)
     record = read_record(folder)
+    record.check_files(Path(folder))
     with trusting_remote_code(trust_remote_code):
         exported = load_folder(Path(folder), record)
     exported.model.to(where)

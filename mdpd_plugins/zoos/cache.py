@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from mdpd_plugins.files import write_text
 
 
 def cache_folder() -> Path:
@@ -33,18 +34,6 @@ def cached(name: str, key: dict[str, Any], make: Callable[[], Any], valid: Calla
         pass
     value = make()
     with contextlib.suppress(OSError):
-        _write(path, {"key": key, "value": value})
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_text(path, json.dumps({"key": key, "value": value}, separators=(",", ":")))
     return value
-
-
-def _write(path: Path, content: Any) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.stem, suffix=".tmp")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            json.dump(content, file, separators=(",", ":"))
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
-        raise

@@ -35,6 +35,14 @@ def exports(tmp_path_factory):
     return base
 
 
+def unsigned(export: Path, folder: Path) -> Path:
+    """A copy that does not know its files' sums: a stranger signs what they like."""
+    shutil.copytree(export, folder)
+    record = json.loads((folder / "mdpd.json").read_text())
+    (folder / "mdpd.json").write_text(json.dumps({k: v for k, v in record.items() if k not in ("files", "digest")}))
+    return folder
+
+
 class Asked:
     """Standard input that keeps whether anybody read from it, and always agrees."""
 
@@ -70,7 +78,7 @@ def attacked(exports, tmp_path, monkeypatch):
         )
 
         def copy(self, key: str) -> Path:
-            return Path(shutil.copytree(exports / key / "export", tmp_path / key))
+            return unsigned(exports / key / "export", tmp_path / key)
 
         def change(self, file: Path, **changes) -> None:
             content = json.loads(file.read_text()) if file.is_file() else {}
@@ -233,7 +241,7 @@ def test_what_is_read_is_what_mmengine_would_have_run(exports):
 def test_with_the_flag_it_runs_and_without_it_the_command_ends(exports, tmp_path):
     """Both in a process of their own: transformers keeps what it has loaded once, and standard input is a real one."""
     mark, folder = tmp_path / "it ran", tmp_path / "export"
-    shutil.copytree(exports / "mm-resnet" / "export", folder)
+    unsigned(exports / "mm-resnet" / "export", folder)
     with (folder / "config.py").open("a") as file:
         file.write(f"open({str(mark)!r}, 'w').close()\n")
     picture = tmp_path / "picture.png"
@@ -255,7 +263,7 @@ def test_with_the_flag_it_runs_and_without_it_the_command_ends(exports, tmp_path
 
 def test_a_custom_tokenizer_runs_once_it_is_trusted(exports, tmp_path):
     mark, folder = tmp_path / "it ran", tmp_path / "export"
-    shutil.copytree(exports / "hf-minilm" / "export", folder)
+    unsigned(exports / "hf-minilm" / "export", folder)
     settings = json.loads((folder / "tokenizer_config.json").read_text())
     settings["auto_map"] = {"AutoTokenizer": [None, "theirs.Tokenizer"]}
     (folder / "tokenizer_config.json").write_text(json.dumps(settings))

@@ -17,8 +17,8 @@ import torch
 from mmengine.config import Config
 from mmengine.device import get_device
 
+from mdpd_plugins.files import write_json
 from mdpd_plugins.registry.errors import MDPDError
-from mdpd_plugins.training.card import write_json
 from mdpd_plugins.training.compiling import compiled
 from mdpd_plugins.training.config import load_config, read_overrides
 from mdpd_plugins.training.experiment import build_experiment
