@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -42,6 +43,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     0: done; 1: `doctor` found a problem; 2: an error that its message explains; 130: interrupted.
     """
+    for stream in (sys.stdout, sys.stderr):
+        # What plugins and files are called need not fit a terminal's encoding.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     args = _parser().parse_args(argv)
     command = COMMANDS[args.command]
     try:

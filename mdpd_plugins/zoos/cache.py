@@ -4,19 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from mdpd_plugins.files import write_text
-
-
-def cache_folder() -> Path:
-    """``$XDG_CACHE_HOME/mdpd``, by default ``~/.cache/mdpd``."""
-    # The specification says that a relative path there is to be ignored.
-    root = os.environ.get("XDG_CACHE_HOME", "")
-    return (Path(root) if os.path.isabs(root) else Path(os.path.expanduser("~/.cache"))) / "mdpd"
+from mdpd_plugins.registry.attempts import cache_folder
 
 
 def cached(name: str, key: dict[str, Any], make: Callable[[], Any], valid: Callable[[Any], bool]) -> Any:
