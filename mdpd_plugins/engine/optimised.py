@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_type_hints
 
 from torch import nn
 
+from mdpd_plugins.checked import check_value, setting
 from mdpd_plugins.registry.errors import ConfigError, closest
 
 if TYPE_CHECKING:
@@ -17,36 +17,25 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Rates:
-    """Learning rates and weight decays of each kind of parameter. Defaults: tuned on validation (docs/results.md).
+    """Learning rates and weight decays of each kind of parameter. Defaults: tuned on validation (docs/results.md)."""
 
-    Attributes:
-        scale: times every learning rate: one number to tune, whatever a method trains.
-        side_lr, side_weight_decay: of the side network, alignments and generators.
-        norm_lr: of norm parameters, which decay nothing: they are scales and shifts around one and zero.
-        head_lr: of the output layer. low_rank_lr: of low-rank updates. weight_lr: of everything else, in full
-            fine-tuning.
-        head_weight_decay: of the output layer, low-rank updates and everything else.
-    """
-
-    scale: float = 1.0
-    side_lr: float = 1e-3
-    side_weight_decay: float = 0.05
-    norm_lr: float = 3e-3
-    head_lr: float = 3e-3
-    low_rank_lr: float = 1e-3
-    weight_lr: float = 1e-4
-    head_weight_decay: float = 0.05
+    scale: float = setting(1.0, "times every learning rate below: one number to tune", at_least=0)
+    side_lr: float = setting(1e-3, "learning rate of the side network, alignments and generators", at_least=0)
+    side_weight_decay: float = setting(0.05, "weight decay of the side network", at_least=0)
+    norm_lr: float = setting(3e-3, "of norm parameters, which decay nothing: they are scales and shifts", at_least=0)
+    head_lr: float = setting(3e-3, "of the output layer", at_least=0)
+    low_rank_lr: float = setting(1e-3, "of low-rank updates", at_least=0)
+    weight_lr: float = setting(1e-4, "of everything else in the backbone, in full fine-tuning", at_least=0)
+    head_weight_decay: float = setting(0.05, "of the output layer, low-rank updates and everything else", at_least=0)
 
     @classmethod
     def of(cls, **given: float) -> Rates:
         """The defaults, but for what is given. Raises ConfigError for a rate that does not exist or is negative."""
-        known = [f.name for f in fields(cls)]
+        known, hints = {f.name: f for f in fields(cls)}, get_type_hints(cls)
         for key, value in given.items():
             if key not in known:
                 raise ConfigError(f"there is no rate {key!r}: {closest(key, known)}")
-            number = isinstance(value, (int, float)) and not isinstance(value, bool)
-            if not number or not 0 <= value < math.inf:
-                raise ConfigError(f"rate {key}={value!r}: a finite number of at least 0 is meant")
+            check_value(f"rate {key}", value, hints[key], known[key])
         return cls(**given)
 
 

@@ -39,6 +39,7 @@ class ExportRecord:
         task: kind of label ("single", "multi", "float", "pair"), or "language". classes: names of outputs, in order.
         size: (height, width) of prepared images, pixels; None for other modalities.
         max_length: tokens that texts are cut to; None for other modalities.
+        columns: what the columns of the table that it was trained on were called: "text", "text_pair", "image" -> name.
         eval_split: the split that `metrics` were measured on.
         method: how it was trained. weights: where training started from.
         files: path in the folder -> SHA-256; empty in exports made before they were kept.
@@ -58,11 +59,13 @@ class ExportRecord:
     text_backbone: str = ""
     text_options: dict[str, Any] = field(default_factory=dict)
     files: dict[str, str] = field(default_factory=dict)
+    columns: dict[str, str] = field(default_factory=dict)
 
     @property
     def zoo(self) -> str:
-        """The part of the backbone's name before the slash."""
-        return self.backbone.partition("/")[0]
+        """The part of the backbone's name before the slash; "" for a model of no zoo."""
+        zoo, slash, _ = self.backbone.partition("/")
+        return zoo if slash else ""
 
     def write(self, folder: Path) -> None:
         """Put the record into a folder that holds everything else of the export."""
@@ -170,7 +173,7 @@ def record_of(adapter: Adapter, *, max_length: int | None = None, **about: Any) 
 
     Args:
         max_length: tokens that texts were cut to in training, if fewer than the model takes.
-        about: fields of the record that the training knows: metrics, eval_split, method.
+        about: fields of the record that the training knows: metrics, eval_split, method, columns.
     """
     kind, classes = adapter.labels or ("single", adapter.class_names(adapter.num_outputs))
     try:
