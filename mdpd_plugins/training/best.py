@@ -64,7 +64,8 @@ class BestHook(Hook):
         self.history.append({"step": step, "score": score})
         if better and self.keep:
             with fresh_file(folder / f"best_{step}.pth") as temporary:
-                torch.save(self.experiment.distiller.state_dict(), temporary)
+                with temporary.open("wb") as file:  # given a name, PyTorch writes that into the file
+                    torch.save(self.experiment.distiller.state_dict(), file)
                 self.history[-1]["sum"] = sha256(temporary)
         write_json(folder / HISTORY_FILE, {"evaluations": self.history})
         self._clear(folder)
