@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import io
 import os
+import signal
 import sys
 import warnings
 from collections.abc import Sequence
@@ -43,7 +44,8 @@ COMMANDS = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return the exit status.
 
-    0: done; 1: `doctor` found a problem; 2: an error that its message explains; 130: interrupted.
+    0: done; 1: `doctor` found a problem; 2: an error that its message explains; 130: interrupted; 143: training was
+    ended by SIGTERM, with everything saved.
     """
     for stream in (sys.stdout, sys.stderr):
         # What plugins and files are called need not fit a terminal's encoding.
@@ -57,9 +59,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except MDPDError as error:
         print(f"error: {_one_line(error)}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print(getattr(command, "INTERRUPTED", "interrupted"), file=sys.stderr)
-        return 130
+    except KeyboardInterrupt as error:
+        print(str(error) or getattr(command, "INTERRUPTED", "interrupted"), file=sys.stderr)
+        return 128 + getattr(error, "signal", signal.SIGINT)
     except BrokenPipeError:
         # The reader went away (`mdpd list-backbones | head`). Python flushes stdout once more at exit, so
         # give it somewhere to go.

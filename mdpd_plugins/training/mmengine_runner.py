@@ -16,6 +16,7 @@ from mmengine.runner import IterBasedTrainLoop, Runner
 from mdpd_plugins.engine import NonFiniteLossError
 from mdpd_plugins.files import fresh_file
 from mdpd_plugins.training.checkpoints import add_sum
+from mdpd_plugins.training.interrupts import InterruptHook
 from mdpd_plugins.training.optim import follow_config
 from mdpd_plugins.training.parallel.sharding import place, whole
 
@@ -70,8 +71,13 @@ class FadingRunner(Runner):
         """As mmengine's, without PyTorch's warning that a schedule moves on where the optimiser does not.
 
         The backbone's turn comes at every n-th step only, and its schedule counts all of them.
+
+        Raises:
+            Interrupted: SIGINT or SIGTERM came, and what was trained up to then has been saved.
         """
-        with warnings.catch_warnings():
+        interrupts = InterruptHook()
+        self.register_hook(interrupts)
+        with warnings.catch_warnings(), interrupts.listening():
             warnings.filterwarnings("ignore", message="Detected call of `scheduler.step", category=UserWarning)
             return super().train()
 
