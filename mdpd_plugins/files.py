@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import secrets
 import shutil
 import tempfile
@@ -47,6 +48,13 @@ def write_text(path: str | Path, text: str) -> None:
 def write_json(path: str | Path, data: Any) -> None:
     """`data` as a JSON file, whole or not at all."""
     write_text(path, json.dumps(data, indent=2) + "\n")
+
+
+def without_home(text: str) -> str:
+    """`text` with "~" for the user's home folder: what leaves this machine need not say whose it was."""
+    for home in {os.path.expanduser("~"), os.path.realpath(os.path.expanduser("~"))} - {"/", "~"}:
+        text = re.sub(rf"(?<![\w.~-]){re.escape(home)}(?![\w.-])", "~", text)
+    return text
 
 
 def sha256(path: str | Path) -> str:
@@ -93,4 +101,4 @@ def fresh_folder(folder: str | Path) -> Iterator[Path]:
         raise
 
 
-__all__ = ["LEFTOVERS", "fresh_file", "fresh_folder", "sha256", "write_json", "write_text"]
+__all__ = ["LEFTOVERS", "fresh_file", "fresh_folder", "sha256", "without_home", "write_json", "write_text"]

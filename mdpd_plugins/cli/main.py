@@ -51,6 +51,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         # What plugins and files are called need not fit a terminal's encoding.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+    if os.environ.get("MDPD_OFFLINE", "").lower() in {"1", "true", "yes", "on"}:
+        # The libraries' own switches, which they read when they are imported.
+        for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE"):
+            os.environ[name] = "1"
+        os.environ.setdefault("WANDB_MODE", "offline")
     args = _parser().parse_args(argv)
     command = COMMANDS[args.command]
     warnings.formatwarning = _format

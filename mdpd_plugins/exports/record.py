@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from mdpd_plugins.adapters import Adapter
-from mdpd_plugins.files import sha256, write_text
+from mdpd_plugins.files import sha256, without_home, write_text
 from mdpd_plugins.registry.errors import CheckpointError, ConfigError
 
 RECORD_FILE = "mdpd.json"
@@ -70,7 +70,8 @@ class ExportRecord:
     def write(self, folder: Path) -> None:
         """Put the record into a folder that holds everything else of the export."""
         files = {name: sha256(folder / name) for name in _read_by_loaders(folder)}
-        write_record(folder, {**asdict(self), "files": files})
+        # Options and origins may be paths. A home folder's is written so that it is still found, but not whose it is.
+        write_record(folder, _without_home({**asdict(self), "files": files}))
 
     def check_files(self, folder: Path) -> None:
         """Compare a folder with the files that were exported. Nothing is compared of an export without their sums.
@@ -110,6 +111,14 @@ def write_record(folder: Path, content: dict[str, Any]) -> None:
     # Sorted: a config's own order is not kept where it is read again.
     signed = {**content, "digest": _digest(content)}
     write_text(folder / RECORD_FILE, json.dumps(signed, indent=2, sort_keys=True) + "\n")
+
+
+def _without_home(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_home(v) for key, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_without_home(v) for v in value]
+    return without_home(value) if isinstance(value, str) else value
 
 
 def _digest(content: dict[str, Any]) -> str:

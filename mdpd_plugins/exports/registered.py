@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,9 @@ def load(folder: Path, record: ExportRecord) -> ExportedModel:
     """
     if not remote_code_trusted() and asks_for_trust(record.options):
         raise refused(folder / RECORD_FILE, "switches on that code of others runs")
-    built = build_backbone(record.backbone, pretrained=None, num_classes=len(record.classes), **record.options)
+    built = build_backbone(
+        record.backbone, pretrained=None, num_classes=len(record.classes), **_found_here(record.options)
+    )
     adapter = built.around(built.load_exported(folder))
     preprocessing = dict(adapter.preprocessing())
     if record.modality == "text":
@@ -39,6 +42,11 @@ def load(folder: Path, record: ExportRecord) -> ExportedModel:
         return inputs
 
     return ExportedModel(record, adapter.model, prepare, adapter.forward)
+
+
+def _found_here(options: dict[str, Any]) -> dict[str, Any]:
+    # A path in the home folder of whoever exported is one in the home folder of whoever loads.
+    return {k: os.path.expanduser(v) if isinstance(v, str) and v.startswith("~/") else v for k, v in options.items()}
 
 
 __all__ = ["load"]

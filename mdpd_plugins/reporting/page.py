@@ -10,7 +10,7 @@ import torch
 from jinja2 import Environment, PackageLoader
 from mmengine.device import get_device
 
-from mdpd_plugins.files import write_text
+from mdpd_plugins.files import without_home, write_text
 from mdpd_plugins.registry.errors import ConfigError
 from mdpd_plugins.reporting.attention import Attention, measure_attention
 from mdpd_plugins.reporting.charts import Chart, bars, curves, layer_bars, layer_line
@@ -63,7 +63,7 @@ def write_report(work_dir: Path, out: Path | None = None, *, bench: Path | None 
     pages.lstrip_blocks = True
     text = pages.get_template("report.html.j2").render(context)
     try:
-        write_text(target, text)
+        write_text(target, without_home(text))
     except OSError as error:
         raise ConfigError(f"{str(target)!r} cannot be written ({error.strerror}): name another with --out") from error
     return target

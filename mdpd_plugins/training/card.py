@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from mdpd_plugins.adapters.built import RANDOM
-from mdpd_plugins.files import write_json
+from mdpd_plugins.files import without_home, write_json
 
 TITLE = ", fine-tuned with Masked Dual Path Distillation"
 
@@ -43,7 +43,7 @@ network of {side} parameters was trained beside it and thrown away.
 | --- | --- |
 {metrics}
 {f"{chr(10)}{summary['usage']}{chr(10)}" if summary["usage"] else ""}"""
-    (folder / "README.md").write_text(text)
+    (folder / "README.md").write_text(without_home(text))
 
 
 def print_summary(summary: dict[str, Any]) -> None:

@@ -13,9 +13,14 @@ from mdpd_plugins.files import fresh_file
 TIMEOUT_S = 10.0  # our choice: long enough for a slow first answer, short enough to notice there is no network
 
 
+def offline() -> bool:
+    """Whether MDPD_OFFLINE, or the hub's own HF_HUB_OFFLINE, says that nothing is to be fetched."""
+    return any(os.environ.get(n, "").lower() in {"1", "true", "yes", "on"} for n in ("MDPD_OFFLINE", "HF_HUB_OFFLINE"))
+
+
 def reachable(url: str, timeout: float = TIMEOUT_S) -> bool:
     """Whether anything answers at `url`. Any HTTP status counts; proxies of the environment are honoured."""
-    if os.environ.get("HF_HUB_OFFLINE", "").lower() in {"1", "true", "yes", "on"}:
+    if offline():
         return False
     request = urllib.request.Request(url, method="HEAD")
     try:
@@ -87,4 +92,4 @@ def packaged_path(distribution: str, ending: str) -> Path | None:
     return None
 
 
-__all__ = ["TIMEOUT_S", "cached_file", "download", "hub_reachable", "packaged_path", "reachable"]
+__all__ = ["TIMEOUT_S", "cached_file", "download", "hub_reachable", "offline", "packaged_path", "reachable"]
