@@ -25,9 +25,8 @@ def load(folder: Path, record: ExportRecord) -> ExportedModel:
     """
     if not remote_code_trusted() and asks_for_trust(record.options):
         raise refused(folder / RECORD_FILE, "switches on that code of others runs")
-    built = build_backbone(
-        record.backbone, pretrained=None, num_classes=len(record.classes), **_found_here(record.options)
-    )
+    options = _found_here(record.options)
+    built = build_backbone(record.backbone, pretrained=None, num_classes=len(record.classes), **options)
     adapter = built.around(built.load_exported(folder))
     preprocessing = dict(adapter.preprocessing())
     if record.modality == "text":

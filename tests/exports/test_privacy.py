@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 import urllib.request
-from pathlib import Path
 
 import pytest
 from exporting import export, table
@@ -74,14 +73,10 @@ def test_nothing_is_contacted_offline(tmp_path, monkeypatch, variable):
 
 
 def test_the_command_hands_the_switch_to_the_libraries():
-    code = (
-        "import os; from mdpd_plugins.cli.main import main; main(['list-backbones', '--json', '--search', 'no such']);"
-    )
+    code = "from mdpd_plugins.cli.main import main; main(['list-backbones', '--json', '--search', 'no such']);"
     code += "import sys; from huggingface_hub import constants; print(constants.HF_HUB_OFFLINE, file=sys.stderr)"
     env = {k: v for k, v in os.environ.items() if "OFFLINE" not in k} | {"MDPD_OFFLINE": "1"}
-    done = subprocess.run(
-        [sys.executable, "-c", code], env=env, capture_output=True, text=True, cwd=Path(__file__).parent
-    )
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
     assert done.stderr.strip().splitlines()[-1] == "True"
 
 
