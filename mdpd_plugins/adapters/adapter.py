@@ -28,6 +28,7 @@ from mdpd_plugins.adapters.inspection.structure import (
     Anatomy,
     Habits,
     NamedBlocks,
+    Probe,
     Structure,
     anatomy,
     habits,
@@ -227,16 +228,17 @@ class Adapter:
     @cached_property
     def _structure(self) -> Structure:
         # All that takes a forward to find out at once, so that none runs when somebody already watches.
-        named = ordered_blocks(self.model, self.prefixes, self._run)
-        return Structure(named, habits([block for _, block in named], self._run))
+        named = ordered_blocks(self.model, self.prefixes, self._probe.run)
+        return Structure(named, habits([block for _, block in named], self._probe))
 
     @cached_property
     def _habits(self) -> Habits:
         blocks = self.blocks()  # a subclass may list others than those that would be found
-        return self._structure.habits if "_structure" in vars(self) else habits(blocks, self._run)
+        return self._structure.habits if "_structure" in vars(self) else habits(blocks, self._probe)
 
-    def _run(self) -> torch.Tensor:
-        return self._call(self.example_inputs())
+    @property
+    def _probe(self) -> Probe:
+        return Probe(self._call, self.example_inputs)
 
     def blocks(self) -> list[nn.Module]:
         """The repeated blocks in execution order."""
@@ -375,9 +377,11 @@ class Adapter:
 
     @contextmanager
     def _capture(self, layers, attention, keep_calls) -> Iterator[Capture]:
-        _ = self._habits  # found before anything is watched
+        arranged = self._habits.arranged  # found before anything is watched
         starts = [layers_of[0] for layers_of in self.towers]
-        with capture(self.blocks(), layers, starts=starts, attention=attention, keep_calls=keep_calls) as seen:
+        with capture(
+            self.blocks(), layers, arranged=arranged, starts=starts, attention=attention, keep_calls=keep_calls
+        ) as seen:
             self._open_captures.append(seen)
             try:
                 yield seen

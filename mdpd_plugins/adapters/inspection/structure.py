@@ -9,11 +9,13 @@ from typing import Any
 import torch
 from torch import nn
 
+from mdpd_plugins.adapters.inspection.arrangement import Arranged, arranged, variations, watched
 from mdpd_plugins.adapters.inspection.blocks import as_run, bypassed, find_blocks
 from mdpd_plugins.adapters.inspection.capture import Capture
 from mdpd_plugins.adapters.inspection.direct_calls import called_through
 from mdpd_plugins.adapters.inspection.layout import Layout
 from mdpd_plugins.adapters.inspection.recompute import writers
+from mdpd_plugins.adapters.transform import Tensors
 
 NamedBlocks = list[tuple[str, nn.Module]]
 
@@ -40,19 +42,54 @@ class Habits:
     Attributes:
         called_directly: blocks that the zoo does not call but runs the `forward` of, so that no hook sees them.
         writers: blocks that change the tensors they are given.
+        arranged: the axes of each block's tensors.
     """
 
     called_directly: tuple[nn.Module, ...]
     writers: tuple[nn.Module, ...]
+    arranged: tuple[Arranged, ...]
 
 
-def habits(blocks: Sequence[nn.Module], run: Callable[[], Any]) -> Habits:
-    """Find out by two forwards."""
+@dataclass(frozen=True)
+class Probe:
+    """A model and what it can be tried with.
+
+    Attributes:
+        call: inputs -> logits. example: number of samples -> inputs of the model's own size.
+    """
+
+    call: Callable[[Tensors], torch.Tensor]
+    example: Callable[[int], Tensors]
+
+    def run(self) -> torch.Tensor:
+        """Logits of two samples."""
+        return self.call(self.example(2))
+
+    def varied(self, attempt: Callable[[Callable[[], torch.Tensor]], Any]) -> Any:
+        """What `attempt` makes of a forward of three samples in another size; in the model's own, if it takes none."""
+        *others, own = variations(self.example(3))
+        for inputs in others:
+            try:
+                return attempt(lambda inputs=inputs: self.call(inputs))
+            except Exception:  # a model refuses a size in any way it likes
+                continue
+        return attempt(lambda: self.call(own))
+
+
+def habits(blocks: Sequence[nn.Module], probe: Probe) -> Habits:
+    """Find out by two forwards, of different numbers of samples and of different sizes."""
     directly: dict[nn.Module, None] = {}
     with torch.no_grad(), called_through(blocks, lambda block: directly.setdefault(block)):
-        run()
+        with watched(blocks, 2) as one:
+            probe.run()
+
+    def second(run: Callable[[], torch.Tensor]):
+        with watched(blocks, 3) as other:
+            return writers(blocks, run), other
+
     with called_through(directly):
-        return Habits(tuple(directly), tuple(writers(blocks, run)))
+        writing, other = probe.varied(second)
+    return Habits(tuple(directly), tuple(writing), arranged(blocks, one, other))
 
 
 @dataclass(frozen=True)
@@ -94,4 +131,4 @@ def anatomy(seen: Capture, count: int) -> Anatomy:
     )
 
 
-__all__ = ["Anatomy", "Habits", "NamedBlocks", "Structure", "anatomy", "habits", "ordered_blocks"]
+__all__ = ["Anatomy", "Habits", "NamedBlocks", "Probe", "Structure", "anatomy", "habits", "ordered_blocks"]

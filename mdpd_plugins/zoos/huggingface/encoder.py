@@ -12,8 +12,8 @@ import torch
 from torch import nn
 
 from mdpd_plugins.adapters.built import Built
-from mdpd_plugins.adapters.inspection.capture import vector_lengths
-from mdpd_plugins.adapters.inspection.layout import arrangement
+from mdpd_plugins.adapters.inspection.arrangement import settle, vector_lengths
+from mdpd_plugins.adapters.inspection.structure import Probe
 from mdpd_plugins.adapters.storage.checkpoint import read_state_dict
 from mdpd_plugins.registry.errors import CapabilityError, CheckpointError
 from mdpd_plugins.zoos.huggingface.adapter import HuggingFaceAdapter, arguments
@@ -203,19 +203,21 @@ def _choose(encoder: nn.Module, allowed: tuple[str, ...]) -> tuple[str, int, tup
     adapter = HuggingFaceEncoderAdapter(EncoderWithHead(encoder, 1, MEAN, 1))
     taken: list[Any] = []
     handle = encoder.register_forward_hook(lambda module, args, output: taken.append(output))
+    probe = Probe(adapter._call, adapter.example_inputs)
     try:
         with torch.no_grad():
             adapter.model.head = nn.Identity()
-            adapter.forward(adapter.example_inputs(2))
+            probe.run()
+            probe.varied(lambda run: run())
     finally:
         handle.remove()
-    output = taken[0]
+    output, other = taken[0], taken[-1]
     pooled = getattr(output, POOLER, None)
     if POOLER in allowed and isinstance(pooled, torch.Tensor) and pooled.shape[0] == 2:
         if pooled[0].numel() == pooled.shape[1]:
             return POOLER, pooled.shape[1], ()
     hidden = output.last_hidden_state
-    axes = arrangement(hidden, 2, vector_lengths(encoder))
+    axes = settle(hidden.shape, 2, other.last_hidden_state.shape, 3, vector_lengths(encoder))
     if axes not in _AXES:
         raise CapabilityError(f"{type(encoder).__name__} puts out {tuple(hidden.shape)}, which has no batch in front")
     dims = _AXES[axes]
