@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from functools import cached_property
@@ -238,7 +238,15 @@ class Adapter:
 
     @property
     def _probe(self) -> Probe:
-        return Probe(self._call, self.example_inputs)
+        return Probe(self._call, self.example_inputs, self._copied)
+
+    def _copied(self) -> tuple[Probe, Callable[[nn.Module], nn.Module]] | None:
+        shared = {id(t): t for t in [*self.model.parameters(), *self.model.buffers()]}
+        try:
+            twin = copy.deepcopy(self, shared)
+        except Exception:  # some models hold what cannot be copied
+            return None
+        return twin._probe, lambda module: shared[id(module)]
 
     def blocks(self) -> list[nn.Module]:
         """The repeated blocks in execution order."""

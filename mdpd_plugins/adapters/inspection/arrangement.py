@@ -72,14 +72,20 @@ def watched(blocks: Sequence[nn.Module], batch: int) -> Iterator[Sighting]:
             handle.remove()
 
 
-def arranged(blocks: Sequence[nn.Module], one: Sighting, other: Sighting) -> tuple[Arranged, ...]:
-    """The axes of each block, from two forwards of different numbers of samples and, where it can be, sizes."""
+def arranged(
+    blocks: Sequence[nn.Module], one: Sighting, twins: Sequence[nn.Module], other: Sighting
+) -> tuple[Arranged, ...]:
+    """The axes of each block, from two forwards of different numbers of samples and, where it can be, sizes.
+
+    Args:
+        blocks: as `one` saw them. twins: the same, or their copies, as `other` saw them.
+    """
     found = []
-    for block in blocks:
+    for block, twin in zip(blocks, twins, strict=True):
         lengths = vector_lengths(block)
         pairs = ((one.entering, other.entering), (one.leaving, other.leaving))
         sides = (
-            settle(a[block], one.batch, b[block], other.batch, lengths) if block in a and block in b else ""
+            settle(a[block], one.batch, b[twin], other.batch, lengths) if block in a and twin in b else ""
             for a, b in pairs
         )
         found.append(Arranged(*sides))

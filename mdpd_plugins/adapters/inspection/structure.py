@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -17,6 +17,7 @@ from mdpd_plugins.adapters.inspection.layout import Layout
 from mdpd_plugins.adapters.inspection.recompute import writers
 from mdpd_plugins.adapters.transform import Tensors
 
+T = TypeVar("T")
 NamedBlocks = list[tuple[str, nn.Module]]
 
 
@@ -56,24 +57,37 @@ class Probe:
 
     Attributes:
         call: inputs -> logits. example: number of samples -> inputs of the model's own size.
+        copied: a probe of a copy of the model that shares its tensors, and a function from modules to their copies;
+            None where it cannot be copied.
     """
 
     call: Callable[[Tensors], torch.Tensor]
     example: Callable[[int], Tensors]
+    copied: Callable[[], tuple[Probe, Callable[[nn.Module], nn.Module]] | None]
 
     def run(self) -> torch.Tensor:
         """Logits of two samples."""
         return self.call(self.example(2))
 
-    def varied(self, attempt: Callable[[Callable[[], torch.Tensor]], Any]) -> Any:
-        """What `attempt` makes of a forward of three samples in another size; in the model's own, if it takes none."""
+    def varied(self, attempt: Callable[[Callable[[], torch.Tensor], Sequence[nn.Module]], T], *modules: nn.Module) -> T:
+        """What `attempt` makes of a forward of three samples in another size; in the model's own, if it takes none.
+
+        Other sizes are tried on a copy: some models adapt themselves to what they are given (transformers' Swin makes
+        its windows smaller), for good.
+
+        Args:
+            attempt: given a forward, and those modules that it runs in place of `modules`.
+        """
         *others, own = variations(self.example(3))
-        for inputs in others:
-            try:
-                return attempt(lambda inputs=inputs: self.call(inputs))
-            except Exception:  # a model refuses a size in any way it likes
-                continue
-        return attempt(lambda: self.call(own))
+        copy = self.copied() if others else None
+        if copy is not None:
+            probe, twin = copy
+            for inputs in others:
+                try:
+                    return attempt(lambda inputs=inputs: probe.call(inputs), [twin(m) for m in modules])
+                except Exception:  # a model refuses a size in any way it likes
+                    continue
+        return attempt(lambda: self.call(own), modules)
 
 
 def habits(blocks: Sequence[nn.Module], probe: Probe) -> Habits:
@@ -83,13 +97,14 @@ def habits(blocks: Sequence[nn.Module], probe: Probe) -> Habits:
         with watched(blocks, 2) as one:
             probe.run()
 
-    def second(run: Callable[[], torch.Tensor]):
-        with watched(blocks, 3) as other:
-            return writers(blocks, run), other
+    def second(run: Callable[[], torch.Tensor], twins: Sequence[nn.Module]):
+        through = [twin for block, twin in zip(blocks, twins, strict=True) if block in directly]
+        with called_through(through), watched(twins, 3) as other:
+            writing = set(writers(twins, run))
+        return arranged(blocks, one, twins, other), [b for b, t in zip(blocks, twins, strict=True) if t in writing]
 
-    with called_through(directly):
-        writing, other = probe.varied(second)
-    return Habits(tuple(directly), tuple(writing), arranged(blocks, one, other))
+    axes, writing = probe.varied(second, *blocks)
+    return Habits(tuple(directly), tuple(dict.fromkeys(writing)), axes)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,6 @@ from torch import nn
 
 from mdpd_plugins.adapters.built import Built
 from mdpd_plugins.adapters.inspection.arrangement import settle, vector_lengths
-from mdpd_plugins.adapters.inspection.structure import Probe
 from mdpd_plugins.adapters.storage.checkpoint import read_state_dict
 from mdpd_plugins.registry.errors import CapabilityError, CheckpointError
 from mdpd_plugins.zoos.huggingface.adapter import HuggingFaceAdapter, arguments
@@ -203,12 +202,12 @@ def _choose(encoder: nn.Module, allowed: tuple[str, ...]) -> tuple[str, int, tup
     adapter = HuggingFaceEncoderAdapter(EncoderWithHead(encoder, 1, MEAN, 1))
     taken: list[Any] = []
     handle = encoder.register_forward_hook(lambda module, args, output: taken.append(output))
-    probe = Probe(adapter._call, adapter.example_inputs)
+    probe = adapter._probe
     try:
         with torch.no_grad():
             adapter.model.head = nn.Identity()
             probe.run()
-            probe.varied(lambda run: run())
+            probe.varied(lambda run, _: run())
     finally:
         handle.remove()
     output, other = taken[0], taken[-1]

@@ -114,7 +114,7 @@ def test_height_width_and_channels_may_be_equal(last):
     assert adapter.convolutional == [not last]
 
 
-def test_no_forward_is_added_to_find_the_axes(monkeypatch):
+def test_no_forward_is_added_to_find_the_axes():
     adapter = Adapter(Plain(True))
     sizes = []
     handle = adapter.model.register_forward_hook(lambda m, args, out: sizes.append(tuple(args[0].shape)))
