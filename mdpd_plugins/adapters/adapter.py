@@ -23,7 +23,7 @@ from mdpd_plugins.adapters.inspection.blocks import norm_modules
 from mdpd_plugins.adapters.inspection.capture import Capture, capture
 from mdpd_plugins.adapters.inspection.direct_calls import called_through
 from mdpd_plugins.adapters.inspection.layout import first_tensor, from_tokens, with_first_tensor
-from mdpd_plugins.adapters.inspection.recompute import patched_forward, protected, recompute
+from mdpd_plugins.adapters.inspection.recompute import patched_forward, protected, recompute, without_reentrant
 from mdpd_plugins.adapters.inspection.structure import (
     Anatomy,
     Habits,
@@ -99,7 +99,7 @@ class Adapter:
             inputs: {"image": (B, 3, H, W) normalised} or {"input_ids": (B, T), "attention_mask": (B, T)}.
         """
         if not self._open_captures:
-            return self._call(inputs)
+            return self._run(inputs)
         first = next(iter(inputs.values()))
         for seen in self._open_captures:
             seen.batch = first.shape[0]  # it tells samples from positions
@@ -107,6 +107,10 @@ class Adapter:
             seen.image_size = (first.shape[-2], first.shape[-1]) if self.modality == "image" else None
         # Hooks must see every block, and what a block was given must stay what it was.
         with protected(self._habits.writers), called_through(self._habits.called_directly):
+            return self._run(inputs)
+
+    def _run(self, inputs: Tensors) -> torch.Tensor:
+        with without_reentrant():
             return self._call(inputs)
 
     def _call(self, inputs: Tensors) -> torch.Tensor:
@@ -238,7 +242,7 @@ class Adapter:
 
     @property
     def _probe(self) -> Probe:
-        return Probe(self._call, self.example_inputs, self._copied)
+        return Probe(self._run, self.example_inputs, self._copied)
 
     def _copied(self) -> tuple[Probe, Callable[[nn.Module], nn.Module]] | None:
         shared = {id(t): t for t in [*self.model.parameters(), *self.model.buffers()]}
@@ -249,8 +253,14 @@ class Adapter:
         return twin._probe, lambda module: shared[id(module)]
 
     def blocks(self) -> list[nn.Module]:
-        """The repeated blocks in execution order."""
-        return [block for _, block in self.named_blocks]
+        """The repeated blocks in execution order.
+
+        Raises:
+            CapabilityError: there are none.
+        """
+        if not (named := self.named_blocks):
+            raise CapabilityError(f"{self.name} has no blocks: its adapter's named_blocks is empty")
+        return [block for _, block in named]
 
     @property
     def towers(self) -> list[range]:
@@ -439,19 +449,22 @@ class Adapter:
         """Give the model a fresh output layer of `num_outputs`, of the zoo's own kind.
 
         Raises:
-            CapabilityError: no linear output layer is known for this model.
+            CapabilityError: no linear layer or convolution is known to be this model's output layer.
         """
         owners = {key.rpartition(".")[0] for key in self.head_parameters()}
-        linear = {n: m for n, m in self.model.named_modules() if n in owners and isinstance(m, nn.Linear)}
-        if not linear:
-            raise CapabilityError(f"{self.name} has no linear output layer; build it with num_classes={num_outputs}")
-        last = list(linear)[-1]
+        layers = {n: m for n, m in self.model.named_modules() if n in owners and isinstance(m, (nn.Linear, nn.Conv2d))}
+        if not layers:
+            raise CapabilityError(
+                f"{self.name} has no linear layer or convolution behind its blocks that could be its output layer; "
+                f"build it with num_classes={num_outputs}"
+            )
+        last = list(layers)[-1]
         parent = last.rpartition(".")[0]
-        for name, old in linear.items():
+        for name, old in layers.items():
             # A distilled DeiT averages two output layers that stand side by side.
-            beside = name.rpartition(".")[0] == parent and old.weight.shape == linear[last].weight.shape
+            beside = name.rpartition(".")[0] == parent and old.weight.shape == layers[last].weight.shape
             if name == last or beside:
-                new = nn.Linear(old.in_features, num_outputs, bias=old.bias is not None).train(old.training)
+                new = _with_outputs(old, num_outputs).train(old.training)
                 owner = self.model.get_submodule(parent)
                 setattr(owner, name.rpartition(".")[2], new.to(old.weight.device, old.weight.dtype))
 
@@ -479,6 +492,14 @@ class Adapter:
         model = copy.deepcopy(self.model)
         load_model(model, str(Path(folder) / WEIGHTS_FILE))
         return model
+
+
+def _with_outputs(old: nn.Linear | nn.Conv2d, num_outputs: int) -> nn.Module:
+    if isinstance(old, nn.Linear):
+        return nn.Linear(old.in_features, num_outputs, bias=old.bias is not None)
+    # SqueezeNet's and ResNet-like networks' output layer where a convolution reads every position.
+    size, stride, padding = old.kernel_size, old.stride, old.padding
+    return nn.Conv2d(old.in_channels, num_outputs, size, stride, padding, bias=old.bias is not None)  # type: ignore[arg-type]
 
 
 def logits_of(output: Any) -> torch.Tensor:

@@ -157,7 +157,7 @@ def _search(
     def opened(name: str, block: nn.Module, stages: dict[str, list[str]]) -> list[tuple[str, nn.Module]]:
         nested: dict[str, list[str]] = {}
         deeper = below(block, name, nested, True) if name not in shut else []
-        listed = isinstance(block, (nn.ModuleList, nn.ModuleDict))  # never runs itself
+        listed = _list(block)
         if deeper and not listed and _is_unit(root, block, [m for _, m in deeper]):
             return [(name, block)]
         if deeper and (listed or _size(m for _, m in deeper) / _size([block]) >= STAGE_SHARE):
@@ -404,7 +404,12 @@ def _listed_blocks(container: nn.Module) -> Iterator[nn.Module]:
 
 
 def _container(module: nn.Module) -> bool:
-    return isinstance(module, (nn.ModuleList, nn.Sequential, nn.ModuleDict))
+    return isinstance(module, nn.Sequential) or _list(module)
+
+
+def _list(module: nn.Module) -> bool:
+    """Whether it is a list that never runs itself; torchvision's dense blocks are dictionaries with a forward."""
+    return isinstance(module, (nn.ModuleList, nn.ModuleDict)) and type(module).forward is nn.Module.forward
 
 
 def _all_blocks(container: nn.Module, is_block) -> bool:

@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+import torch.utils.checkpoint as checkpointing
 from torch import nn
-from torch.utils.checkpoint import checkpoint
 
 _ABSENT = object()
 
@@ -31,6 +31,28 @@ def patched_forward(blocks: Iterable[nn.Module], wrap) -> Iterator[None]:
                 block.__dict__.pop("forward", None)
             else:
                 block.__dict__["forward"] = old
+
+
+class _Plain:
+    """Stands for `CheckpointFunction`: the function runs, and nothing is thrown away."""
+
+    @staticmethod
+    def apply(function, preserve_rng_state, *args):
+        return function(*args)
+
+
+@contextmanager
+def without_reentrant() -> Iterator[None]:
+    """Inside, a model's own reentrant checkpoints (MMPretrain's `with_cp`, DenseNet's `memory_efficient`) do nothing.
+
+    PyTorch refuses to differentiate through them with `torch.autograd.grad`, and the blocks are recomputed anyway.
+    """
+    before = checkpointing.CheckpointFunction
+    checkpointing.CheckpointFunction = _Plain  # where `checkpoint` looks it up, however a model imported that
+    try:
+        yield
+    finally:
+        checkpointing.CheckpointFunction = before
 
 
 @contextmanager
@@ -103,8 +125,12 @@ def recompute(blocks: Sequence[nn.Module], writers: Collection[nn.Module] = ()) 
         if blocks[index] in writers:
             forward = _on_copies(forward)
 
+        def plain(*args, **kwargs):
+            with without_reentrant():
+                return forward(*args, **kwargs)
+
         def checkpointed(*args, **kwargs):
-            return checkpoint(forward, *args, use_reentrant=False, preserve_rng_state=False, **kwargs)
+            return checkpointing.checkpoint(plain, *args, use_reentrant=False, preserve_rng_state=False, **kwargs)
 
         return checkpointed
 
@@ -112,4 +138,4 @@ def recompute(blocks: Sequence[nn.Module], writers: Collection[nn.Module] = ()) 
         yield
 
 
-__all__ = ["patched_forward", "protected", "recompute", "writers"]
+__all__ = ["patched_forward", "protected", "recompute", "without_reentrant", "writers"]

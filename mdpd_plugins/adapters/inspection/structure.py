@@ -16,6 +16,7 @@ from mdpd_plugins.adapters.inspection.direct_calls import called_through
 from mdpd_plugins.adapters.inspection.layout import Layout
 from mdpd_plugins.adapters.inspection.recompute import writers
 from mdpd_plugins.adapters.transform import Tensors
+from mdpd_plugins.registry.errors import CapabilityError
 
 T = TypeVar("T")
 NamedBlocks = list[tuple[str, nn.Module]]
@@ -33,7 +34,20 @@ def ordered_blocks(model: nn.Module, prefixes: tuple[str, ...], run: Callable[[]
     found = find_blocks(model, lambda stages: bypassed(model, stages, run))
     found = [(n, b) for n, b in found if n.startswith(prefixes)]
     with called_through([b for _, b in found]):
-        return as_run(found, run)
+        ordered = as_run(found, run)
+    ordered = ordered[:-1] if len(ordered) > 1 and _is_output_layer(model, ordered[-1][1]) else ordered
+    if not ordered:
+        raise CapabilityError(
+            f"the output of {type(model).__name__} depends on none of the {len(found)} blocks that were found in it: "
+            f"{', '.join(name for name, _ in found[:3])}, ... Is it called as it should be, and not detached?"
+        )
+    return ordered
+
+
+def _is_output_layer(model: nn.Module, block: nn.Module) -> bool:
+    """Whether the last block is a bare layer behind which no other has parameters (SqueezeNet's last convolution)."""
+    leaf = not any(True for _ in block.children())
+    return leaf and [*model.parameters()][-1] is [*block.parameters()][-1]
 
 
 @dataclass(frozen=True)
