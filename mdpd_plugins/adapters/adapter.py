@@ -272,6 +272,10 @@ class Adapter:
         """The last layer of each tower."""
         return [layers[-1] for layers in self.towers]
 
+    def declared_blocks(self) -> int | None:
+        """How many blocks the library's own configuration says there are; None where it does not say."""
+        return None
+
     def norm_parameters(self) -> dict[str, nn.Parameter]:
         """Native state-dict key -> affine parameter of every normalisation layer."""
         # By identity: a tensor that several layers share has one key here, its first.

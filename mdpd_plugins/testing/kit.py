@@ -46,6 +46,7 @@ CHECKS = tuple(
     Check(function.__name__, function)
     for function in (
         structure.blocks,
+        structure.depth,
         structure.shapes,
         forwards.tail,
         forwards.trace,
@@ -57,6 +58,7 @@ CHECKS = tuple(
         training.export,
         forwards.batch_of_one,
         forwards.odd_size,
+        forwards.equal_sizes,
         forwards.padding,
     )
 )

@@ -162,6 +162,20 @@ class HuggingFaceAdapter(Adapter):
             found["interpolation"] = "bicubic" if raw.get("resample") == 3 else "bilinear"
         return found
 
+    def declared_blocks(self) -> int | None:
+        """By `depths`, by the layers of encoder and decoder, or by `num_hidden_layers`."""
+        config = self._vision if self.modality == "image" else self.config.get_text_config()
+        if getattr(config, "is_encoder_decoder", False):
+            for pair in (("encoder_layers", "decoder_layers"), ("num_layers", "num_decoder_layers")):
+                stacks = [getattr(config, key, None) for key in pair]
+                if all(isinstance(n, int) for n in stacks):
+                    return sum(stacks)
+        depths = getattr(config, "depths", None) or getattr(config, "depth", None)
+        if repeats := getattr(config, "num_block_repeats", None):  # EfficientNet counts four layers to each block
+            depths = [math.ceil(config.depth_coefficient * n) for n in repeats]
+        found = sum(depths) if isinstance(depths, (list, tuple)) else getattr(config, "num_hidden_layers", None)
+        return found if isinstance(found, int) else None
+
     def replace_head(self, num_outputs: int) -> None:
         """A fresh output layer of the zoo's kind; the configuration's labels follow."""
         super().replace_head(num_outputs)

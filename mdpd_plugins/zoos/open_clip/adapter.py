@@ -132,6 +132,13 @@ class OpenCLIPAdapter(Adapter):
         end = ids.argmax(-1, keepdim=True)  # end-of-text is the largest id of CLIP's vocabulary
         return {"input_ids": ids, "attention_mask": torch.arange(ids.shape[1]) <= end}
 
+    def declared_blocks(self) -> int | None:
+        """By the tower's configuration, where OpenCLIP builds it itself."""
+        part = self.settings.get("model_cfg", {}).get("vision_cfg" if self.modality == "image" else "text_cfg", {})
+        foreign = "timm_model_name" in part or "hf_model_name" in part
+        layers = None if foreign else part.get("layers", 12)  # of CLIPVisionCfg and CLIPTextCfg
+        return sum(layers) if isinstance(layers, (list, tuple)) else layers
+
     def replace_head(self, num_outputs: int) -> None:
         """A fresh projection to `num_outputs` in both towers, as OpenCLIP initialises it."""
         fresh = create(self.settings, num_outputs)
