@@ -289,15 +289,15 @@ DEPTHS = {
     # Nine blocks, four layers of the stem, and the two that join stages, of several parts each.
     "levit": (lambda: adapt(timm.create_model("levit_128s", num_classes=5)), 9 + 4 + 2),
     "shufflenet": (lambda: stacked("mmpretrain/shufflenet-v2-1x_16xb64_in1k"), 16 + 2),
-    "tresnet": (lambda: adapt(timm.create_model("tresnet_m", num_classes=5), example_inputs=SQUARE), 1 + 3 + 4 + 11 + 3),
-    "maxvit": (lambda: adapt(MaxVit(**MAXVIT), example_inputs=SQUARE), 3),
+    "tresnet": (lambda: adapt(timm.create_model("tresnet_m"), example_inputs=SQUARE), 1 + 3 + 4 + 11 + 3),
+    "maxvit": (lambda: adapt(MaxVit(**MAXVIT), example_inputs=SQUARE), 1 + 3),
     "vgg": (lambda: adapt(torchvision.models.vgg11_bn(num_classes=5), example_inputs=SQUARE), 8),
     # The output layer, a convolution too, is none.
     "squeezenet": (lambda: adapt(torchvision.models.squeezenet1_1(num_classes=5), example_inputs=SQUARE), 1 + 8),
     "densenet": (lambda: adapt(DenseNet(8, (2, 2), 16, num_classes=5), example_inputs=SQUARE), 2),
 }
 SQUARE = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
-MAXVIT = dict(input_size=(64, 64), stem_channels=8, partition_size=4, block_channels=[8, 16], block_layers=[1, 2])
+MAXVIT = dict(input_size=(64, 64), stem_channels=8, partition_size=4, block_channels=[8, 16], block_layers=[1, 3])
 MAXVIT |= dict(head_dim=8, stochastic_depth_prob=0.0, num_classes=5)
 
 
