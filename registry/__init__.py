@@ -32,6 +32,7 @@ from .errors import (
     MissingDependencyError,
     PluginError,
     UnknownBackboneError,
+    UsageError,
     closest,
 )
 from .hooks import ENTRY_POINT_GROUP, PROJECT_NAME, hookimpl, hookspec
@@ -66,6 +67,7 @@ __all__ = [
     "SourceSpec",
     "UnavailableZoo",
     "UnknownBackboneError",
+    "UsageError",
     "closest",
     "hookimpl",
     "hookspec",

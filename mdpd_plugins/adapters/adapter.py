@@ -52,6 +52,7 @@ class Adapter:
 
     Attributes:
         origin: one phrase, where the weights came from.
+        labels: (kind of label, class names) of what the model was trained for, once `set_labels` was called.
         load_with: what to tell a user who asks how to load an export.
     """
 
@@ -63,6 +64,8 @@ class Adapter:
         self.name = name or type(self.model).__name__
         self.modality = modality
         self.origin = self.built.origin or "unknown"
+        self.options: dict[str, Any] = {}  # what a registered backbone was built with
+        self.labels: tuple[str, tuple[str, ...]] | None = None
         self._open_captures: list[Capture] = []
         self._modes = {m: m.training for m in self.model.modules()}
         self.model.eval()  # the return value is not used: MMPretrain's backbones return None here
@@ -179,6 +182,16 @@ class Adapter:
 
     def set_labels(self, classes: tuple[str, ...], kind: str = "single") -> None:
         """Write class names and `task.kind` where the zoo keeps them; a library without such a place keeps none."""
+        self.labels = (kind, tuple(classes))
+
+    def class_names(self, count: int) -> tuple[str, ...]:
+        """Names of `count` outputs: those that the model knows, or their numbers."""
+        return tuple(map(str, range(count)))
+
+    @property
+    def parts(self) -> dict[str, Any]:
+        """What an export's record says of how the backbone was built."""
+        return {"backbone": self.name, "options": self.options}
 
     fixed_length = False
     """Whether texts always fill one number of tokens, padding included, so that none is shorter than another."""

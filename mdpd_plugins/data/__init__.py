@@ -1,10 +1,8 @@
 """Labelled data: sources, data sets, collate functions, and the order of batches.
 
-    source = load_source({"type": "packaged", "name": "bbc-topics"}, "train")
-    dataset = LabelledDataset(source, make_transform(source), seed=0, train=True)
-    collate = make_collate(adapter.preprocessing(), source.modality)
-
-Importing this registers `EpochBatchSampler` with mmengine.
+source = load_source({"type": "packaged", "name": "bbc-topics"}, "train")
+dataset = LabelledDataset(source, make_transform(source), seed=0, train=True)
+collate = make_collate(adapter.preprocessing(), source.modality)
 """
 
 from mdpd_plugins.data.collate import make_collate

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from mdpd_plugins.adapters import Adapter
 from mdpd_plugins.registry.errors import CheckpointError, ConfigError
 
 RECORD_FILE = "mdpd.json"
@@ -47,8 +48,9 @@ class ExportRecord:
 
     @property
     def zoo(self) -> str:
-        """The part of the backbone's name before the slash."""
-        return self.backbone.partition("/")[0]
+        """The part of the backbone's name before the slash; "" for a model of no zoo."""
+        zoo, slash, _ = self.backbone.partition("/")
+        return zoo if slash else ""
 
     def write(self, folder: Path) -> None:
         """Put the record into an existing folder."""
@@ -87,4 +89,44 @@ def read_record(folder: str | Path) -> ExportRecord:
         ) from error
 
 
-__all__ = ["RECORD_FILE", "ExportRecord", "read_record"]
+def check_replaceable(folder: Path) -> None:
+    """An export replaces an earlier one, and nothing else.
+
+    Raises:
+        ConfigError: the folder holds something that is not an export.
+    """
+    used = folder.is_file() or (folder.is_dir() and any(folder.iterdir()))
+    if used and not (folder / RECORD_FILE).is_file():
+        raise ConfigError(
+            f"export_dir={str(folder)!r} holds something that is no earlier export, and an export replaces the "
+            f"whole folder: give one that does not exist yet"
+        )
+
+
+def record_of(adapter: Adapter, *, max_length: int | None = None, **about: Any) -> ExportRecord:
+    """The record of a trained and faded backbone.
+
+    Args:
+        max_length: tokens that texts were cut to in training, if fewer than the model takes.
+        about: fields of the record that the training knows: metrics, eval_split, method.
+    """
+    kind, classes = adapter.labels or ("single", adapter.class_names(adapter.num_outputs))
+    try:
+        preprocessing = adapter.preprocessing()
+    except ConfigError:  # a text model without a tokenizer: whoever uses it has one
+        preprocessing = {}
+    image, text = (preprocessing.get(part, preprocessing) for part in ("image", "text"))
+    limits = [n for n in (max_length, text.get("max_length")) if n is not None]
+    return ExportRecord(
+        **adapter.parts,
+        modality=adapter.modality,
+        task=kind,
+        classes=tuple(classes),
+        size=tuple(image["size"]) if "size" in image else None,
+        max_length=min(limits) if "max_length" in text else None,
+        weights=adapter.origin,
+        **about,
+    )
+
+
+__all__ = ["RECORD_FILE", "ExportRecord", "check_replaceable", "read_record", "record_of"]

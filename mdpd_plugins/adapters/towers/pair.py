@@ -96,6 +96,12 @@ class PairAdapter(Adapter):
         """The towers' zoos."""
         return " and ".join(dict.fromkeys(tower.zoo for tower in self._towers))
 
+    @property
+    def parts(self) -> dict[str, Any]:
+        """How both towers were built."""
+        text = self.text.parts
+        return {**self.image.parts, "text_backbone": text["backbone"], "text_options": text["options"]}
+
     def restore_modes(self) -> None:
         """Of both towers; the image tower was adapted first."""
         self.text.restore_modes()

@@ -188,10 +188,16 @@ class HuggingFaceAdapter(Adapter):
 
         Without the kind they would take several labels for one, and a number for a probability.
         """
+        super().set_labels(classes, kind)
         self.config.problem_type = PROBLEMS.get(kind)
         if len(classes) == self.config.num_labels:
             self.config.id2label = dict(enumerate(classes))
             self.config.label2id = {c: i for i, c in enumerate(classes)}
+
+    def class_names(self, count: int) -> tuple[str, ...]:
+        """The configuration's, in order."""
+        names = {int(i): str(name) for i, name in (self.config.id2label or {}).items()}
+        return tuple(names[i] for i in range(count)) if set(names) == set(range(count)) else super().class_names(count)
 
     def write(self, folder: Path) -> None:
         """The zoo's native files."""
