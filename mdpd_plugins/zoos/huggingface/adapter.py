@@ -58,11 +58,22 @@ class HuggingFaceAdapter(Adapter):
 
     @cached_property
     def _arguments(self) -> set[str]:
-        return arguments(self.model)
+        return arguments(self._reader)
+
+    @property
+    def _reader(self) -> nn.Module:
+        """What the inputs are handed to."""
+        return self.model
 
     def attention_mask(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor | None:
         """(B, T) bool; None too where the model takes no mask (FNet mixes padding in)."""
         return super().attention_mask(inputs) if "attention_mask" in self._arguments else None
+
+    @cached_property
+    def _makes_cache(self) -> bool:
+        # XLM's is a dictionary that it makes unasked. A `Cache` is made where the configuration's `use_cache` asks.
+        cache = inspect.signature(self._reader.forward).parameters.get("cache")
+        return cache is not None and "Cache" not in str(cache.annotation)
 
     @property
     def _vision(self) -> Any:
@@ -91,7 +102,7 @@ class HuggingFaceAdapter(Adapter):
                 inputs = {k: v for k, v in inputs.items() if k != "attention_mask"}
             # A cache of keys and values would grow with every block that runs a second time.
             without: dict[str, Any] = {"use_cache": False} if "use_cache" in self._arguments else {}
-            if not without and "cache" in self._arguments:
+            if not without and self._makes_cache:
                 without = {"cache": KeepsNothing()}
             return logits_of(self.model(**inputs, **without))
         image = inputs["image"]

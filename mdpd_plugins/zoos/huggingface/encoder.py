@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -142,9 +141,9 @@ class HuggingFaceEncoderAdapter(HuggingFaceAdapter):
 
     model: EncoderWithHead
 
-    @cached_property
-    def _arguments(self) -> set[str]:
-        return arguments(self.model.encoder)
+    @property
+    def _reader(self) -> nn.Module:
+        return self.model.encoder
 
     def example_inputs(self, batch: int = 2) -> dict[str, torch.Tensor]:
         """Inputs of the model's own size; a text ends in the end-of-text token, where CLIP's pooler looks."""
