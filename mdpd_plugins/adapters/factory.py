@@ -10,6 +10,7 @@ from torch import nn
 
 from mdpd_plugins.adapters.adapter import Adapter
 from mdpd_plugins.adapters.built import RANDOM, Built, as_built
+from mdpd_plugins.adapters.live import check_plain, unwrapped
 from mdpd_plugins.registry import MODALITIES, Registered, load_catalogue
 from mdpd_plugins.registry.errors import ConfigError, PluginError, closest
 
@@ -85,10 +86,13 @@ def adapt(
 
     Raises:
         ConfigError: `model` is no module, or an example that is no inputs.
-        CapabilityError: it has no repeated blocks, or no output layer that could be replaced.
+        CapabilityError: it has no repeated blocks, no output layer that could be replaced, or weights that cannot be
+            trained (see `live.check_plain`).
     """
     if not isinstance(model, nn.Module):
         raise ConfigError(f"adapt() takes a live torch.nn.Module, and {type(model).__name__} was given")
+    model = unwrapped(model)
+    check_plain(model)
     adapter = load_catalogue().adapt(model, Adapter) or Adapter(model)
     if modality and modality != adapter.modality:
         if modality not in MODALITIES:
