@@ -10,7 +10,7 @@ import copy
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import replace
+from dataclasses import fields, is_dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from mdpd_plugins.adapters.inspection.blocks import norm_modules
 from mdpd_plugins.adapters.inspection.capture import Capture, capture
 from mdpd_plugins.adapters.inspection.direct_calls import called_through
 from mdpd_plugins.adapters.inspection.layout import first_tensor, from_tokens, with_first_tensor
-from mdpd_plugins.adapters.inspection.recompute import patched_forward, protected, recompute, without_reentrant
+from mdpd_plugins.adapters.inspection.recompute import patched_forward, protected, recompute, step_by_step
 from mdpd_plugins.adapters.inspection.structure import (
     Anatomy,
     Habits,
@@ -39,6 +39,7 @@ from mdpd_plugins.files import fresh_folder
 from mdpd_plugins.registry.errors import CapabilityError, ConfigError
 
 WEIGHTS_FILE = "model.safetensors"
+LOGITS = ("logits", "outputs", "output", "out", "scores", "predictions", "prediction", "preds", "pred")
 
 
 class Adapter:
@@ -113,7 +114,7 @@ class Adapter:
             return self._run(inputs)
 
     def _run(self, inputs: Tensors) -> torch.Tensor:
-        with without_reentrant():
+        with step_by_step():
             return self._call(inputs)
 
     def _call(self, inputs: Tensors) -> torch.Tensor:
@@ -176,7 +177,8 @@ class Adapter:
 
     def _preprocessing(self) -> dict[str, Any]:
         """What a zoo's adapter overrides."""
-        size = getattr(self.model, "image_size", 224)
+        found = (getattr(m, name, None) for m in self.model.modules() for name in ("image_size", "img_size"))
+        size = next((s for s in found if isinstance(s, int | tuple | list)), 224)  # timm's patches keep it, say
         size = (size, size) if isinstance(size, int) else tuple(size)
         return {"size": size, "mean": (0.5,) * 3, "std": (0.5,) * 3, "interpolation": "bicubic"}
 
@@ -200,7 +202,20 @@ class Adapter:
     def in_channels(self) -> int:
         """Channels of an input image: what the first convolution reads."""
         first = next((m for m in self.model.modules() if isinstance(m, nn.Conv2d)), None)
-        return 3 if first is None else first.in_channels
+        if first is None or first.in_channels <= 4:
+            return 3 if first is None else first.in_channels
+        return 3 if self._takes_three_channels else first.in_channels
+
+    @cached_property
+    def _takes_three_channels(self) -> bool:
+        # TResNet's first convolution reads 16 pixels of three colours at once.
+        size = self.preprocessing()["size"]
+        try:
+            with torch.no_grad():
+                self._run({"image": torch.zeros((1, 3, *size), device=self.device)})
+        except RuntimeError:  # a convolution given other channels than its own
+            return False
+        return True
 
     @property
     def num_outputs(self) -> int:
@@ -520,13 +535,38 @@ def _with_outputs(old: nn.Linear | nn.Conv2d, num_outputs: int) -> nn.Module:
 
 
 def logits_of(output: Any) -> torch.Tensor:
-    """The logits in what a model returned: a tensor, or the one called so, or the first."""
+    """The logits in what a model returned: a tensor, the one that is called so, the only one, or a tuple's first.
+
+    Raises:
+        CapabilityError: there is none, or several under names that do not say which.
+    """
     if isinstance(output, torch.Tensor):
         return output
-    if isinstance(output, Mapping) and "logits" in output:
-        return output["logits"]
+    named = _named(output)
+    if named is None:
+        return first_tensor(output)
+    tensors = {k: v for k, v in named.items() if isinstance(v, torch.Tensor) and v.is_floating_point()}
+    for name in LOGITS:
+        if name in tensors:
+            return tensors[name]
+    if sum(t.dim() == 2 for t in tensors.values()) > 1:
+        raise CapabilityError(
+            f"the model returns a {type(output).__name__} with {', '.join(map(repr, tensors))}, and none of them is "
+            f"called 'logits': give a model whose forward returns the logits, or an adapter with a _call of its own"
+        )
+    return first_tensor(tensors)
+
+
+def _named(output: Any) -> Mapping[str, Any] | None:
+    """The parts of a model's output by name: of a mapping, a dataclass or a named tuple; None for any other."""
+    if isinstance(output, Mapping):
+        return output
+    if is_dataclass(output) and not isinstance(output, type):
+        return {f.name: getattr(output, f.name) for f in fields(output)}
+    if hasattr(output, "_asdict"):
+        return output._asdict()
     found = getattr(output, "logits", None)
-    return first_tensor(output) if found is None else found
+    return None if found is None else {"logits": found}
 
 
 __all__ = ["Adapter", "logits_of"]

@@ -47,9 +47,9 @@ def check_plain(model: nn.Module) -> None:
         where = f"{name} of {kind}" if name else kind
         if type(module).__module__.partition(".")[0] == "peft":
             raise CapabilityError(
-                f"{where} is a {type(module).__name__} of peft: an export would hold its parts under other names. Merge "
-                f"it into the plain model first, model = model.merge_and_unload(), and adapt that; mdpd_low_rank trains "
-                f"low-rank updates of its own"
+                f"{where} is a {type(module).__name__} of peft: an export would hold its parts under other names. "
+                f"Merge it into the plain model first, model = model.merge_and_unload(), and adapt that; mdpd_low_rank "
+                f"trains low-rank updates of its own"
             )
         if getattr(module, "_compiled_call_impl", None) is not None:
             raise CapabilityError(
@@ -69,8 +69,8 @@ def _check_tensor(tensor: torch.Tensor, name: str) -> None:
     if tensor.dtype not in NUMBERS or not isinstance(tensor.data, PLAIN) or type(tensor.data) not in PLAIN:
         held = type(tensor.data if type(tensor) is nn.Parameter else tensor).__name__
         raise CapabilityError(
-            f"{name} is quantised or kept in a special form ({held}, {tensor.dtype}), and a plain checkpoint of trained "
-            f"weights cannot be written from it: load the model without quantisation, in float32"
+            f"{name} is quantised or kept in a special form ({held}, {tensor.dtype}), and a plain checkpoint of "
+            f"trained weights cannot be written from it: load the model without quantisation, in float32"
         )
     if tensor.is_inference():
         raise CapabilityError(

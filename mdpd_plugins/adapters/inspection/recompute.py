@@ -42,17 +42,21 @@ class _Plain:
 
 
 @contextmanager
-def without_reentrant() -> Iterator[None]:
-    """Inside, a model's own reentrant checkpoints (MMPretrain's `with_cp`, DenseNet's `memory_efficient`) do nothing.
+def step_by_step() -> Iterator[None]:
+    """Inside, a model does all its steps one by one, where hooks see them and gradients pass.
 
-    PyTorch refuses to differentiate through them with `torch.autograd.grad`, and the blocks are recomputed anyway.
+    Its own reentrant checkpoints (MMPretrain's `with_cp`, DenseNet's `memory_efficient`) do nothing: PyTorch refuses to
+    differentiate through them with `torch.autograd.grad`, and the blocks are recomputed anyway. PyTorch's fast path for
+    its own encoder layers is not taken: it hands padded texts on as nested tensors, and past the attention module.
     """
-    before = checkpointing.CheckpointFunction
+    before, fast = checkpointing.CheckpointFunction, torch.backends.mha.get_fastpath_enabled()
     checkpointing.CheckpointFunction = _Plain  # where `checkpoint` looks it up, however a model imported that
+    torch.backends.mha.set_fastpath_enabled(False)
     try:
         yield
     finally:
         checkpointing.CheckpointFunction = before
+        torch.backends.mha.set_fastpath_enabled(fast)
 
 
 @contextmanager
@@ -126,7 +130,7 @@ def recompute(blocks: Sequence[nn.Module], writers: Collection[nn.Module] = ()) 
             forward = _on_copies(forward)
 
         def plain(*args, **kwargs):
-            with without_reentrant():
+            with step_by_step():
                 return forward(*args, **kwargs)
 
         def checkpointed(*args, **kwargs):
@@ -138,4 +142,4 @@ def recompute(blocks: Sequence[nn.Module], writers: Collection[nn.Module] = ()) 
         yield
 
 
-__all__ = ["patched_forward", "protected", "recompute", "without_reentrant", "writers"]
+__all__ = ["patched_forward", "protected", "recompute", "step_by_step", "writers"]
