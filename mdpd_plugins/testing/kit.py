@@ -9,7 +9,7 @@ from typing import Any
 
 from mdpd_plugins.adapters import Adapter
 from mdpd_plugins.registry.errors import CapabilityError
-from mdpd_plugins.testing import forwards, structure, training
+from mdpd_plugins.testing import forwards, recipes, structure, training
 from mdpd_plugins.testing.architecture import architecture
 from mdpd_plugins.testing.outcome import FAIL, NOT_APPLICABLE, PASS, NotApplicable, Outcome, Report
 from mdpd_plugins.testing.specimen import Specimen
@@ -56,6 +56,7 @@ CHECKS = tuple(
         training.norm_gradients,
         training.distillation,
         training.export,
+        recipes.recipes,
         forwards.batch_of_one,
         forwards.odd_size,
         forwards.equal_sizes,

@@ -78,9 +78,7 @@ def test_integer_and_special_weights_are_refused_as_quantised():
 
     model = vit()
     model.classifier = Int8(model.classifier)
-    with pytest.raises(
-        CapabilityError, match=r"classifier\.weight of ViT.* is quantised .*int8.* without quant"
-    ):
+    with pytest.raises(CapabilityError, match=r"classifier\.weight of ViT.* is quantised .*int8.* without quant"):
         adapt(model)
     model = vit()
     special = model.classifier.weight.detach().as_subclass(Special)
