@@ -1,4 +1,4 @@
-"""Low-rank updates of the backbone's linear layers and convolutions, by peft, merged into the plain weights at fading."""
+"""Low-rank updates of the backbone's linear layers and convolutions, by peft, merged into its weights at fading."""
 
 from __future__ import annotations
 

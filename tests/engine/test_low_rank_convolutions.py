@@ -68,7 +68,7 @@ def test_a_convolution_whose_update_could_not_be_merged_gets_none(change):
 
 
 def test_kernels_that_are_standardised_at_every_forward_get_none():
-    model = ResNetV2((1, 1), channels=(32, 64), stem_chs=16, conv_layer=StdConv2d, num_classes=5)
+    model = ResNetV2((1, 1), channels=(128, 128), stem_chs=32, conv_layer=StdConv2d, num_classes=5)
     adapter = Adapter(model)
     adapter.given_example = {"image": PICTURES}
     with pytest.raises(CapabilityError, match=r"no linear layers or plain convolutions .* distill\.method='mdpd'"):
