@@ -500,6 +500,15 @@ class Adapter:
                 owner = self.model.get_submodule(parent)
                 setattr(owner, name.rpartition(".")[2], new.to(old.weight.device, old.weight.dtype))
 
+    def with_outputs(self, num_outputs: int) -> Adapter:
+        """An adapter of this model with `num_outputs` outputs: this one, unless the model has to be wrapped for it.
+
+        Raises:
+            CapabilityError: as `replace_head`.
+        """
+        self.replace_head(num_outputs)
+        return self
+
     def export(self, folder: str | Path) -> Path:
         """Write the model in its zoo's native format. The folder appears whole or not at all."""
         with fresh_folder(folder) as temporary:

@@ -79,7 +79,7 @@ def adapt(
     """An adapter for a live model: a plugin's if one knows it, the general structural one otherwise.
 
     Args:
-        num_classes: outputs of a fresh output layer; None keeps the model's own.
+        num_classes: outputs of a fresh output layer, also for a model that has none yet; None keeps the model's own.
         modality: "image" or "text", where the model does not say: which tower of two is meant.
         example_inputs: inputs that the model takes, as `Adapter.as_inputs` has them, where its own size is not to be
             seen in it: a tensor (B, C, H, W), or a mapping of tensors.
@@ -101,7 +101,9 @@ def adapt(
     if example_inputs is not None:
         adapter.given_example = adapter.as_inputs(example_inputs)
     if num_classes is not None:
-        adapter.replace_head(num_classes)
+        given = adapter.given_example
+        adapter = adapter.with_outputs(num_classes)
+        adapter.given_example = given
     return adapter
 
 

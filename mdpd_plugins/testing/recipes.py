@@ -32,7 +32,7 @@ def recipes(s: Specimen) -> str:
 
 def _one_step(s: Specimen, recipe: str) -> str:
     a = s.fresh()
-    keys, labels = list(a.model.state_dict()), torch.arange(len(next(iter(s.inputs.values())))) % NUM_CLASSES
+    keys, labels = set(a.model.state_dict()), torch.arange(len(next(iter(s.inputs.values())))) % NUM_CLASSES
     width = a.dims[-1]
     reduction = max(r for r in range(1, width + 1) if width % r == 0 and (width // r >= 8 or r == 1))
     small = {"reduction": reduction, "bottleneck": 8, "backbone_every": 1, "warmup": 0.0, "rank": 2}
@@ -45,7 +45,7 @@ def _one_step(s: Specimen, recipe: str) -> str:
     optimiser.step()
     assert all(bool(torch.isfinite(v)) for v in losses.values()), f"{recipe}: a loss is not finite"
     model, report = fade(student, s.inputs, repeats=1)
-    assert list(model.state_dict()) == keys and report.keys_equal, f"{recipe}: the faded model has other keys"
+    assert set(model.state_dict()) == keys and report.keys_equal, f"{recipe}: the faded model has other keys"
     with tempfile.TemporaryDirectory() as folder:
         a.export(Path(folder) / "out")
     return f"{report.merged} updates merged" if report.merged else "faded"

@@ -194,6 +194,14 @@ class HuggingFaceAdapter(Adapter):
         if hasattr(self.model, "num_labels"):
             self.model.num_labels = num_outputs
 
+    def with_outputs(self, num_outputs: int) -> Adapter:
+        """This adapter; of a bare encoder (`BertModel`), one of the encoder with a linear output layer on top."""
+        from mdpd_plugins.zoos.huggingface.encoder import is_encoder, with_head
+
+        if is_encoder(self.model):
+            return with_head(self, num_outputs)
+        return super().with_outputs(num_outputs)
+
     def set_labels(self, classes: tuple[str, ...], kind: str = "single") -> None:
         """Write class names and the kind of label into the configuration, where transformers' pipelines read them.
 

@@ -49,6 +49,7 @@ class EncoderWithHead(nn.Module):
         dims: axes of `last_hidden_state` that are positions, for "mean".
     """
 
+    base_model_prefix = "encoder"  # as transformers' models say it, which peft asks
     encoder: Any  # transformers' classes have attributes that PyTorch types as Tensor or Module
 
     def __init__(self, encoder: nn.Module, num_outputs: int, pooling: str, width: int, dims: tuple[int, ...] = ()):
@@ -196,6 +197,26 @@ def build(*, name: str, num_classes: int, **options: Any) -> Built:
     return replace(built, model=model)
 
 
+def is_encoder(model: nn.Module) -> bool:
+    """Whether a model is what `AutoModel` builds: its type's encoder, without an output layer."""
+    from transformers.models.auto.modeling_auto import MODEL_MAPPING_NAMES
+
+    found = MODEL_MAPPING_NAMES.get(getattr(model.config, "model_type", ""), ())
+    return type(model).__name__ in ((found,) if isinstance(found, str) else found)
+
+
+def with_head(adapter: HuggingFaceAdapter, num_outputs: int) -> HuggingFaceEncoderAdapter:
+    """An adapter of a live encoder with a linear output layer on top; the encoder is the very one.
+
+    Raises:
+        CapabilityError: what the encoder puts out cannot be pooled.
+    """
+    encoder, device = adapter.model, adapter.device
+    pooling, width, dims = _choose(encoder, (POOLER, MEAN))
+    model = EncoderWithHead(encoder, num_outputs, pooling, width, dims).to(device)
+    return HuggingFaceEncoderAdapter(replace(adapter.built, model=model), name=adapter.name, modality=adapter.modality)
+
+
 def _choose(encoder: nn.Module, allowed: tuple[str, ...]) -> tuple[str, int, tuple[int, ...]]:
     """(pooling, width, axes of positions) of an encoder, by its answer to one example."""
     adapter = HuggingFaceEncoderAdapter(EncoderWithHead(encoder, 1, MEAN, 1))
@@ -210,6 +231,11 @@ def _choose(encoder: nn.Module, allowed: tuple[str, ...]) -> tuple[str, int, tup
     finally:
         handle.remove()
     output, other = taken[0], taken[-1]
+    if getattr(output, "last_hidden_state", None) is None:
+        raise CapabilityError(
+            f"{type(encoder).__name__} puts out no last_hidden_state that could be pooled: take one tower of it, "
+            f"or a model with a classifier"
+        )
     pooled = getattr(output, POOLER, None)
     if POOLER in allowed and isinstance(pooled, torch.Tensor) and pooled.shape[0] == 2:
         if pooled[0].numel() == pooled.shape[1]:
@@ -228,4 +254,4 @@ def _main_input(encoder: nn.Module) -> str:
     return "pixel_values" if "pixel_values" in arguments(encoder) else "input_ids"
 
 
-__all__ = ["EncoderWithHead", "HuggingFaceEncoderAdapter", "build"]
+__all__ = ["EncoderWithHead", "HuggingFaceEncoderAdapter", "build", "is_encoder", "with_head"]
