@@ -14,7 +14,7 @@ from mdpd_plugins.registry.errors import CapabilityError
 from mdpd_plugins.testing.outcome import NotApplicable
 from mdpd_plugins.testing.specimen import Specimen
 
-MOST_SAMPLES, MOST_PIXELS = 64, 320  # of batches and pictures whose sizes are made to coincide
+MOST_SAMPLES, MOST_PIXELS = 64, 256  # of batches and pictures whose sizes are made to coincide
 TOLERANCE = 1e-4  # of kernels that sum in another order for another batch or length
 
 

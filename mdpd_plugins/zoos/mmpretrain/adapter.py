@@ -71,7 +71,8 @@ class MMPretrainAdapter(Adapter):
         backbone = self.model.backbone
         stages = getattr(backbone, "stage_blocks", None) or getattr(backbone, "depths", None)
         if isinstance(stages, (list, tuple)):
-            return sum(stages)
+            # A dense layer puts out what is new alone: the blocks of DenseNet are what holds them.
+            return len(stages) if hasattr(backbone, "growth_rate") else sum(stages)
         return getattr(backbone, "num_layers", None)
 
     def replace_head(self, num_outputs: int) -> None:
