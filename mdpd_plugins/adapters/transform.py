@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from mdpd_plugins.adapters.pictures import to_rgb
 from mdpd_plugins.registry import MODALITIES
 from mdpd_plugins.registry.errors import ConfigError, closest
 
@@ -87,7 +88,7 @@ class ImageTransform:
         self.std = torch.tensor([float(s) for s in std]).view(1, 3, 1, 1)
 
     def __call__(self, images: Sequence[Image.Image]) -> Tensors:
-        rgb = (image if image.mode == "RGB" else image.convert("RGB") for image in images)
+        rgb = map(to_rgb, images)
         pixels = torch.from_numpy(np.stack([np.asarray(self._resize(image)) for image in rgb]))
         batch = pixels.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format)
         return {"image": batch.div_(255).sub_(self.mean).div_(self.std)}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import torch
@@ -31,3 +31,13 @@ class Collate:
 def make_collate(preprocessing: Mapping[str, Any], modality: str) -> Collate:
     """The collate function for a backbone's preprocessing; see `mdpd_plugins.adapters.transform.make_transform`."""
     return Collate(make_transform(preprocessing, modality))
+
+
+class NumberedCollate:
+    """A collate function whose batches have the samples' numbers as "samples", int64 (B,)."""
+
+    def __init__(self, collate: Callable[[Sequence[Any]], Batch]):
+        self.collate = collate
+
+    def __call__(self, samples: Sequence[tuple[Any, int]]) -> Batch:
+        return {**self.collate([s for s, _ in samples]), "samples": torch.tensor([number for _, number in samples])}

@@ -28,6 +28,7 @@ class ExportRecord:
         task: kind of label ("single", "multi", "float", "pair"), or "language". classes: names of outputs, in order.
         size: (height, width) of prepared images, pixels; None for other modalities.
         max_length: tokens that texts are cut to; None for other modalities.
+        columns: what the columns of the table that it was trained on were called: "text", "text_pair", "image" -> name.
         eval_split: the split that `metrics` were measured on.
         method: how it was trained. weights: where training started from.
     """
@@ -45,6 +46,7 @@ class ExportRecord:
     weights: str = ""
     text_backbone: str = ""
     text_options: dict[str, Any] = field(default_factory=dict)
+    columns: dict[str, str] = field(default_factory=dict)
 
     @property
     def zoo(self) -> str:
@@ -108,7 +110,7 @@ def record_of(adapter: Adapter, *, max_length: int | None = None, **about: Any) 
 
     Args:
         max_length: tokens that texts were cut to in training, if fewer than the model takes.
-        about: fields of the record that the training knows: metrics, eval_split, method.
+        about: fields of the record that the training knows: metrics, eval_split, method, columns.
     """
     kind, classes = adapter.labels or ("single", adapter.class_names(adapter.num_outputs))
     try:
