@@ -11,6 +11,7 @@ from torch import nn
 from mdpd_plugins.adapters.adapter import Adapter
 from mdpd_plugins.adapters.built import RANDOM, Built, as_built
 from mdpd_plugins.adapters.live import check_plain, unwrapped
+from mdpd_plugins.adapters.storage.trust import unattended
 from mdpd_plugins.registry import MODALITIES, Registered, load_catalogue
 from mdpd_plugins.registry.errors import ConfigError, PluginError, closest
 
@@ -39,7 +40,8 @@ def build_backbone(name: str, *, pretrained: str | None = "auto", num_classes: i
     if unknown:
         raise ConfigError(f"{name} takes no option {unknown[0]!r}; it takes {sorted(parameters)}")
     named = {"name": name} if "name" in parameters else {}
-    built = as_built(build(pretrained=pretrained, num_classes=num_classes, **named, **options))
+    with unattended():
+        built = as_built(build(pretrained=pretrained, num_classes=num_classes, **named, **options))
     if not isinstance(built.model, nn.Module):
         raise PluginError(
             f"{registered.spec.build} of {name} (from {registered.origin}) returned {type(built.model).__name__}; an "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,10 @@ from typing import Any
 import torch
 
 from mdpd_plugins.adapters import build_backbone
+from mdpd_plugins.adapters.storage.trust import asks_for_trust, refused, remote_code_trusted
 from mdpd_plugins.data import make_collate
 from mdpd_plugins.exports.exported import ExportedModel, Tensors
-from mdpd_plugins.exports.record import ExportRecord
+from mdpd_plugins.exports.record import RECORD_FILE, ExportRecord
 
 
 def load(folder: Path, record: ExportRecord) -> ExportedModel:
@@ -19,8 +21,12 @@ def load(folder: Path, record: ExportRecord) -> ExportedModel:
 
     Raises:
         UnknownBackboneError: the plugin is not installed here.
+        CheckpointError: the record's options would let code of others run.
     """
-    built = build_backbone(record.backbone, pretrained=None, num_classes=len(record.classes), **record.options)
+    if not remote_code_trusted() and asks_for_trust(record.options):
+        raise refused(folder / RECORD_FILE, "switches on that code of others runs")
+    options = _found_here(record.options)
+    built = build_backbone(record.backbone, pretrained=None, num_classes=len(record.classes), **options)
     adapter = built.around(built.load_exported(folder))
     preprocessing = dict(adapter.preprocessing())
     if record.modality == "text":
@@ -35,6 +41,11 @@ def load(folder: Path, record: ExportRecord) -> ExportedModel:
         return inputs
 
     return ExportedModel(record, adapter.model, prepare, adapter.forward)
+
+
+def _found_here(options: dict[str, Any]) -> dict[str, Any]:
+    # A path in the home folder of whoever exported is one in the home folder of whoever loads.
+    return {k: os.path.expanduser(v) if isinstance(v, str) and v.startswith("~/") else v for k, v in options.items()}
 
 
 __all__ = ["load"]

@@ -23,6 +23,7 @@ from mdpd_plugins.registry.errors import (
 )
 from mdpd_plugins.zoos.huggingface.inputs import KeepsNothing, colour_tokens, colours, example_text, patches, reads
 from mdpd_plugins.zoos.huggingface.models import IMAGE, QUESTION, TEXT
+from mdpd_plugins.zoos.transformers_code import own_code_only
 
 # transformers' words for kinds of label (`config.problem_type`).
 PROBLEMS = {
@@ -144,7 +145,9 @@ class HuggingFaceAdapter(Adapter):
                 f"{self.name} has no tokenizer: it was built without pretrained files. Give pretrained= a folder "
                 f"that holds one, or tokenizer= in the backbone's options"
             )
-        return AutoTokenizer.from_pretrained(self.source, local_files_only=os.path.isdir(self.source))
+        with own_code_only(self.source):
+            local = os.path.isdir(self.source)
+            return AutoTokenizer.from_pretrained(self.source, local_files_only=local, trust_remote_code=False)
 
     def _text(self) -> dict[str, Any]:
         tokenizer = self.tokenizer
@@ -257,7 +260,11 @@ class HuggingFaceAdapter(Adapter):
         import transformers
 
         auto = {"text": TEXT, "image": IMAGE, "image-text": QUESTION}[self.modality]
-        return getattr(transformers, auto).from_pretrained(str(folder), local_files_only=True).eval()
+        with own_code_only(folder):
+            model = getattr(transformers, auto).from_pretrained(
+                str(folder), local_files_only=True, trust_remote_code=False
+            )
+        return model.eval()
 
 
 def arguments(model: nn.Module) -> set[str]:

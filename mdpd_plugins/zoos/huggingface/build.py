@@ -19,6 +19,7 @@ from mdpd_plugins.registry.errors import CheckpointError, ConfigError, MissingDe
 from mdpd_plugins.zoos.huggingface.adapter import arguments, quiet
 from mdpd_plugins.zoos.huggingface.models import CAUSAL, ENCODER, QUESTION, TEXT, Architecture, architecture, modality
 from mdpd_plugins.zoos.huggingface.source import find_source, tokenizer_of, tokenizer_source
+from mdpd_plugins.zoos.transformers_code import check_attention, own_code_only
 
 HEADS = ("image", "text", "causal", "mean")
 
@@ -92,9 +93,16 @@ def _configuration(transformers: Any, arch: Architecture, source: str, name: str
     """The configuration in a source, or the architecture's own; of a model that holds several, the one of its type."""
     if source:
         try:
-            config = transformers.AutoConfig.from_pretrained(source, local_files_only=os.path.isdir(source))
+            with own_code_only(source):
+                local = os.path.isdir(source)
+                config = transformers.AutoConfig.from_pretrained(
+                    source, local_files_only=local, trust_remote_code=False
+                )
+        except CheckpointError:
+            raise
         except (OSError, ValueError) as error:
             raise CheckpointError(f"{source!r} has no readable transformers configuration: {error}") from error
+        check_attention(config, source)
     else:
         config = transformers.AutoConfig.for_model(arch.model_type, **arch.config)
     wanted = transformers.AutoConfig.for_model(arch.model_type).model_type
@@ -160,10 +168,17 @@ def _load(auto: Any, config: Any, source: str, name: str, head: str) -> tuple[nn
         for file in folder.glob("pytorch_model*.bin"):
             read_state_dict(file)  # refuses pickled code with our message before transformers opens it
     try:
-        with quiet():
+        with quiet(), own_code_only(source):
             model, report = auto.from_pretrained(
-                source, config=config, local_files_only=local, ignore_mismatched_sizes=True, output_loading_info=True
+                source,
+                config=config,
+                local_files_only=local,
+                ignore_mismatched_sizes=True,
+                output_loading_info=True,
+                trust_remote_code=False,
             )
+    except CheckpointError:
+        raise
     except (OSError, ValueError, RuntimeError) as error:
         raise CheckpointError(f"weights of {name} could not be read from {source!r}: {error}") from error
     whole = auto.__name__ in (ENCODER, CAUSAL)  # every weight is in the checkpoint, the output layer's too

@@ -16,6 +16,7 @@ from mdpd_plugins.zoos.huggingface.encoder import EncoderWithHead, HuggingFaceEn
 from mdpd_plugins.zoos.huggingface.inputs import reads
 from mdpd_plugins.zoos.huggingface.models import CAUSAL
 from mdpd_plugins.zoos.huggingface.question import QuestionAdapter
+from mdpd_plugins.zoos.transformers_code import own_code_only
 
 Tokens = Callable[[Sequence[Any]], list[list[int]]]
 
@@ -63,7 +64,11 @@ class CausalAdapter(HuggingFaceAdapter):
         """The exported folder through `from_pretrained`."""
         import transformers
 
-        return getattr(transformers, CAUSAL).from_pretrained(str(folder), local_files_only=True).eval()
+        with own_code_only(folder):
+            model = getattr(transformers, CAUSAL).from_pretrained(
+                str(folder), local_files_only=True, trust_remote_code=False
+            )
+        return model.eval()
 
 
 def token_stream(tokenizer: Any, vocabulary: int) -> Tokens:

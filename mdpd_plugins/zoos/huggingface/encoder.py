@@ -13,10 +13,12 @@ from torch import nn
 from mdpd_plugins.adapters.built import Built
 from mdpd_plugins.adapters.inspection.arrangement import settle, vector_lengths
 from mdpd_plugins.adapters.storage.checkpoint import read_state_dict
+from mdpd_plugins.adapters.storage.trust import remote_code_trusted
 from mdpd_plugins.registry.errors import CapabilityError, CheckpointError
 from mdpd_plugins.zoos.huggingface.adapter import HuggingFaceAdapter, arguments
 from mdpd_plugins.zoos.huggingface.build import build as build_model
 from mdpd_plugins.zoos.huggingface.models import ENCODER, architecture
+from mdpd_plugins.zoos.transformers_code import own_code_only
 
 HEAD_WEIGHTS, HEAD_SETTINGS = "head.safetensors", "head.json"
 POOLER, MEAN = "pooler_output", "mean"
@@ -111,7 +113,10 @@ class EncoderWithHead(nn.Module):
             raise CheckpointError(f"{str(folder)!r} holds no output layer that can be read: {error}") from error
         if not known:
             raise CheckpointError(f"{str(settings)!r} names the pooling {pooling!r}; {POOLER!r} and {MEAN!r} exist")
-        encoder = transformers.AutoModel.from_pretrained(str(folder), local_files_only=True)
+        with own_code_only(folder):
+            encoder = transformers.AutoModel.from_pretrained(
+                str(folder), local_files_only=True, trust_remote_code=remote_code_trusted()
+            )
         model = cls(encoder, outputs, pooling, width, dims)
         model.head.load_state_dict(weights)
         return model.eval()

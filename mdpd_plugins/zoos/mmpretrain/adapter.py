@@ -13,6 +13,7 @@ from torch import nn
 from mdpd_plugins.adapters.adapter import Adapter
 from mdpd_plugins.adapters.built import Built, as_built
 from mdpd_plugins.registry.errors import ConfigError, MissingDependencyError
+from mdpd_plugins.zoos.mmpretrain.config_file import read_exported_config
 
 CONFIG_FILE, CHECKPOINT_FILE = "config.py", "model.pth"
 INTERPOLATION = "bicubic"
@@ -151,7 +152,7 @@ class MMPretrainAdapter(Adapter):
         from mmpretrain import get_model
 
         folder = Path(folder)
-        return get_model(str(folder / CONFIG_FILE), pretrained=str(folder / CHECKPOINT_FILE))
+        return get_model(read_exported_config(folder / CONFIG_FILE), pretrained=str(folder / CHECKPOINT_FILE))
 
 
 def pipeline(size: tuple[int, int], interpolation: str) -> list[dict[str, Any]]:

@@ -25,8 +25,10 @@ from mdpd_plugins.zoos.open_clip.model import (
     create,
     projections_of,
     settings_of,
+    tokenizer_of,
     zero_other_projection,
 )
+from mdpd_plugins.zoos.transformers_code import own_code_only
 
 CONFIG_FILE, WEIGHTS_FILE = "open_clip_config.json", "open_clip_model.safetensors"
 
@@ -126,8 +128,9 @@ class OpenCLIPAdapter(Adapter):
         import open_clip
 
         # A causal tower with learned positions takes its full context only; shorter texts are padded to it.
-        length = self._text_tower().context_length
-        return open_clip.get_tokenizer(self.settings["config_name"], context_length=length)
+        name, length = self.settings["config_name"], self._text_tower().context_length
+        with own_code_only(name):
+            return tokenizer_of(name, open_clip.get_model_config(name), context_length=length)
 
     def _tokenize(self, texts, max_length: int) -> dict[str, torch.Tensor]:
         if any(isinstance(t, tuple) for t in texts):

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from mdpd_plugins.adapters.storage.trust import SETTING, remote_code_trusted, unattended
 from mdpd_plugins.registry.errors import ConfigError, MissingDependencyError
 
 IMAGE_PREFIXES = ("visual.",)
@@ -27,7 +28,8 @@ def create(settings: dict[str, Any], embed_dim: int) -> nn.Module:
     if "hf_model_name" in cfg["text_cfg"]:
         cfg["text_cfg"]["hf_model_pretrained"] = False
     try:
-        model = kind(**cfg)
+        with unattended():  # a text tower of transformers' may ask whether to run code
+            model = kind(**cfg)
     except (TypeError, AssertionError, ValueError) as error:
         raise ConfigError(f"open_clip/{settings['config_name']} cannot be built with {cfg}: {error}") from error
     if kind is open_clip.CoCa:
@@ -120,6 +122,19 @@ def zero_other_projection(model: nn.Module, tower: str, projections: frozenset[s
                 parameter.zero_()
 
 
+def tokenizer_of(source: str, config: dict[str, Any], **options: Any) -> Any:
+    """OpenCLIP's tokenizer of a name or folder; one of transformers' runs no code of the folder unless that is trusted.
+
+    Args:
+        config: the model's configuration, which says whether it is one of transformers'.
+    """
+    import open_clip
+
+    if config["text_cfg"].get("hf_tokenizer_name"):
+        options[SETTING] = remote_code_trusted()  # comes before what the configuration says
+    return open_clip.get_tokenizer(source, **options)
+
+
 def import_open_clip():
     try:
         import open_clip
@@ -134,6 +149,7 @@ __all__ = [
     "create",
     "import_open_clip",
     "projections_of",
+    "tokenizer_of",
     "settings_of",
     "zero_other_projection",
 ]
