@@ -10,6 +10,7 @@ from torch import nn
 
 from mdpd_plugins.adapters.adapter import Adapter
 from mdpd_plugins.adapters.built import RANDOM, Built, as_built
+from mdpd_plugins.adapters.live import check_plain, unwrapped
 from mdpd_plugins.adapters.storage.trust import unattended
 from mdpd_plugins.registry import MODALITIES, Registered, load_catalogue
 from mdpd_plugins.registry.errors import ConfigError, PluginError, closest
@@ -80,17 +81,20 @@ def adapt(
     """An adapter for a live model: a plugin's if one knows it, the general structural one otherwise.
 
     Args:
-        num_classes: outputs of a fresh output layer; None keeps the model's own.
+        num_classes: outputs of a fresh output layer, also for a model that has none yet; None keeps the model's own.
         modality: "image" or "text", where the model does not say: which tower of two is meant.
         example_inputs: inputs that the model takes, as `Adapter.as_inputs` has them, where its own size is not to be
             seen in it: a tensor (B, C, H, W), or a mapping of tensors.
 
     Raises:
         ConfigError: `model` is no module, or an example that is no inputs.
-        CapabilityError: it has no repeated blocks, or no output layer that could be replaced.
+        CapabilityError: it has no repeated blocks, no output layer that could be replaced, or weights that cannot be
+            trained (see `live.check_plain`).
     """
     if not isinstance(model, nn.Module):
         raise ConfigError(f"adapt() takes a live torch.nn.Module, and {type(model).__name__} was given")
+    model = unwrapped(model)
+    check_plain(model)
     adapter = load_catalogue().adapt(model, Adapter) or Adapter(model)
     if modality and modality != adapter.modality:
         if modality not in MODALITIES:
@@ -99,7 +103,9 @@ def adapt(
     if example_inputs is not None:
         adapter.given_example = adapter.as_inputs(example_inputs)
     if num_classes is not None:
-        adapter.replace_head(num_classes)
+        given = adapter.given_example
+        adapter = adapter.with_outputs(num_classes)
+        adapter.given_example = given
     return adapter
 
 

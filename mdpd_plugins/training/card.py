@@ -27,7 +27,7 @@ def untrained_notice(trained: int) -> str:
         return ""
     return (
         "UNTRAINED EXPORT: this method trains the side network alone, and an export holds the plain backbone: it is "
-        "the one that training began with, its output layer included. The metrics of the side path are not the export's."
+        "the one that training began with, its output layer included. Metrics of the side path are not the export's."
     )
 
 

@@ -187,6 +187,9 @@ def _load(auto: Any, config: Any, source: str, name: str, head: str) -> tuple[nn
         new = {} if whole else adapter.head_parameters()
         unused = ("pooler.",) if head == "mean" else ()
         missing = [k for k in report["missing_keys"] if k not in new and not k.startswith(unused)]
+        if missing and not whole:
+            encoder = _encoder_keys(config)  # a norm or a pooler that the classifier adds is new like its output layer
+            missing = [k for k in missing if k.removeprefix(f"{model.base_model_prefix}.") in encoder]
         shapes = [k[0] for k in report["mismatched_keys"] if k[0] not in new]
         # Pretraining heads are left out freely; a further block, told by its number alone, is another architecture.
         base = model.base_model_prefix
@@ -195,6 +198,17 @@ def _load(auto: Any, config: Any, source: str, name: str, head: str) -> tuple[nn
         check_keys(f"{source!r}", type(model).__name__, missing, unexpected, shapes)
 
     return model, check
+
+
+def _encoder_keys(config: Any) -> set[str]:
+    """Keys of a type's bare encoder, which a checkpoint without any head holds."""
+    import transformers
+
+    try:
+        with torch.device("meta"):
+            return set(transformers.AutoModel.from_config(config).state_dict())
+    except RuntimeError:  # some work out numbers while they are built, which a meta tensor does not have
+        return set(transformers.AutoModel.from_config(config).state_dict())
 
 
 def _unnumbered(key: str, base: str) -> str:

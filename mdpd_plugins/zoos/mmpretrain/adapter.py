@@ -67,6 +67,15 @@ class MMPretrainAdapter(Adapter):
                 size = size or step.get("scale")
         return size
 
+    def declared_blocks(self) -> int | None:
+        """By the backbone's blocks of each stage, or its number of layers."""
+        backbone = self.model.backbone
+        stages = getattr(backbone, "stage_blocks", None) or getattr(backbone, "depths", None)
+        if isinstance(stages, (list, tuple)):
+            # A dense layer puts out what is new alone: the blocks of DenseNet are what holds them.
+            return len(stages) if hasattr(backbone, "growth_rate") else sum(stages)
+        return getattr(backbone, "num_layers", None)
+
     def replace_head(self, num_outputs: int) -> None:
         """A fresh output layer of the config's own kind; what lies before it in the head keeps its weights."""
         config = None if self.config is None else self.config.model

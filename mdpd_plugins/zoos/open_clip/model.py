@@ -40,6 +40,66 @@ def create(settings: dict[str, Any], embed_dim: int) -> nn.Module:
     return model
 
 
+def settings_of(model: nn.Module, tower: str) -> dict[str, Any]:
+    """The settings that `create` makes a live model's like from: those of the configuration of OpenCLIP's that it is.
+
+    Candidates are narrowed down by the sizes that are in the model, and then built without memory.
+
+    Raises:
+        ConfigError: it is like none of them.
+    """
+    import open_clip
+
+    state = {k: v.shape for k, v in model.state_dict().items()}
+    sizes = {n for shape in state.values() for n in shape}
+    said = repr(model)
+    for name in open_clip.list_models():
+        config = open_clip.get_model_config(name)
+        config["embed_dim"] = getattr(
+            model.visual, "output_dim", config["embed_dim"]
+        )  # another, once it has had a head
+        if not _sizes_of(config) <= sizes or not _same_libraries(config, model):
+            continue
+        vision = config["vision_cfg"]
+        vision["image_size"] = getattr(model.visual, "image_size", vision.get("image_size"))
+        # Weights that a tag publishes may want the other activation than the configuration says.
+        for quick in dict.fromkeys((config.get("quick_gelu", False), True, False)):
+            settings = {"config_name": name, "model_cfg": {**config, "quick_gelu": quick}, "tower": tower}
+            try:
+                with torch.device("meta"):
+                    like = create(settings, config["embed_dim"])
+            except (ConfigError, ImportError, OSError, RuntimeError):  # it needs a library or files, or real numbers
+                break
+            if repr(like) == said and {k: v.shape for k, v in like.state_dict().items()} == state:
+                return settings
+    raise ConfigError(
+        f"this {type(model).__name__} is like no configuration of OpenCLIP's, so it can be given no output layer and "
+        f"an export could not say how to load it: build it by its registered name, mdpd_plugins.adapters."
+        f"build_backbone('open_clip/<configuration>', ...), with your own values in vision_cfg and text_cfg"
+    )
+
+
+def _sizes_of(config: dict[str, Any]) -> set[int]:
+    vision, text = config["vision_cfg"], config["text_cfg"]
+    """Some lengths that the weights of a configuration must have."""
+    own = {config["embed_dim"]}
+    if not vision.get("timm_model_name"):
+        own.add(vision.get("width", 768))  # of CLIPVisionCfg
+    if not text.get("hf_model_name"):
+        own |= {text.get("width", 512), text.get("vocab_size", 49408)}  # of CLIPTextCfg
+    return own
+
+
+def _same_libraries(config: dict[str, Any], model: nn.Module) -> bool:
+    """Whether the towers that other libraries build are the same ones; asking for another would ask the hub for it."""
+    text = getattr(getattr(model, "text", None), "config", None)
+    timm_tower = hasattr(model.visual, "trunk")
+    own = getattr(text, "_name_or_path", "") or ""
+    return (
+        config["text_cfg"].get("hf_model_name", "") == own and ("timm_model_name" in config["vision_cfg"]) == timm_tower
+    )
+
+
 def projections_of(settings: dict[str, Any]) -> frozenset[str]:
     """Keys that end either tower: those whose shape follows the joint space's width, by building two without data."""
     config = {k: v for k, v in settings["model_cfg"].items() if k != "embed_dim"}
@@ -90,5 +150,6 @@ __all__ = [
     "import_open_clip",
     "projections_of",
     "tokenizer_of",
+    "settings_of",
     "zero_other_projection",
 ]
