@@ -122,12 +122,12 @@ def _find(open_clip, config_name: str, config: dict, pretrained: str | None):
         return None, f"{RANDOM}: OpenCLIP publishes no weights that fit {config_name}"
     where = open_clip.get_pretrained_cfg(config_name, tag)
     try:
-        path = _published(open_clip, where)
+        published = _published(open_clip, where)
     except (OSError, RuntimeError, ValueError) as error:
         if pretrained != "auto":
-            raise CheckpointError(f"weights {tag!r} of {config_name} cannot be had: {error}") from error
+            raise CheckpointError(f"weights {tag!r} of {config_name} are not available: {error}") from error
         return None, f"{RANDOM}: weights {tag!r} of {config_name} are neither in the local cache nor reachable"
-    return read_state_dict(path), f"OpenCLIP, {config_name} {tag}"
+    return read_state_dict(published), f"OpenCLIP, {config_name} {tag}"
 
 
 def _published(open_clip, where: dict[str, Any]) -> str | Path:
