@@ -46,7 +46,7 @@ def shared_out(distiller: Distiller) -> list[nn.Parameter]:
 def place(distiller: RunnerModel, device: str) -> None:
     """Move everything but what will be shared out, which may not fit there."""
     waiting = {id(p) for p in shared_out(distiller)}
-    distiller._set_device(torch.device(device))
+    distiller._set_device(torch.device(device))  # type: ignore[operator]  # mmengine's
     distiller._apply(lambda t: t if id(t) in waiting else t.to(device))
 
 
