@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from functools import cached_property
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 from torch import nn
 
 from mdpd_plugins.adapters.built import RANDOM, Built, as_built
@@ -33,9 +34,20 @@ from mdpd_plugins.adapters.inspection.structure import (
     habits,
     ordered_blocks,
 )
-from mdpd_plugins.adapters.transform import Tensors, Transform, make_transform
+from mdpd_plugins.adapters.timm_data import data_config, timm_transform
+from mdpd_plugins.adapters.transform import (
+    RESIZE,
+    EachPicture,
+    ImageTextTransform,
+    ImageTransform,
+    PictureTransform,
+    Size,
+    Tensors,
+    TextTransform,
+    Transform,
+)
 from mdpd_plugins.files import fresh_folder
-from mdpd_plugins.registry.errors import CapabilityError, ConfigError
+from mdpd_plugins.registry.errors import CapabilityError, ConfigError, closest
 
 WEIGHTS_FILE = "model.safetensors"
 
@@ -63,6 +75,7 @@ class Adapter:
         self.modality = modality
         self.origin = self.built.origin or "unknown"
         self._open_captures: list[Capture] = []
+        self._image_transforms: dict[tuple[Size | None, bool], PictureTransform] = {}
         self._modes = {m: m.training for m in self.model.modules()}
         self.model.eval()  # the return value is not used: MMPretrain's backbones return None here
 
@@ -140,37 +153,111 @@ class Adapter:
         """Inputs of the model's own size, drawn from a fixed seed: for inspection and tests."""
         if self.given_example is not None:
             return {k: v[torch.arange(batch) % len(v)].to(self.device) for k, v in self.given_example.items()}
-        return self._example_images(batch, self.preprocessing()["size"])
+        return self._example_images(batch, self.image_size)
 
-    def _example_images(self, batch: int, size: tuple[int, int]) -> dict[str, torch.Tensor]:
+    def _example_images(self, batch: int, size: Size) -> dict[str, torch.Tensor]:
         generator = torch.Generator().manual_seed(0)
         image = torch.randn((batch, self.in_channels, *size), generator=generator)
         return {"image": image.to(self.device)}
 
-    input_size: tuple[int, int] | None = None
-    """(height, width) that images are prepared at; None for the backbone's own."""
+    # --- preparing inputs --------------------------------------------------------------------------------
 
-    def preprocessing(self) -> dict[str, Any]:
-        """How data must be prepared: size, mean, std, interpolation for images; tokenizer, max_length for text."""
-        found = self._preprocessing()
-        image = found.get("image", found)
-        if self.input_size is not None and "size" in image:
-            image["size"] = self.input_size
-        return found
+    input_size: Size | None = None
+    """(height, width) that pictures are prepared at; None for the checkpoint's own."""
+    resize = "auto"
+    """How pictures of another shape are fitted: "auto", as the zoo does it, or "stretch"."""
+    max_length: int | None = None
+    """Tokens that texts are cut to; None for the model's own limit, which holds in any case."""
 
-    def transform(self) -> Transform:
-        """A function from a sequence of pictures (`PIL.Image`), texts or pairs to inputs as the checkpoint wants them.
+    def prepare(self, *, input_size: Size | None = None, resize: str = "auto", max_length: int | None = None) -> None:
+        """Choose how inputs are prepared, where that is not to be as the checkpoint's zoo does it.
+
+        Args:
+            input_size: (height, width) of prepared pictures: the same preparation, in proportion.
+            resize: "auto", or "stretch" for the whole picture stretched to that size.
+            max_length: tokens that texts are cut to, at most as many as the model takes.
 
         Raises:
-            ConfigError: the backbone has no tokenizer.
+            ConfigError: another word for `resize`, or anything but the defaults beside a transform of the user's own.
         """
-        return make_transform(self.preprocessing(), self.modality)
+        if resize not in RESIZE:
+            raise ConfigError(f"resize={resize!r} does not exist: {closest(str(resize), RESIZE)}")
+        if self.given_transform is not None and (resize != "auto" or input_size not in (None, self._own_size)):
+            raise ConfigError(
+                f"pictures of {self.name} are prepared by the transform that was given to adapt(): change that one, "
+                f"and leave input_size and resize out"
+            )
+        self.input_size, self.resize, self.max_length = input_size, resize, max_length
 
-    def _preprocessing(self) -> dict[str, Any]:
-        """What a zoo's adapter overrides."""
+    def transform(self, *, stretch: bool = False) -> Transform:
+        """A function from a sequence of examples to inputs as the checkpoint wants them, by its zoo's own transform.
+
+        Training, evaluation and exports that no zoo loads prepare their inputs with it.
+
+        Args:
+            stretch: stretch pictures to the model's size whatever `resize` says: for parts that were cut out of
+                pictures at random, of which nothing more is to be cut.
+
+        Returns:
+            A function of `PIL.Image` (of any mode and size), of texts or pairs of texts, or of (`PIL.Image`, text).
+
+        Raises:
+            ConfigError, CheckpointError: the backbone has no tokenizer, or files that cannot be read.
+        """
+        if self.modality == "text":
+            return self.text_transform()
+        if self.modality == "image":
+            return self.image_transform(stretch=stretch)
+        return ImageTextTransform(self.image_transform(stretch=stretch), self.text_transform())
+
+    def image_transform(self, *, stretch: bool = False) -> PictureTransform:
+        """What makes {"image": (B, C, H, W)} of pictures; see `transform`."""
+        key = (self.input_size, stretch or self.resize == "stretch")
+        if key not in self._image_transforms:  # some are found by trying
+            self._image_transforms[key] = self._image_transform(*key)
+        return self._image_transforms[key]
+
+    def text_transform(self) -> TextTransform:
+        """What makes tokens of texts; its `max_length` is the model's own limit, or `max_length` if that is less."""
+        found = self._text_transform()
+        if self.max_length is not None:
+            found.max_length = min(self.max_length, found.max_length)
+        return found
+
+    @property
+    def image_size(self) -> Size:
+        """(height, width) of prepared pictures."""
+        return self.input_size or self._own_size
+
+    @property
+    def _own_size(self) -> Size:
+        """(height, width) of the pictures that the model was made for. What a zoo's adapter overrides."""
+        if self.given_transform is not None:
+            return EachPicture(self.given_transform).size
+        if data := data_config(self.model):
+            height, width = data["input_size"][1:]
+            return height, width
         size = getattr(self.model, "image_size", 224)
-        size = (size, size) if isinstance(size, int) else tuple(size)
-        return {"size": size, "mean": (0.5,) * 3, "std": (0.5,) * 3, "interpolation": "bicubic"}
+        return (size, size) if isinstance(size, int) else (size[0], size[1])
+
+    given_transform: Callable[[Image.Image], torch.Tensor] | None = None
+    """What a user gave to prepare one picture with, such as a torchvision transform; see `adapt`."""
+
+    def _image_transform(self, size: Size | None, stretch: bool) -> PictureTransform:
+        """What a zoo's adapter overrides: a transform by the zoo's own code.
+
+        Args:
+            size: (height, width) to prepare at; None for the checkpoint's own. stretch: see `transform`.
+        """
+        if self.given_transform is not None:
+            return EachPicture(self.given_transform)  # what it does is not to be seen in it, nor to be changed
+        if data := data_config(self.model):
+            return timm_transform(data, size, stretch)
+        return ImageTransform(size or self._own_size)
+
+    def _text_transform(self) -> TextTransform:
+        """What a zoo's adapter overrides."""
+        raise ConfigError(f"{self.name} has no tokenizer: give inputs that are tokens")
 
     def set_labels(self, classes: tuple[str, ...], kind: str = "single") -> None:
         """Write class names and `task.kind` where the zoo keeps them; a library without such a place keeps none."""

@@ -2,12 +2,12 @@
 
     source = load_source({"type": "packaged", "name": "bbc-topics"}, "train")
     dataset = LabelledDataset(source, make_transform(source), seed=0, train=True)
-    collate = make_collate(adapter.preprocessing(), source.modality)
+    collate = Collate(adapter.transform())
 
 Importing this registers `EpochBatchSampler` with mmengine.
 """
 
-from mdpd_plugins.data.collate import make_collate
+from mdpd_plugins.data.collate import Collate
 from mdpd_plugins.data.dataset import LabelledDataset
 from mdpd_plugins.data.load import load_source
 from mdpd_plugins.data.numbered import NumberedCollate, NumberedDataset
@@ -20,6 +20,7 @@ from mdpd_plugins.data.transforms import AUGMENTS, make_transform
 __all__ = [
     "AUGMENTS",
     "READS",
+    "Collate",
     "EpochBatchSampler",
     "LabelledDataset",
     "NumberedCollate",
@@ -27,7 +28,6 @@ __all__ = [
     "PackedDataset",
     "Source",
     "load_source",
-    "make_collate",
     "make_transform",
     "packaged_names",
     "stack_blocks",

@@ -26,6 +26,7 @@ class ExportRecord:
         modality: "image", "text" or "image-text".
         task: kind of label ("single", "multi", "float", "pair"), or "language". classes: names of outputs, in order.
         size: (height, width) of prepared images, pixels; None for other modalities.
+        resize: how pictures of another shape are fitted: "auto", as the zoo does it, or "stretch".
         max_length: tokens that texts are cut to; None for other modalities.
         eval_split: the split that `metrics` were measured on.
         method: how it was trained. weights: where training started from.
@@ -37,6 +38,7 @@ class ExportRecord:
     task: str
     classes: tuple[str, ...]
     size: tuple[int, int] | None = None
+    resize: str = "auto"
     max_length: int | None = None
     metrics: dict[str, float] = field(default_factory=dict)
     eval_split: str = "val"
@@ -80,6 +82,7 @@ def read_record(folder: str | Path) -> ExportRecord:
         given = {key: value for key, value in raw.items() if key in known}
         given["classes"] = tuple(map(str, given["classes"]))
         given["size"] = tuple(given["size"]) if given.get("size") else None
+        given.setdefault("resize", "stretch")  # records that do not say are older than the choice
         return ExportRecord(**given)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
-
-import torch
 
 from mdpd_plugins.adapters import build_backbone
-from mdpd_plugins.data import make_collate
-from mdpd_plugins.exports.exported import ExportedModel, Tensors
+from mdpd_plugins.exports.exported import ExportedModel
 from mdpd_plugins.exports.record import ExportRecord
 
 
@@ -22,19 +17,8 @@ def load(folder: Path, record: ExportRecord) -> ExportedModel:
     """
     built = build_backbone(record.backbone, pretrained=None, num_classes=len(record.classes), **record.options)
     adapter = built.around(built.load_exported(folder))
-    preprocessing = dict(adapter.preprocessing())
-    if record.modality == "text":
-        preprocessing["max_length"] = record.max_length
-    else:
-        preprocessing["size"] = record.size
-    collate = make_collate(preprocessing, record.modality)
-
-    def prepare(examples: Sequence[Any]) -> Tensors:
-        unlabelled = torch.zeros(())
-        inputs: Tensors = collate([(example, unlabelled) for example in examples])["inputs"]
-        return inputs
-
-    return ExportedModel(record, adapter.model, prepare, adapter.forward)
+    adapter.prepare(input_size=record.size, resize=record.resize, max_length=record.max_length)
+    return ExportedModel(record, adapter.model, adapter.transform(), adapter.forward)
 
 
 __all__ = ["load"]

@@ -9,6 +9,7 @@ from typing import Any
 
 from mmengine.config import Config, DictAction
 
+from mdpd_plugins.adapters.transform import RESIZE
 from mdpd_plugins.registry.errors import ConfigError, closest
 
 # Every key a config may have, with its default. None of these is repeated in zoo_configs.
@@ -25,6 +26,7 @@ DEFAULTS: dict[str, Any] = {
         "eval_batch_size": 64,
         "num_workers": 0,
         "input_size": None,  # pixels; None: the backbone's own
+        "resize": "auto",  # pictures of another shape: as the backbone's zoo does it; or stretch
         "max_length": 128,  # tokens
         "augment": "auto",  # none, crop, crop+flip, or what the data says is safe
         "eval_split": "val",  # which split is evaluated on: val while tuning, test for final numbers
@@ -88,7 +90,7 @@ COUNTS = (
     *("val_every", "checkpoint_every", "log_every", "width"),
 )
 # Words of which a value must be one.
-CHOICES = {"eval_split": ("val", "test")}
+CHOICES = {"eval_split": ("val", "test"), "resize": RESIZE}
 
 
 def load_config(path: str | Path, options: Mapping[str, Any] | None = None) -> Config:

@@ -30,7 +30,7 @@ from mdpd_plugins.training.mmengine_runner import FadingRunner, NonFiniteWeightE
 from mdpd_plugins.training.parallel.processes import joined
 from mdpd_plugins.training.parallel.sharding import weights_held, whole_state
 from mdpd_plugins.training.step_memory import measure_step
-from mdpd_plugins.training.towers import backbone_options, prepared
+from mdpd_plugins.training.towers import backbone_options
 from mdpd_plugins.training.two_opinions import paths_of
 from mdpd_plugins.training.visualizers import check_visualizer
 
@@ -224,8 +224,6 @@ def export_record(experiment: Experiment, summary: Mapping[str, Any]) -> ExportR
     """The record of a finished run; `summary` is what `finish` has put together."""
     adapter, task = experiment.adapter, experiment.task
     config = experiment.config
-    preprocessing = prepared(adapter, config)
-    image, text = (preprocessing.get(part, preprocessing) for part in ("image", "text"))
     return ExportRecord(
         backbone=config.backbone.name,
         options=backbone_options(config),
@@ -234,8 +232,9 @@ def export_record(experiment: Experiment, summary: Mapping[str, Any]) -> ExportR
         modality=adapter.modality,
         task=task.kind,
         classes=tuple(task.classes),
-        size=tuple(image["size"]) if "size" in image else None,
-        max_length=text.get("max_length"),
+        size=None if adapter.modality == "text" else adapter.image_transform().size,
+        resize=config.data.resize,
+        max_length=None if adapter.modality == "image" else adapter.text_transform().max_length,
         metrics=summary["metrics"],
         eval_split=summary["eval_split"],
         method=summary["method"],

@@ -41,14 +41,13 @@ def adapter(tmp_path):
     (tmp_path / "configs").mkdir()
     (tmp_path / "configs" / "small-with-wordpieces.json").write_text(json.dumps(config))
     open_clip.add_model_config(tmp_path / "configs")
-    model = build(name="open_clip/small-with-wordpieces", pretrained=None, num_classes=3, tower="text")
-    randomise(model)
-    return OpenCLIPAdapter(model)
+    built = build(name="open_clip/small-with-wordpieces", pretrained=None, num_classes=3, tower="text")
+    randomise(built.model)
+    return OpenCLIPAdapter(built)
 
 
 def test_the_exported_tokenizer_reads_texts_as_training_did(adapter, tmp_path):
-    preprocessing = adapter.preprocessing()
-    inputs = preprocessing["tokenizer"](TEXTS, preprocessing["max_length"])
+    inputs = adapter.transform()(TEXTS)
     with torch.no_grad():
         ours = adapter.forward(inputs)
     folder = adapter.export(tmp_path / "export")

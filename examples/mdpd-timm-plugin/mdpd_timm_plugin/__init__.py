@@ -22,7 +22,6 @@ def register_backbones(register):
                 family=family,
                 summary="timm's own model and weights",
                 requires=("timm",),
-                adapter="mdpd_timm_plugin.model:TimmAdapter",
                 small="mdpd_timm_plugin.model:small",
             )
         )
