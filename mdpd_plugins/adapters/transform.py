@@ -32,8 +32,8 @@ _INTERPOLATIONS = {
     "lanczos": Image.Resampling.LANCZOS,
 }
 _FITS = ("stretch", "crop")
-# Two shapes that no rule but a fixed size makes equal: one wide, one high.
-_PROBES = ((97, 61), (53, 128))
+# Shapes that no rule but a fixed size makes equal: wide, high, and wider than most rules go.
+_PROBES = ((97, 61), (53, 128), (301, 23))
 
 
 class PictureTransform(Protocol):
@@ -167,8 +167,9 @@ def fixed_size(shape_of: Callable[[Image.Image], Sequence[int]]) -> Size | None:
         shape_of: a `PIL.Image` in RGB -> shape that ends in height and width.
     """
     with real_tensors():
-        first, second = (tuple(shape_of(probe(size)))[-2:] for size in _PROBES)
-    return (int(first[0]), int(first[1])) if first == second else None
+        sides = [tuple(shape_of(probe(size)))[-2:] for size in _PROBES]
+    height, width = sides[0]
+    return (int(height), int(width)) if len(set(sides)) == 1 else None
 
 
 def probe(size: tuple[int, int]) -> Image.Image:

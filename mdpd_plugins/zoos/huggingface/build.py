@@ -19,7 +19,7 @@ from mdpd_plugins.registry.errors import CheckpointError, ConfigError, MissingDe
 from mdpd_plugins.zoos.huggingface.adapter import arguments, quiet
 from mdpd_plugins.zoos.huggingface.models import CAUSAL, ENCODER, QUESTION, TEXT, Architecture, architecture, modality
 from mdpd_plugins.zoos.huggingface.source import find_source, tokenizer_of, tokenizer_source
-from mdpd_plugins.zoos.huggingface.texts import read_tokenizer
+from mdpd_plugins.zoos.huggingface.texts import no_row, read_tokenizer
 
 HEADS = ("image", "text", "causal", "mean")
 
@@ -136,6 +136,9 @@ def _fit_to_task(config: Any, arch: Architecture, num_classes: int, files: str) 
     if arch.auto_class == TEXT and getattr(config.get_text_config(), "pad_token_id", None) is None:
         # Decoders find the last token of a text by it. Where there is no tokenizer that would say so, any token serves.
         found = _padding(files)
+        rows = getattr(config.get_text_config(), "vocab_size", None)
+        if found is not None and isinstance(rows, int) and found >= rows:
+            raise no_row(found, "its padding token", rows)
         made_up = found is None
         config.get_text_config().pad_token_id = config.pad_token_id = found or 0
     for part in (config, *(getattr(config, k) for k in getattr(config, "sub_configs", {}))):

@@ -92,13 +92,16 @@ class Tokens:
         cut = {"padding": True, "truncation": True, "max_length": max_length, "return_tensors": "pt"}
         found = dict(self.tokenizer(first, None if all(b is None for b in second) else second, **cut))
         if self.rows is not None and (largest := int(found["input_ids"].max())) >= self.rows:
-            token = self.tokenizer.convert_ids_to_tokens(largest)
-            raise ConfigError(
-                f"the tokenizer has a token {largest} ({token!r}), but the model's vocabulary ends at {self.rows - 1}: "
-                f"give the model's own tokenizer, or enlarge the model's vocabulary before saving it "
-                f"(resize_token_embeddings(len(tokenizer)))"
-            )
+            raise no_row(largest, repr(self.tokenizer.convert_ids_to_tokens(largest)), self.rows)
         return found
+
+
+def no_row(token: int, name: str, rows: int) -> ConfigError:
+    """The error for a token that a model has no row for."""
+    return ConfigError(
+        f"the tokenizer has a token {token} ({name}), but the model's vocabulary ends at {rows - 1}: give the model's "
+        f"own tokenizer, or enlarge the vocabulary before saving the model (resize_token_embeddings(len(tokenizer)))"
+    )
 
 
 def rows_of(model: Any) -> int | None:
@@ -159,6 +162,7 @@ __all__ = [
     "agree_on_padding",
     "count_positions",
     "longest_text",
+    "no_row",
     "read_tokenizer",
     "rows_of",
 ]

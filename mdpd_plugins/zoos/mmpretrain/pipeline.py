@@ -104,7 +104,10 @@ def fitted(steps: Steps, size: Size | None, fallback: Size, stretch: bool = Fals
 
 def output_size(steps: Steps) -> Size | None:
     """(height, width) of all that a pipeline makes, found by trying; None if it depends on the picture."""
-    pipeline = compose(steps)
+    try:
+        pipeline = compose(steps)
+    except (AssertionError, TypeError):  # a step that takes no such lengths: EfficientNetCenterCrop cuts squares alone
+        return None
     return fixed_size(lambda image: pipeline(loaded(image))["inputs"].shape)
 
 
