@@ -107,6 +107,7 @@ def adapt(
         adapter.given_example = adapter.as_inputs(example_inputs)
     if transform is not None:
         adapter.given_transform = transform
+        _ = adapter.image_transform()  # refused here if it makes pictures of different sizes
     if num_classes is not None:
         adapter.replace_head(num_classes)
     return adapter

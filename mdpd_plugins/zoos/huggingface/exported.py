@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from mdpd_plugins.adapters.storage.checkpoint import check_keys
 from mdpd_plugins.adapters.transform import TextTransform
 from mdpd_plugins.exports.exported import ExportedModel, Tensors
 from mdpd_plugins.exports.record import ExportRecord
-from mdpd_plugins.zoos.huggingface.adapter import quiet
+from mdpd_plugins.zoos.huggingface.adapter import arguments, quiet
 from mdpd_plugins.zoos.huggingface.build import import_transformers
 from mdpd_plugins.zoos.huggingface.causal import PackedTransform, token_stream
 from mdpd_plugins.zoos.huggingface.encoder import HEAD_WEIGHTS, EncoderWithHead
@@ -28,7 +27,9 @@ def load(folder: Path, record: ExportRecord) -> ExportedModel:
     with quiet():
         model = _encoder(folder) if (folder / HEAD_WEIGHTS).is_file() else _classifier(folder, record)
         prepare = PREPARATIONS["language" if record.task == "language" else record.modality](folder, record)
-    taken = set(inspect.signature(getattr(model, "encoder", model).forward).parameters)
+    # Some classifiers (HGNetV2) have a part of that name too, which reads something else.
+    reader = model.encoder if isinstance(model, EncoderWithHead) else model
+    taken = arguments(reader)
 
     def call(inputs: Tensors) -> torch.Tensor:
         # A tokenizer may put out more than the model reads: FNet takes no mask.

@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+import timm
 import torch
 import transformers
 from pictures import odd_pictures
@@ -162,3 +163,20 @@ def test_a_live_model_is_given_what_its_checkpoints_processor_makes(tmp_path):
     adapter = adapt(ViTForImageClassification.from_pretrained(folder))
     theirs = AutoImageProcessor.from_pretrained(folder, backend="pil")
     assert torch.equal(adapter.transform()(odd_pictures())["image"], given(theirs, odd_pictures()))
+
+
+@pytest.mark.parametrize(("size", "resize"), [(None, "auto"), ((96, 96), "auto"), ((96, 96), "stretch")])
+def test_timms_models_in_transformers_are_given_what_timm_gives_them(size, resize, tmp_path):
+    said = timm.create_model("test_vit.r160_in1k").pretrained_cfg
+    config = transformers.TimmWrapperConfig(architecture="test_vit", pretrained_cfg=said, num_labels=3)
+    transformers.AutoModelForImageClassification.from_config(config).save_pretrained(tmp_path / "vit")
+    adapter = build_backbone("huggingface/timm_wrapper", pretrained=str(tmp_path / "vit"), num_classes=3)
+    adapter.prepare(input_size=size, resize=resize)
+    data = timm.data.resolve_data_config(pretrained_cfg=said)
+    data |= {"input_size": (3, *size)} if size else {}
+    data |= {"crop_pct": 1.0, "crop_mode": "squash"} if resize == "stretch" else {}
+    transform = timm.data.create_transform(**data, is_training=False)
+    expected = torch.stack([transform(picture.convert("RGB")) for picture in odd_pictures()])
+    assert torch.equal(adapter.transform()(odd_pictures())["image"], expected)
+    theirs = AutoImageProcessor.from_pretrained(adapter.export(tmp_path / "out"))
+    assert torch.equal(given(theirs, odd_pictures()), expected)

@@ -3,10 +3,13 @@
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from transformers import AutoConfig, AutoImageProcessor, ImageGPTImageProcessorPil
 from transformers.models.siglip2.image_processing_siglip2 import convert_image_to_patches
 
 from mdpd_plugins.adapters import build_backbone
+from mdpd_plugins.exports.load import load_folder
+from mdpd_plugins.exports.record import ExportRecord
 from mdpd_plugins.registry import ConfigError
 from mdpd_plugins.zoos.huggingface.inputs import colour_tokens, colours, example_text, padding_side, patches
 
@@ -63,6 +66,16 @@ def test_an_exported_model_of_patches_comes_with_a_processor_that_feeds_it_alike
         ours = adapter.forward({"image": normalised(image)})
         logits = adapter.load_exported(tmp_path / "out")(**theirs).logits
     torch.testing.assert_close(logits, ours, atol=1e-5, rtol=0)
+
+
+def test_a_picture_of_another_shape_is_stretched_for_patches_in_training_and_in_predicting(tmp_path):
+    adapter = build("siglip2", vision_config=SIGLIP2)
+    wide = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 90, 3), dtype=np.uint8))
+    with torch.no_grad():
+        ours = adapter.forward(adapter.transform()([wide]))
+    record = ExportRecord(adapter.name, {}, "image", "single", tuple("abcde"), size=(32, 32))
+    exported = load_folder(adapter.export(tmp_path / "out"), record)
+    torch.testing.assert_close(exported.logits([wide]), ours, atol=1e-5, rtol=0)
 
 
 def test_an_exported_model_of_colours_comes_with_a_processor_that_feeds_it_alike(tmp_path):
