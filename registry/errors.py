@@ -40,8 +40,16 @@ class ConfigError(MDPDError, ValueError):
     """A configuration value that cannot work."""
 
 
+class UsageError(MDPDError, RuntimeError):
+    """A call that came at the wrong time: after the end, or too often."""
+
+
 class DataError(MDPDError, ValueError):
     """Data that cannot be read, or does not fit the task."""
+
+
+class DataWarning(UserWarning):
+    """Data that is used, although something about it should be known: parts of it are left out, say."""
 
 
 class CheckpointError(MDPDError, ValueError):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from functools import cached_property
@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
 from torch import nn
 
 from mdpd_plugins.adapters.built import RANDOM, Built, as_built
@@ -34,25 +33,15 @@ from mdpd_plugins.adapters.inspection.structure import (
     habits,
     ordered_blocks,
 )
-from mdpd_plugins.adapters.timm_data import data_config, timm_transform
-from mdpd_plugins.adapters.transform import (
-    RESIZE,
-    EachPicture,
-    ImageTextTransform,
-    ImageTransform,
-    PictureTransform,
-    Size,
-    Tensors,
-    TextTransform,
-    Transform,
-)
+from mdpd_plugins.adapters.preparation import Preparation
+from mdpd_plugins.adapters.transform import Size, Tensors
 from mdpd_plugins.files import fresh_folder
-from mdpd_plugins.registry.errors import CapabilityError, ConfigError, closest
+from mdpd_plugins.registry.errors import CapabilityError, ConfigError
 
 WEIGHTS_FILE = "model.safetensors"
 
 
-class Adapter:
+class Adapter(Preparation):
     """One live backbone with its output layer.
 
     Args:
@@ -63,6 +52,7 @@ class Adapter:
 
     Attributes:
         origin: one phrase, where the weights came from.
+        labels: (kind of label, class names) of what the model was trained for, once `set_labels` was called.
         load_with: what to tell a user who asks how to load an export.
     """
 
@@ -74,8 +64,9 @@ class Adapter:
         self.name = name or type(self.model).__name__
         self.modality = modality
         self.origin = self.built.origin or "unknown"
+        self.options: dict[str, Any] = {}  # what a registered backbone was built with
+        self.labels: tuple[str, tuple[str, ...]] | None = None
         self._open_captures: list[Capture] = []
-        self._image_transforms: dict[tuple[Size | None, bool], PictureTransform] = {}
         self._modes = {m: m.training for m in self.model.modules()}
         self.model.eval()  # the return value is not used: MMPretrain's backbones return None here
 
@@ -160,107 +151,18 @@ class Adapter:
         image = torch.randn((batch, self.in_channels, *size), generator=generator)
         return {"image": image.to(self.device)}
 
-    # --- preparing inputs --------------------------------------------------------------------------------
-
-    input_size: Size | None = None
-    """(height, width) that pictures are prepared at; None for the checkpoint's own."""
-    resize = "auto"
-    """How pictures of another shape are fitted: "auto", as the zoo does it, or "stretch"."""
-    max_length: int | None = None
-    """Tokens that texts are cut to; None for the model's own limit, which holds in any case."""
-
-    def prepare(self, *, input_size: Size | None = None, resize: str = "auto", max_length: int | None = None) -> None:
-        """Choose how inputs are prepared, where that is not to be as the checkpoint's zoo does it.
-
-        Args:
-            input_size: (height, width) of prepared pictures: the same preparation, in proportion.
-            resize: "auto", or "stretch" for the whole picture stretched to that size.
-            max_length: tokens that texts are cut to, at most as many as the model takes.
-
-        Raises:
-            ConfigError: another word for `resize`, or anything but the defaults beside a transform of the user's own.
-        """
-        if resize not in RESIZE:
-            raise ConfigError(f"resize={resize!r} does not exist: {closest(str(resize), RESIZE)}")
-        if self.given_transform is not None and (resize != "auto" or input_size not in (None, self._own_size)):
-            raise ConfigError(
-                f"pictures of {self.name} are prepared by the transform that was given to adapt(): change that one, "
-                f"and leave input_size and resize out"
-            )
-        self.input_size, self.resize, self.max_length = input_size, resize, max_length
-
-    def transform(self, *, stretch: bool = False) -> Transform:
-        """A function from a sequence of examples to inputs as the checkpoint wants them, by its zoo's own transform.
-
-        Training, evaluation and exports that no zoo loads prepare their inputs with it.
-
-        Args:
-            stretch: stretch pictures to the model's size whatever `resize` says: for parts that were cut out of
-                pictures at random, of which nothing more is to be cut.
-
-        Returns:
-            A function of `PIL.Image` (of any mode and size), of texts or pairs of texts, or of (`PIL.Image`, text).
-
-        Raises:
-            ConfigError, CheckpointError: the backbone has no tokenizer, or files that cannot be read.
-        """
-        if self.modality == "text":
-            return self.text_transform()
-        if self.modality == "image":
-            return self.image_transform(stretch=stretch)
-        return ImageTextTransform(self.image_transform(stretch=stretch), self.text_transform())
-
-    def image_transform(self, *, stretch: bool = False) -> PictureTransform:
-        """What makes {"image": (B, C, H, W)} of pictures; see `transform`."""
-        key = (self.input_size, stretch or self.resize == "stretch")
-        if key not in self._image_transforms:  # some are found by trying
-            self._image_transforms[key] = self._image_transform(*key)
-        return self._image_transforms[key]
-
-    def text_transform(self) -> TextTransform:
-        """What makes tokens of texts; its `max_length` is the model's own limit, or `max_length` if that is less."""
-        found = self._text_transform()
-        if self.max_length is not None:
-            found.max_length = min(self.max_length, found.max_length)
-        return found
-
-    @property
-    def image_size(self) -> Size:
-        """(height, width) of prepared pictures."""
-        return self.input_size or self._own_size
-
-    @property
-    def _own_size(self) -> Size:
-        """(height, width) of the pictures that the model was made for. What a zoo's adapter overrides."""
-        if self.given_transform is not None:
-            return EachPicture(self.given_transform).size
-        if data := data_config(self.model):
-            height, width = data["input_size"][1:]
-            return height, width
-        size = getattr(self.model, "image_size", 224)
-        return (size, size) if isinstance(size, int) else (size[0], size[1])
-
-    given_transform: Callable[[Image.Image], torch.Tensor] | None = None
-    """What a user gave to prepare one picture with, such as a torchvision transform; see `adapt`."""
-
-    def _image_transform(self, size: Size | None, stretch: bool) -> PictureTransform:
-        """What a zoo's adapter overrides: a transform by the zoo's own code.
-
-        Args:
-            size: (height, width) to prepare at; None for the checkpoint's own. stretch: see `transform`.
-        """
-        if self.given_transform is not None:
-            return EachPicture(self.given_transform)  # what it does is not to be seen in it, nor to be changed
-        if data := data_config(self.model):
-            return timm_transform(data, size, stretch)
-        return ImageTransform(size or self._own_size)
-
-    def _text_transform(self) -> TextTransform:
-        """What a zoo's adapter overrides."""
-        raise ConfigError(f"{self.name} has no tokenizer: give inputs that are tokens")
-
     def set_labels(self, classes: tuple[str, ...], kind: str = "single") -> None:
         """Write class names and `task.kind` where the zoo keeps them; a library without such a place keeps none."""
+        self.labels = (kind, tuple(classes))
+
+    def class_names(self, count: int) -> tuple[str, ...]:
+        """Names of `count` outputs: those that the model knows, or their numbers."""
+        return tuple(map(str, range(count)))
+
+    @property
+    def parts(self) -> dict[str, Any]:
+        """What an export's record says of how the backbone was built."""
+        return {"backbone": self.name, "options": self.options}
 
     fixed_length = False
     """Whether texts always fill one number of tokens, padding included, so that none is shorter than another."""

@@ -51,6 +51,7 @@ def build_backbone(name: str, *, pretrained: str | None = "auto", num_classes: i
         origin = f"{RANDOM} (asked for)" if pretrained is None else f"its plugin, pretrained={pretrained!r}"
         built = replace(built, origin=origin)
     adapter = _adapter(built, registered)
+    adapter.options = options
     if built.finish is not None:
         built.finish(adapter)
     return adapter

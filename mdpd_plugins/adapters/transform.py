@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from mdpd_plugins.adapters.pictures import to_rgb
 from mdpd_plugins.registry.errors import ConfigError, closest
 
 Tensors = dict[str, torch.Tensor]
@@ -156,8 +157,8 @@ class ImageTextTransform:
 
 
 def as_rgb(images: Sequence[Image.Image]) -> Iterator[Image.Image]:
-    """The pictures in RGB: libraries differ in what they make of grey ones, palettes and transparency."""
-    return (image if image.mode == "RGB" else image.convert("RGB") for image in images)
+    """The pictures as 8-bit RGB: libraries differ in what they make of grey ones, palettes and transparency."""
+    return map(to_rgb, images)
 
 
 def fixed_size(shape_of: Callable[[Image.Image], Sequence[int]]) -> Size | None:

@@ -9,20 +9,19 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from mdpd_plugins.registry.errors import MDPDError
+from mdpd_plugins.versions import installed_versions
 
 # What is compared unless some are named: rows of the engine's METHODS.
 COMPARED = (
     *("full", "lora", "lora_checkpointed", "norm", "norm_checkpointed", "linear", "ladder", "mdpd", "mdpd_low_rank"),
     *("mdpd_low_memory", "mdpd_last_k", "mdpd_local", "mdpd_head"),
 )
-LIBRARIES = ("mmengine", "mmpretrain", "transformers", "open_clip_torch", "peft", "mdpd-plugins")
 
 
 class _Process:
@@ -120,7 +119,7 @@ def environment(config: Path, options: dict[str, Any], device: str, rounds: int)
         "device": torch.cuda.get_device_name() if device == "cuda" else f"cpu, {torch.get_num_threads()} threads",
         "python": platform.python_version(),
         "torch": torch.__version__,
-        "libraries": {d.name: d.version for d in metadata.distributions() if d.name in LIBRARIES},
+        "libraries": installed_versions(),
     }
 
 

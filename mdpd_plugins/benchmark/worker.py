@@ -83,7 +83,7 @@ class Worker:
             deployed = partial(experiment.adapter.forward, inputs)
         else:
             keys_equal = False
-            deployed = partial(distiller.forward, inputs, self.batch["labels"][:INFERENCE_BATCH])
+            deployed = partial(distiller.forward, inputs)
         ratios = []
         with torch.no_grad():
             for _ in range(INFERENCE_PAIRS + 1):

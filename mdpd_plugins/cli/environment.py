@@ -11,8 +11,8 @@ from typing import Any
 from packaging.requirements import InvalidRequirement, Requirement
 
 from mdpd_plugins.registry import EnvironmentReport
+from mdpd_plugins.versions import DISTRIBUTION
 
-DISTRIBUTION = "mdpd-plugins"
 TOGETHER = "pip install --force-reinstall torch torchvision, both in one command and from one index"
 
 # Run in a process of its own: a broken binary can end the interpreter that imports it, and doctor must not

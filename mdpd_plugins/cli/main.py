@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import warnings
 from collections.abc import Sequence
+from typing import Any
 
 from mdpd_plugins.cli import (
     bench,
@@ -20,7 +22,7 @@ from mdpd_plugins.cli import (
     train,
     verify,
 )
-from mdpd_plugins.registry import MDPDError
+from mdpd_plugins.registry import DataWarning, MDPDError
 
 COMMANDS = {
     "list-backbones": list_backbones,
@@ -44,6 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     args = _parser().parse_args(argv)
     command = COMMANDS[args.command]
+    warnings.formatwarning = _format
     try:
         return command.run(args)
     except MDPDError as error:
@@ -57,6 +60,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         # give it somewhere to go.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+
+
+def _format(message: Warning | str, category: type[Warning], *where: Any, **line: Any) -> str:
+    # Ours say what they mean, and the line of code that said it helps nobody.
+    return (
+        f"warning: {message}\n" if issubclass(category, DataWarning) else _formatted(message, category, *where, **line)
+    )
+
+
+_formatted = warnings.formatwarning
 
 
 def _one_line(error: MDPDError) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 import torch
@@ -29,3 +29,13 @@ class Collate:
     def __call__(self, samples: Sequence[Sample]) -> Batch:
         inputs = self.transform([example for example, _ in samples])
         return {"inputs": inputs, "labels": torch.stack([label for _, label in samples])}
+
+
+class NumberedCollate:
+    """A collate function whose batches have the samples' numbers as "samples", int64 (B,)."""
+
+    def __init__(self, collate: Callable[[Sequence[Any]], Batch]):
+        self.collate = collate
+
+    def __call__(self, samples: Sequence[tuple[Any, int]]) -> Batch:
+        return {**self.collate([s for s, _ in samples]), "samples": torch.tensor([number for _, number in samples])}

@@ -7,13 +7,11 @@ from typing import Any
 
 import numpy as np
 from mmengine.dist import get_dist_info
-from mmengine.registry import DATA_SAMPLERS
 from torch.utils.data import Sampler
 
 from mdpd_plugins.registry import ConfigError
 
 
-@DATA_SAMPLERS.register_module()
 class EpochBatchSampler(Sampler[list[int]]):
     """Endless batches of virtual indices for `LabelledDataset`, epoch after epoch.
 

@@ -2,7 +2,20 @@
 
 from mdpd_plugins.engine.distiller import Distiller, NonFiniteLossError
 from mdpd_plugins.engine.fading import FadingReport, fade
+from mdpd_plugins.engine.gradients import Gradients, PlainGradients
+from mdpd_plugins.engine.optimised import Rates
 from mdpd_plugins.engine.settings import METHODS, Settings
 from mdpd_plugins.engine.tensor_meter import TensorMeter
 
-__all__ = ["METHODS", "Distiller", "FadingReport", "NonFiniteLossError", "Settings", "TensorMeter", "fade"]
+__all__ = [
+    "METHODS",
+    "Distiller",
+    "FadingReport",
+    "Gradients",
+    "NonFiniteLossError",
+    "PlainGradients",
+    "Rates",
+    "Settings",
+    "TensorMeter",
+    "fade",
+]

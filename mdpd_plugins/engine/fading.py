@@ -11,7 +11,6 @@ import torch
 from torch import nn
 
 from mdpd_plugins.engine.distiller import Distiller
-from mdpd_plugins.engine.low_rank import merge
 from mdpd_plugins.registry.errors import MDPDError
 
 # float32 rounding of W + BA, through tens of layers; measured differences are some 1e-6 of the outputs (our choice).
@@ -45,39 +44,39 @@ class FadingReport:
         return asdict(self)
 
 
-def fade(distiller: Distiller, inputs: dict[str, torch.Tensor], *, repeats: int = 5) -> tuple[nn.Module, FadingReport]:
+def fade(distiller: Distiller, inputs: Any = None, *, repeats: int = 5) -> tuple[nn.Module, FadingReport]:
     """The zoo's plain model, with what the side network taught it, and a report.
 
-    The distiller's side network is gone afterwards; the model's `requires_grad` flags are what they were.
+    The distiller's side network is gone afterwards. The model is in eval mode, its `requires_grad` flags are what they
+    were, and the task's class names stand where its zoo keeps them.
 
     Args:
-        inputs: canonical inputs to compare outputs and time both paths on.
+        inputs: what to compare outputs and time both paths on, as `Distiller.backward` takes it; by default the
+            adapter's example inputs.
         repeats: timed pairs.
 
     Raises:
+        UsageError: after fading or closing.
         MDPDError: outputs or keys differ (a bug: the export would not be what was trained).
     """
+    distiller.check_open("fade")
     adapter = distiller.adapter
+    inputs = adapter.example_inputs() if inputs is None else adapter.as_inputs(inputs)
     with torch.no_grad():
         with distiller.plain_flags():
             before = adapter.forward(inputs)
         ratio = _latency_ratio(distiller, inputs, repeats) if distiller.side is not None else 1.0
     side = sum(p.numel() for p in distiller.side_parameters())
-    distiller.side = None
-    distiller.features = None
-    merged = merge(adapter.model) if distiller.settings.low_rank else 0
+    distiller.drop_side()
+    merged = distiller.trained.merge()
     keys = set(adapter.model.state_dict())
-    for name, parameter in adapter.model.named_parameters():
-        # One that was not there is reported below, as a key that differs.
-        parameter.requires_grad_(distiller.original_flags.get(name, parameter.requires_grad))
-        parameter.grad = None
     with torch.no_grad():
         after = adapter.forward(inputs)
     difference = float((before - after).abs().max())
     close = bool(merged) and difference <= MERGE_TOLERANCE * float(before.abs().max())
     report = FadingReport(
         outputs_equal=bool(torch.equal(before, after)),
-        keys_equal=keys == distiller.original_keys,
+        keys_equal=keys == distiller.trained.original_keys,
         parameters=sum(p.numel() for p in adapter.parameters().values()),
         side_parameters=side,
         latency_ratio=ratio,
@@ -87,6 +86,7 @@ def fade(distiller: Distiller, inputs: dict[str, torch.Tensor], *, repeats: int 
     )
     if not ((report.outputs_equal or close) and report.keys_equal):
         raise MDPDError(f"fading changed the backbone: {report}. Please report this with your configuration")
+    adapter.set_labels(distiller.task.classes, distiller.task.kind)
     return adapter.model, report
 
 
@@ -94,7 +94,7 @@ def _latency_ratio(distiller: Distiller, inputs, repeats: int) -> float:
     def run_both() -> None:
         with distiller.adapter.capture() as seen:
             distiller.adapter.forward(inputs)
-        distiller._side(seen, inputs)
+        distiller.run_side(seen, inputs)
 
     ratios = []
     for i in range(repeats + 1):

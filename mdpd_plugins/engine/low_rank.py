@@ -102,11 +102,11 @@ def _keep_attention_weights(model: nn.Module) -> None:
             module.__class__ = ExactMultiheadAttention
 
 
-def merge(model: nn.Module) -> int:
-    """Add every update to the weight it belongs to and put the plain layers back.
+def remove(model: nn.Module, *, merge: bool) -> int:
+    """Put the plain layers back, with every update added to the weight it belongs to, or without them.
 
     Returns:
-        How many layers were merged; 0 for a model without updates.
+        How many layers had an update; 0 for a model without any.
     """
     from peft.tuners.tuners_utils import BaseTunerLayer
 
@@ -116,13 +116,15 @@ def merge(model: nn.Module) -> int:
     for name in names:
         layer: Any = model.get_submodule(name)
         if hasattr(layer, "unload_and_optionally_merge_module"):
-            plain = layer.unload_and_optionally_merge_module(merge=True, safe_merge=False, adapter_names=None)
+            plain = layer.unload_and_optionally_merge_module(merge=merge, safe_merge=False, adapter_names=None)
         else:
-            layer.merge()
+            if merge:
+                layer.merge()
             plain = layer.get_base_layer()
         parent, _, attribute = name.rpartition(".")
         setattr(model.get_submodule(parent), attribute, plain)
+    vars(model).pop("peft_config", None)  # peft's note of what it put in
     return len(names)
 
 
-__all__ = ["inject", "low_rank_targets", "merge"]
+__all__ = ["inject", "low_rank_targets", "remove"]

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Any, get_type_hints
 
+from mdpd_plugins.checked import check_value, setting
 from mdpd_plugins.registry.errors import ConfigError, closest
 
 NORM_GRADIENTS = ("exact", "last_k", "local", "head")
@@ -42,70 +42,68 @@ METHODS: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class Settings:
-    """The method's settings. docs/method.md has the formulas they appear in.
+    """The method's settings. docs/method.md has the formulas they appear in."""
 
-    Attributes:
-        method: a row of METHODS, applied first; anything given besides wins over it.
-        side: train a side network beside the backbone.
-        reduction: D_S = D / reduction (LST: 8).
-        side_head_dim: attention head width of the side blocks.
-        bottleneck: d of the low-rank alignment.
-        mask_ratio: lambda, share of tokens masked in generation (MGD: 0.5).
-        shallow, deep: layers to imitate and to generate: indices, a share of the depth, or both "auto".
-        auto_batches: batches that the automatic split is measured on.
-        feature_distillation, logits_distillation: the two directions, each can be switched off.
-        hierarchy: False imitates at every chosen layer and generates at none.
-        imitation_weight, generation_weight: w_f of each kind.
-        teacher: whose logits the backbone learns from: "side"; "mean", the average of both paths' (our choice:
-            it is better than either, and never far from the student); or "backbone", its own, a control: the same
-            loss without what the side network knows.
-        logits_weight: w_l. nkd_gamma, nkd_tau, kl_temperature: of the logits losses.
-        backbone_every: side steps for one backbone step.
-        tail_blocks: what of the backbone learns at every step all the same: what is trained behind the last block
-            (final norm, pooler, output layer) and in this many last blocks. None: the whole backbone waits.
-        warmup: share of all steps before logits distillation begins.
-        norm_gradient: how gradients reach norm parameters: exact, last_k, local or head.
-        last_k: blocks whose norms are trained when norm_gradient is last_k.
-        backbone_update: norm (and head), head, all, none, lora (low-rank updates of query and value, and head), or
-            norm+low_rank (beyond the paper: norms, low-rank updates of every linear layer of the blocks, and head).
-        rank: r of low-rank updates.
-        recompute: backbone forwards with gradients, and the side network's, keep block inputs only and recompute one
-            block at a time. The gradients are the same, bit for bit.
-        sub_batch: samples that pass through both networks together; their gradients add up to the whole batch's.
-            None: the whole batch at once. Memory falls with it, and gradients differ by the order of sums only.
-        cache_features: MiB of main memory for hidden states of a frozen backbone, kept from epoch to epoch; 0 keeps
-            none. Only where the output layer alone is trained, and on data without augmentation.
-    """
-
-    method: str = "mdpd"
-    side: bool = True
-    reduction: int = 8
-    side_head_dim: int = 32
-    bottleneck: int = 32
-    mask_ratio: float = 0.5
-    shallow: Sequence[int] | float | str = (0, 1)
-    deep: Sequence[int] | float | str = (-1,)
-    auto_batches: int = 4
-    feature_distillation: bool = True
-    logits_distillation: bool = True
-    hierarchy: bool = True
-    imitation_weight: float = 1.0
-    generation_weight: float = 0.5
-    teacher: str = "mean"
-    logits_weight: float = 1.0
-    nkd_gamma: float = 1.0
-    nkd_tau: float = 1.0
-    kl_temperature: float = 2.0
-    backbone_every: int = 4
-    tail_blocks: int | None = 0
-    warmup: float = 0.1
-    norm_gradient: str = "exact"
-    last_k: int = 2
-    backbone_update: str = "norm"
-    rank: int = 8
-    recompute: bool = True
-    sub_batch: int | None = None
-    cache_features: int = 0
+    method: str = setting("mdpd", "a row of METHODS, applied first; anything given besides wins over it")
+    side: bool = setting(True, "train a side network beside the backbone")
+    reduction: int = setting(8, "D_S = D / reduction (LST: 8)", at_least=1)
+    side_head_dim: int = setting(32, "attention head width of the side blocks", at_least=1)
+    bottleneck: int = setting(32, "d of the low-rank alignment", at_least=1)
+    mask_ratio: float = setting(0.5, "lambda, share of tokens masked in generation (MGD: 0.5)", at_least=0, at_most=1)
+    shallow: Any = setting((0, 1), 'layers to imitate: indices, a share of the depth, or "auto" for both')
+    deep: Any = setting((-1,), 'layers to generate: indices, a share of the depth, or "auto" for both')
+    auto_batches: int = setting(4, "batches that the automatic split is measured on", at_least=1)
+    feature_distillation: bool = setting(True, "the backbone teaches the side network")
+    logits_distillation: bool = setting(True, "the side network teaches the backbone")
+    hierarchy: bool = setting(True, "False imitates at every chosen layer and generates at none")
+    imitation_weight: float = setting(1.0, "w_f of imitation", at_least=0)
+    generation_weight: float = setting(0.5, "w_f of generation", at_least=0)
+    teacher: str = setting(
+        "mean",
+        "whose logits the backbone learns from: side; mean, the average of both paths' (our choice: it is better than "
+        "either, and never far from the student); or backbone, its own, a control: the same loss without what the side "
+        "network knows",
+        choices=TEACHERS,
+    )
+    logits_weight: float = setting(1.0, "w_l", at_least=0)
+    nkd_gamma: float = setting(1.0, "of the NKD loss: weight of the non-target term", at_least=0)
+    nkd_tau: float = setting(1.0, "of the NKD loss: temperature", above=0)
+    kl_temperature: float = setting(2.0, "of the KL loss", above=0)
+    backbone_every: int = setting(4, "side steps for one backbone step", at_least=1)
+    tail_blocks: int | None = setting(
+        0,
+        "what of the backbone learns at every step all the same: final norm, pooler and head, and this many last "
+        "blocks; None: the whole backbone waits",
+        at_least=0,
+    )
+    warmup: float = setting(0.1, "share of all steps before logits distillation begins", at_least=0, at_most=1)
+    norm_gradient: str = setting("exact", "how gradients reach norm parameters", choices=NORM_GRADIENTS)
+    last_k: int = setting(2, "blocks whose norms are trained when norm_gradient is last_k", at_least=1)
+    backbone_update: str = setting(
+        "norm",
+        "what training may change: norm (and head), head, all, none, lora (low-rank updates of query and value, and "
+        "head), or norm+low_rank (beyond the paper: norms, low-rank updates of every linear layer of the blocks, and "
+        "head)",
+        choices=UPDATES,
+    )
+    rank: int = setting(8, "r of low-rank updates", at_least=1)
+    recompute: bool = setting(
+        True,
+        "forwards with gradients keep block inputs only and recompute one block at a time; the gradients are the same, "
+        "bit for bit",
+    )
+    sub_batch: int | None = setting(
+        None,
+        "samples that pass through both networks together; their gradients add up to the whole batch's. None: the "
+        "whole batch at once. Memory falls with it, and gradients differ by the order of sums only",
+        at_least=1,
+    )
+    cache_features: int = setting(
+        0,
+        "MiB of main memory for hidden states of a frozen backbone, kept from epoch to epoch; 0 keeps none. Only where "
+        "the output layer alone is trained, and on data without augmentation",
+        at_least=0,
+    )
 
     @classmethod
     def from_dict(cls, given: dict[str, Any]) -> Settings:
@@ -114,48 +112,26 @@ class Settings:
         Raises:
             ConfigError: an unknown key, method or value.
         """
-        known = [f.name for f in fields(cls)]
-        for key in given:
+        known, hints = {f.name: f for f in fields(cls)}, get_type_hints(cls)
+        for key, value in given.items():
             if key not in known:
-                raise ConfigError(f"distill.{key} is not a setting: {closest(key, known)}")
+                raise ConfigError(f"distill.{key} is not a setting: {closest(str(key), known)}")
+            check_value(f"distill.{key}", value, hints[key], known[key])
         method = given.get("method", "mdpd")
         if method not in METHODS:
-            raise ConfigError(f"distill.method={method!r} is not known: {closest(str(method), METHODS)}")
+            raise ConfigError(f"distill.method={method!r} is not known: {closest(method, METHODS)}")
         settings = replace(cls(), **{**METHODS[method], **given})
         settings.check()
         return settings
 
     def check(self) -> None:
-        """Raise ConfigError on a value that cannot work."""
-        for key, allowed in (("norm_gradient", NORM_GRADIENTS), ("backbone_update", UPDATES), ("teacher", TEACHERS)):
-            value = getattr(self, key)
-            if value not in allowed:
-                raise ConfigError(f"distill.{key}={value!r}: use one of {', '.join(allowed)}")
-        for key in ("mask_ratio", "warmup"):
-            if not _number(getattr(self, key)) or not 0 <= getattr(self, key) <= 1:
-                raise ConfigError(f"distill.{key}={getattr(self, key)!r}: a share between 0 and 1 is meant")
-        for key in ("reduction", "bottleneck", "backbone_every", "last_k", "auto_batches", "side_head_dim", "rank"):
-            if not isinstance(getattr(self, key), int) or getattr(self, key) < 1:
-                raise ConfigError(f"distill.{key}={getattr(self, key)!r}: a whole number of at least 1 is meant")
-        if type(self.cache_features) is not int or self.cache_features < 0:
-            raise ConfigError(f"distill.cache_features={self.cache_features!r}: a whole number of MiB is meant")
+        """Raise ConfigError on values that do not go together."""
         if self.cache_features and not self.frozen_blocks:
             raise ConfigError(
                 f"distill.cache_features={self.cache_features} keeps hidden states from epoch to epoch, but "
                 f"backbone_update={self.backbone_update!r} with norm_gradient={self.norm_gradient!r} changes them: "
                 f"use norm_gradient='head', or cache_features=0"
             )
-        if self.tail_blocks is not None and (type(self.tail_blocks) is not int or self.tail_blocks < 0):
-            raise ConfigError(
-                f"distill.tail_blocks={self.tail_blocks!r}: a whole number of blocks is meant, or None for no tail"
-            )
-        if self.sub_batch is not None and (type(self.sub_batch) is not int or self.sub_batch < 1):
-            raise ConfigError(
-                f"distill.sub_batch={self.sub_batch!r}: a whole number of samples is meant, or None for all"
-            )
-        for key in ("nkd_tau", "kl_temperature"):
-            if not _number(getattr(self, key)) or not getattr(self, key) > 0:
-                raise ConfigError(f"distill.{key}={getattr(self, key)!r}: a number above 0 is meant")
         for key in ("shallow", "deep"):
             _check_layers_setting(key, getattr(self, key))
         if ("auto" in (self.shallow, self.deep)) and self.shallow != self.deep:
@@ -189,14 +165,10 @@ class Settings:
         return self.side and self.feature_distillation
 
 
-def _number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
 def _check_layers_setting(key: str, value: Any) -> None:
     if value == "auto" or (isinstance(value, float) and 0 <= value <= 1):
         return
-    if isinstance(value, Sequence) and all(isinstance(layer, int) for layer in value):
+    if isinstance(value, (list, tuple)) and all(type(layer) is int for layer in value):
         return
     raise ConfigError(
         f"distill.{key}={value!r}: a list of layers such as [0, 1], a share of the depth such as 0.25, "

@@ -17,6 +17,10 @@ class Task(Protocol):
 
     num_outputs: int
     """Outputs that the backbone is built with; a language model keeps those it has."""
+    kind: str
+    """Kind of label: "single", "multi", "float", "pair" or "language"."""
+    classes: tuple[str, ...]
+    """Names of the outputs, in order; empty where they have none."""
     coupled: bool
     """Whether a sample's loss depends on the others of its batch."""
     causal: bool
@@ -28,6 +32,9 @@ class Task(Protocol):
         Args:
             widths: D_S of each tower's ladder. adapter: the backbone that the head stands beside.
         """
+
+    def check_labels(self, labels: torch.Tensor, batch: int) -> None:
+        """Raise DataError unless these are labels of `batch` samples."""
 
     def loss(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Scalar task loss of logits (B, ...)."""

@@ -1,19 +1,98 @@
-"""How a gradient reaches the backbone's norm parameters without the memory of a full backward graph."""
+"""What of a backbone training may change, and the way back to how it came."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 
 import torch
 from torch import nn
 
-from mdpd_plugins.adapters import Adapter, Capture
-from mdpd_plugins.adapters.inspection.layout import first_tensor, to_tokens
-from mdpd_plugins.engine.batch_parts import Piece
-from mdpd_plugins.engine.feature_distillation import counted_tokens, normalised_distance
+from mdpd_plugins.adapters import Adapter
+from mdpd_plugins.engine.low_rank import inject, remove
 from mdpd_plugins.engine.settings import Settings
 from mdpd_plugins.registry.errors import ConfigError
+
+
+class TrainedBackbone:
+    """A backbone with what trains in it: its low-rank updates are put in, and only what trains asks for gradients.
+
+    Args:
+        adapter: the backbone. settings: what may be changed. distilled: layers with an alignment.
+        restorable: keep a copy of what trains, so that `restore` can put it back.
+
+    Attributes:
+        parameters: native key -> parameter that training may change. low_rank: those of them that are low-rank updates.
+        tail: those of them that learn at every step.
+        original_keys: of the state dict, before.
+    """
+
+    def __init__(self, adapter: Adapter, settings: Settings, distilled: Iterable[int], *, restorable: bool = False):
+        self.adapter, self._has_low_rank = adapter, settings.low_rank
+        model = adapter.model
+        self.original_keys = set(model.state_dict())
+        self._flags = {n: p.requires_grad for n, p in model.named_parameters()}
+        self._originals = dict(model.named_parameters(remove_duplicate=False)) if restorable else {}
+        self.low_rank: dict[str, nn.Parameter] = {}
+        if settings.low_rank:
+            self.low_rank = inject(adapter, everywhere=settings.backbone_update == "norm+low_rank", rank=settings.rank)
+        self.parameters = trainable_parameters(adapter, settings, distilled, self.low_rank)
+        self.tail = tail_parameters(adapter, settings, self.parameters)
+        ids = {id(p) for p in self.parameters.values()}
+        kept = {id(p): p for p in self._originals.values() if id(p) in ids}
+        self._kept = [(p, p.detach().clone()) for p in kept.values()]
+        for p in model.parameters():
+            p.requires_grad_(id(p) in ids)
+
+    @contextmanager
+    def plain_flags(self) -> Iterator[None]:
+        """Inside, parameters require gradients as they do in the plain model.
+
+        PyTorch chooses kernels by that even under `no_grad` (it folds a batched product only for a matrix that
+        requires one), and the last bits of an output depend on the kernel.
+        """
+        own = {p: p.requires_grad for p in self.adapter.model.parameters()}
+        self._put_flags_back()
+        try:
+            yield
+        finally:
+            for parameter, flag in own.items():
+                parameter.requires_grad_(flag)
+
+    def merge(self) -> int:
+        """Add the low-rank updates to the weights they belong to, and leave the plain model; how many were merged."""
+        merged = remove(self.adapter.model, merge=True) if self._has_low_rank else 0
+        self.release()
+        return merged
+
+    def restore(self) -> None:
+        """Leave the model exactly as it came: the very parameters with their very values, and no update.
+
+        Raises:
+            ConfigError: no copy was kept.
+        """
+        if not self._originals:
+            raise ConfigError("the backbone's weights before training were not kept, so they cannot be restored")
+        if self._has_low_rank:
+            remove(self.adapter.model, merge=False)
+        with torch.no_grad():
+            for parameter, value in self._kept:
+                parameter.copy_(value)
+        for name, parameter in self._originals.items():
+            owner, _, attribute = name.rpartition(".")
+            self.adapter.model.get_submodule(owner)._parameters[attribute] = parameter
+        self.release()
+
+    def release(self) -> None:
+        """Flags as they were, and no gradients left."""
+        self._put_flags_back()
+        for parameter in self.adapter.model.parameters():
+            parameter.grad = None
+
+    def _put_flags_back(self) -> None:
+        for name, parameter in self.adapter.model.named_parameters():
+            # One that was not there at first is left alone; fading reports it, as a key that differs.
+            parameter.requires_grad_(self._flags.get(name, parameter.requires_grad))
 
 
 def trainable_parameters(
@@ -79,57 +158,4 @@ def _norms_of(adapter: Adapter, norms: dict[str, nn.Parameter], layers: Iterable
     return {k: p for k, p in norms.items() if k.startswith(chosen) or (k in tail and not k.startswith(every))}
 
 
-def forward_context(adapter: Adapter, settings: Settings) -> AbstractContextManager[None]:
-    """What a backbone forward with gradients runs in: block-level recomputation, or nothing."""
-    reaches_blocks = settings.backbone_update not in ("head", "none") and settings.norm_gradient in ("exact", "last_k")
-    return adapter.recompute() if settings.recompute and reaches_blocks else nullcontext()
-
-
-def local_loss(
-    adapter: Adapter, seen: Capture, layer: int, target: torch.Tensor, valid: torch.Tensor | None, piece: Piece
-) -> torch.Tensor:
-    """The loss of block-local training: block `layer` runs again on its detached input, drawn to its target.
-
-    No gradient leaves the block, so only one block's graph is alive if each loss is differentiated before the
-    next is asked for.
-
-    Args:
-        seen: a capture with `keep_calls=True`, made without gradients.
-        target: (B, T, D), detached: what the side network makes of that layer.
-        valid: (B', T) bool of padded text. piece: which of its samples these are.
-    """
-    tokens = run_block(adapter, seen, layer)
-    counted = counted_tokens(tokens, seen.layouts[layer], valid, piece)
-    # Written with the block as the learner: the distance is symmetric, the target carries no gradient.
-    return normalised_distance(tokens, target, counted[piece.rows], piece.count(f"local_{layer}", counted))
-
-
-def run_last_blocks(adapter: Adapter, seen: Capture) -> list[torch.Tensor]:
-    """(B, T, D) of each tower: its last block's output on its detached input, with a graph inside that block only."""
-    return [run_block(adapter, seen, layer) for layer in adapter.last_layers]
-
-
-def run_block(adapter: Adapter, seen: Capture, layer: int) -> torch.Tensor:
-    """(B, T, D): block `layer` once more on the arguments it was called with, all detached."""
-    args, kwargs, _ = seen.calls[layer]
-    return to_tokens(first_tensor(adapter.blocks()[layer](*_detached(args), **_detached(kwargs))), seen.axes[layer])
-
-
-def _detached(value):
-    if isinstance(value, torch.Tensor):
-        return value.detach()
-    if isinstance(value, dict):
-        return {k: _detached(v) for k, v in value.items()}
-    if isinstance(value, (tuple, list)):
-        return type(value)(_detached(v) for v in value)
-    return value
-
-
-__all__ = [
-    "forward_context",
-    "local_loss",
-    "run_block",
-    "run_last_blocks",
-    "tail_parameters",
-    "trainable_parameters",
-]
+__all__ = ["TrainedBackbone", "tail_parameters", "trainable_parameters"]

@@ -10,17 +10,23 @@ from mdpd_plugins.exports.inputs import Input, TableColumns, read_inputs
 from mdpd_plugins.exports.load import load_export, load_folder
 from mdpd_plugins.exports.output import FORMATS, check_out, write_rows
 from mdpd_plugins.exports.predict import predict
+from mdpd_plugins.exports.record import RECORD_FILE, ExportRecord, check_replaceable, read_record, record_of
 
 __all__ = [
     "FORMATS",
+    "RECORD_FILE",
+    "ExportRecord",
     "ExportedModel",
     "Input",
     "TableColumns",
     "check_out",
+    "check_replaceable",
     "evaluate_export",
     "load_export",
     "load_folder",
     "predict",
     "read_inputs",
+    "read_record",
+    "record_of",
     "write_rows",
 ]

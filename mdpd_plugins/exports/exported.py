@@ -14,6 +14,18 @@ from mdpd_plugins.exports.record import ExportRecord
 Tensors = dict[str, torch.Tensor]
 
 
+def on_first_use(make: Callable[[], Callable[[Sequence[Any]], Tensors]]) -> Callable[[Sequence[Any]], Tensors]:
+    """A preparation that is made when it is first called: who wants the model alone needs no tokenizer."""
+    made: list[Callable[[Sequence[Any]], Tensors]] = []
+
+    def prepare(examples: Sequence[Any]) -> Tensors:
+        if not made:
+            made.append(make())
+        return made[0](examples)
+
+    return prepare
+
+
 @dataclass
 class ExportedModel:
     """A model read back from its export, with the preparation of its inputs that was exported with it.
@@ -46,4 +58,4 @@ class ExportedModel:
         return self.forward(self.prepare(examples))
 
 
-__all__ = ["ExportedModel", "Tensors"]
+__all__ = ["ExportedModel", "Tensors", "on_first_use"]

@@ -17,7 +17,7 @@ def load(folder: Path, record: ExportRecord) -> ExportedModel:
     """
     built = build_backbone(record.backbone, pretrained=None, num_classes=len(record.classes), **record.options)
     adapter = built.around(built.load_exported(folder))
-    adapter.prepare(input_size=record.size, resize=record.resize, max_length=record.max_length)
+    adapter.prepare(input_size=record.size, resize=record.loaded_resize, max_length=record.max_length)
     return ExportedModel(record, adapter.model, adapter.transform(), adapter.forward)
 
 

@@ -10,14 +10,9 @@ from mmengine.config import Config
 from rich.console import Console
 from rich.table import Table
 
-from mdpd_plugins.planning.fake_tensors import Imagination, imagined
-from mdpd_plugins.registry.errors import MDPDError
-from mdpd_plugins.training.experiment import Experiment, build_experiment, first_batch
-from mdpd_plugins.training.step_memory import StepMemory, measure_step
-
-
-class PlanError(MDPDError):
-    """A model's code needs numbers that a plan does not have."""
+from mdpd_plugins.engine.fake_tensors import Imagination, imagined
+from mdpd_plugins.training.experiment import build_experiment, first_batch
+from mdpd_plugins.training.step_memory import PlanError, StepMemory, measure_step, plannable, weight_bytes
 
 
 @dataclass(frozen=True)
@@ -59,19 +54,12 @@ def plan(config: Config) -> Plan:
         MDPDError: the configuration cannot be used.
     """
     mode = Imagination()
-    try:
+    with plannable(config.backbone.name):
         with imagined(mode):
             experiment = build_experiment(config, adopt=mode.adopt)
         batch = first_batch(experiment.train_loader)
         with imagined(mode):
             step = measure_step(experiment, batch)
-    except MDPDError:
-        raise
-    except (RuntimeError, NotImplementedError, ValueError) as error:
-        raise PlanError(
-            f"{config.backbone.name} cannot be planned: its code works with numbers where a plan has sizes only "
-            f"({type(error).__name__}: {str(error).splitlines()[0]}). Measure it: train.py CONFIG --dry-run"
-        ) from error
     distiller = experiment.distiller
     return Plan(
         weights=weight_bytes(experiment),
@@ -80,12 +68,6 @@ def plan(config: Config) -> Plan:
         side=sum(p.numel() for p in distiller.side_parameters()),
         batch=len(batch["labels"]),
     )
-
-
-def weight_bytes(experiment: Experiment) -> int:
-    """Bytes of the backbone's parameters and buffers, each tensor once."""
-    model = experiment.adapter.model
-    return sum(t.nbytes for t in [*model.parameters(), *model.buffers()])
 
 
 def print_plans(plans: Mapping[str, Plan]) -> None:
@@ -105,4 +87,4 @@ def print_plans(plans: Mapping[str, Plan]) -> None:
     console.print("the side network, the optimisers' state, and the peak of all that the step creates and drops.")
 
 
-__all__ = ["Plan", "PlanError", "plan", "print_plans", "weight_bytes"]
+__all__ = ["Plan", "PlanError", "plan", "print_plans"]

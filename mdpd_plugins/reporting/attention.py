@@ -51,7 +51,7 @@ def measure_attention(experiment: Experiment) -> Attention | str:
     side_blocks = distiller.side.blocks() if distiller.side is not None else []
     try:
         with adapter.capture(attention=True) as seen, capture(side_blocks, attention=True) as student:
-            distiller(batch["inputs"], batch["labels"])
+            distiller(batch["inputs"])
     except CapabilityError:
         return (
             f"{adapter.name} computes no attention over all its tokens (it is convolutional, or "

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 
 from mdpd_plugins.adapters import Adapter
-from mdpd_plugins.engine.low_rank import merge
+from mdpd_plugins.engine.low_rank import remove
 
 OUTSIDE, AFTER = "outside the blocks", "after the blocks"
 
@@ -45,7 +45,7 @@ def updated_weights(adapter: Adapter) -> tuple[dict[str, torch.Tensor], dict[str
     if not start:
         return {}, {}
     plain = copy.deepcopy(adapter.model)
-    merge(plain)
+    remove(plain, merge=True)
     now = plain.state_dict()
     return start, {k: now[k].cpu() for k in start}
 

@@ -92,8 +92,8 @@ def _predictions(experiment: Experiment, dataset, chosen: list[int]) -> Iterator
     distiller, collate = experiment.distiller, experiment.val_loader.collate_fn
     for start in range(0, len(chosen), size):
         numbers = chosen[start : start + size]
-        batch = distiller.data_preprocessor(collate([dataset[i] for i in numbers]))
-        yield numbers, distiller(batch["inputs"], batch["labels"])
+        batch = collate([dataset[i] for i in numbers])
+        yield numbers, distiller.val_step({k: batch[k] for k in ("inputs", "labels")})
 
 
 def _example(experiment: Experiment, number: int, verdicts: dict[str, Verdict]) -> Example:

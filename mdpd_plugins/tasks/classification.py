@@ -13,7 +13,7 @@ from mdpd_plugins.adapters.towers.fusion import Fusion, ProjectedFusion
 from mdpd_plugins.engine import Settings
 from mdpd_plugins.engine.logits_distillation import bce, chosen_teacher, kl, mse, nkd
 from mdpd_plugins.engine.side import PooledHead
-from mdpd_plugins.registry.errors import ConfigError, closest
+from mdpd_plugins.registry.errors import ConfigError, DataError, closest
 from mdpd_plugins.tasks.scores import metric_names, numbers, several_labels, single_label
 
 KINDS = ("single", "multi", "float")
@@ -64,6 +64,24 @@ class Prediction:
     def scored(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """The logits (B, C)."""
         return logits
+
+    def check_labels(self, labels: torch.Tensor, batch: int) -> None:
+        """Raise DataError unless labels fit: (B,) int64 below C, (B, C) of zeros and ones, or (B,) numbers."""
+        wanted = (batch, self.num_outputs) if self.kind == "multi" else (batch,)
+        if tuple(labels.shape) != wanted:
+            raise DataError(
+                f"labels of shape {tuple(labels.shape)} were given, and {wanted} is needed for {self.kind!r}"
+            )
+        if self.kind != "single":
+            return
+        if labels.is_floating_point() or labels.dtype == torch.bool:
+            raise DataError(f"labels of type {labels.dtype} were given, and class indices (torch.int64) are needed")
+        low, high = (int(v) for v in labels.aminmax())
+        if low < 0 or high >= self.num_outputs:
+            raise DataError(
+                f"labels from {low} to {high} were given, but the output layer has {self.num_outputs} classes: give "
+                f"class indices from 0 to {self.num_outputs - 1}, or an output layer for more classes"
+            )
 
     def loss(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Task loss of logits (B, C) against labels (B,) int64, (B, C) float or (B,) float."""

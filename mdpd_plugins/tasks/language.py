@@ -13,7 +13,7 @@ from mdpd_plugins.adapters import Adapter
 from mdpd_plugins.adapters.causal import CausalLanguageModel
 from mdpd_plugins.engine import Settings
 from mdpd_plugins.engine.logits_distillation import chosen_teacher, token_kl
-from mdpd_plugins.registry.errors import ConfigError
+from mdpd_plugins.registry.errors import ConfigError, DataError
 
 IGNORED = -100  # PyTorch's and transformers' label of what is not counted
 
@@ -39,6 +39,11 @@ class Language:
     def side_head(self, widths: Sequence[int], adapter: Adapter) -> nn.Module:
         """See `VocabularyHead`."""
         return VocabularyHead(widths[0], adapter)
+
+    def check_labels(self, labels: torch.Tensor, batch: int) -> None:
+        """Raise DataError unless labels are (B, T) tokens."""
+        if labels.dim() != 2 or len(labels) != batch:
+            raise DataError(f"labels of shape {tuple(labels.shape)} were given; language modelling takes (B, T) tokens")
 
     def loss(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Mean cross-entropy over the counted tokens."""

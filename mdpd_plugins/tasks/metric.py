@@ -6,12 +6,10 @@ from typing import Any
 
 import torch
 from mmengine.evaluator import BaseMetric
-from mmengine.registry import METRICS
 
 from mdpd_plugins.engine.task import Task
 
 
-@METRICS.register_module()
 class PathMetric(BaseMetric):
     """The task's metrics of the backbone path and, where there is one, of the side path.
 

@@ -13,6 +13,7 @@ from mdpd_plugins.adapters.towers.fusion import Comparison, Projected
 from mdpd_plugins.engine import Settings
 from mdpd_plugins.engine.logits_distillation import chosen_teacher, similarity_kl
 from mdpd_plugins.engine.side import PooledHead
+from mdpd_plugins.registry.errors import DataError
 
 RANKS = (1, 5, 10)
 DIRECTIONS = ("image_to_text", "text_to_image")
@@ -48,6 +49,11 @@ class Retrieval:
     def scored(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """The features (B, 2, E)."""
         return logits
+
+    def check_labels(self, labels: torch.Tensor, batch: int) -> None:
+        """Raise DataError unless labels are (B,) numbers of items."""
+        if tuple(labels.shape) != (batch,):
+            raise DataError(f"labels of shape {tuple(labels.shape)} were given; retrieval takes an item's number each")
 
     def loss(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """CLIP's loss (arXiv:2103.00020, fig. 3): cross-entropy over texts for each picture, and the other way round.

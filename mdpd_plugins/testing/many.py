@@ -10,15 +10,14 @@ import time
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from importlib import metadata
 from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
 from mdpd_plugins.registry import ConfigError, MDPDError, MissingDependencyError, Registered, load_catalogue
+from mdpd_plugins.versions import installed_versions
 
 PASS, FAIL, UNAVAILABLE = "pass", "fail", "unavailable"
-LIBRARIES = ("torch", "transformers", "mmpretrain", "mmcv-lite", "open_clip_torch", "timm", "mdpd-plugins")
 
 # What some models import and the package index cannot supply for every machine.
 NOT_ON_INDEX = {
@@ -170,7 +169,7 @@ class Results:
 
     def __init__(self, path: str | Path | None):
         self.path = Path(path) if path else None
-        self.versions = {n: v for n in LIBRARIES if (v := _version(n))}
+        self.versions = installed_versions()
         self.rows: dict[str, dict[str, Any]] = {}
         if self.path is not None and self.path.is_file():
             try:
@@ -216,13 +215,6 @@ def matrix(rows: Iterable[dict[str, Any]]) -> list[str]:
     table += [[name, *(cell(z, name) for z in zoos)] for name in names]
     widths = [max(len(line[i]) for line in table) for i in range(len(table[0]))]
     return ["  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip() for line in table]
-
-
-def _version(name: str) -> str | None:
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return None
 
 
 __all__ = ["FAIL", "PASS", "UNAVAILABLE", "Limits", "Results", "check_registered", "matrix", "verify"]

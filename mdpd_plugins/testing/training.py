@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import tempfile
-from functools import partial
 from pathlib import Path
 
 import torch
-from mmengine.optim import OptimWrapperDict
 from torch import nn
 
 from mdpd_plugins.adapters import Adapter
@@ -15,7 +13,6 @@ from mdpd_plugins.engine import Distiller, Settings, fade
 from mdpd_plugins.tasks import Prediction
 from mdpd_plugins.testing.outcome import NotApplicable
 from mdpd_plugins.testing.specimen import NUM_CLASSES, Specimen
-from mdpd_plugins.training.optim import AveragedOptimWrapper
 
 STEPS = 8
 LEARNING_RATE = 1e-2
@@ -54,12 +51,14 @@ def _gradients(s: Specimen, *, recompute: bool) -> dict[str, torch.Tensor]:
 def distillation(s: Specimen) -> str:
     """Side and backbone phases on one batch: finite losses that fall, and norms and head alone change."""
     a = s.fresh()
-    distiller, optim, batch = _set_up(a, s.inputs)
+    student, optimiser, labels = _set_up(a, s.inputs)
     start = s.pristine.model.state_dict()
     losses: list[float] = []
     while len(losses) < STEPS and not (losses and min(losses) < losses[0]):
-        logs = distiller.train_step(batch(), optim)
-        losses.append(float(logs["side/task"] + logs["backbone/task"]))
+        terms = student.backward(s.inputs, labels)
+        optimiser.step()
+        optimiser.zero_grad()
+        losses.append(float(terms["side/task"] + terms["backbone/task"]))
     allowed = {**a.norm_parameters(), **a.head_parameters()}
     moved = {id(p) for p in allowed.values()}
     # By identity: tied parameters have several keys.
@@ -75,7 +74,7 @@ def distillation(s: Specimen) -> str:
     return f"task losses {fall}, {len(changed)} tensors changed"
 
 
-def _set_up(a: Adapter, inputs):
+def _set_up(a: Adapter, inputs) -> tuple[Distiller, torch.optim.Optimizer, torch.Tensor]:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         count, width = len(a.blocks()), a.dims[-1]
@@ -92,27 +91,20 @@ def _set_up(a: Adapter, inputs):
             }
         )
         task = Prediction("single", [str(i) for i in range(NUM_CLASSES)])
-        distiller = Distiller(a, task, settings, max_steps=STEPS)
-    optimiser = partial(torch.optim.Adagrad, lr=LEARNING_RATE)  # Adam, with half its memory
-    optim = OptimWrapperDict(
-        side=AveragedOptimWrapper(optimiser(distiller.side_parameters()), phases=STEPS),
-        backbone=AveragedOptimWrapper(optimiser(list(distiller.trainable.values())), phases=STEPS),
-    )
-    labels = torch.arange(len(next(iter(inputs.values())))) % NUM_CLASSES
-
-    def batch():
-        return {"inputs": dict(inputs), "labels": labels}
-
-    return distiller, optim, batch
+        student = Distiller(a, task, settings, max_steps=STEPS)
+    # Adagrad is Adam with half its memory.
+    optimiser = torch.optim.Adagrad([*student.side_parameters(), *student.trainable.values()], lr=LEARNING_RATE)
+    return student, optimiser, torch.arange(len(next(iter(inputs.values())))) % NUM_CLASSES
 
 
 def export(s: Specimen) -> str:
     """Trained, faded, exported and read back by the zoo's own loader: the same outputs, bit for bit."""
     a = s.fresh()
-    distiller, optim, batch = _set_up(a, s.inputs)
-    distiller.train_step(batch(), optim)
-    model, report = fade(distiller, s.inputs, repeats=1)
-    del distiller, optim, batch  # an output layer of 120 million weights (VGG) has three times that in here
+    student, optimiser, labels = _set_up(a, s.inputs)
+    student.backward(s.inputs, labels)
+    optimiser.step()
+    model, report = fade(student, s.inputs, repeats=1)
+    del student, optimiser  # an output layer of 120 million weights (VGG) has three times that in here
     with torch.no_grad():
         reference = a.forward(s.inputs)
     assert not torch.equal(reference, s.logits), "one step of training changed no output"

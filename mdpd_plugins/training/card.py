@@ -54,12 +54,6 @@ network of {side} parameters was trained beside it and thrown away.
     (folder / "README.md").write_text(text)
 
 
-def is_export(folder: Path) -> bool:
-    """Whether a folder was written by an earlier export, by its card."""
-    card = folder / "README.md"
-    return card.is_file() and TITLE in card.read_text(errors="replace")
-
-
 def print_summary(summary: dict[str, Any]) -> None:
     """The table at the end of a run."""
     from rich.console import Console
@@ -98,4 +92,4 @@ def print_summary(summary: dict[str, Any]) -> None:
         console.print(notice, style="bold red")
 
 
-__all__ = ["is_export", "print_summary", "random_notice", "write_card", "write_json"]
+__all__ = ["print_summary", "random_notice", "write_card", "write_json"]

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from mmengine.config import Config
-from mmengine.optim import OptimWrapperDict
 from mmengine.runner import set_random_seed
 from torch import nn
 from torch.utils.data import DataLoader
@@ -28,11 +28,12 @@ from mdpd_plugins.data import (
     make_transform,
     stack_blocks,
 )
-from mdpd_plugins.engine import Distiller, Settings
+from mdpd_plugins.engine import Settings
 from mdpd_plugins.engine.precision import autocast_dtype
 from mdpd_plugins.registry.errors import ConfigError
 from mdpd_plugins.tasks import AnyTask, Language, PathMetric, make_task
-from mdpd_plugins.training.optim import build_optim
+from mdpd_plugins.training.model import RunnerModel
+from mdpd_plugins.training.optim import PathOptimisers, build_optim
 from mdpd_plugins.training.towers import build_towers, prepare
 
 OTHER_BACKBONE = {
@@ -49,8 +50,8 @@ class Experiment:
     config: Config
     adapter: Adapter
     task: AnyTask
-    distiller: Distiller
-    optim: OptimWrapperDict
+    distiller: RunnerModel
+    optim: PathOptimisers
     train_loader: DataLoader
     val_loader: DataLoader
     metric: PathMetric
@@ -87,13 +88,12 @@ def build_experiment(config: Config, *, adopt: Callable[[nn.Module], None] | Non
             f"{OTHER_BACKBONE[train.modality]}, or other data"
         )
     _check_language(adapter, task)
-    adapter.set_labels(task.classes, task.kind)
     prepare(adapter, config)
     numbered = settings.cache_features > 0
     loaders = _loaders(config, train, val, adapter, task.kind, numbered=numbered)
     steps_per_epoch = len(loaders[0].batch_sampler)  # type: ignore[arg-type]
     max_steps = config.train.max_steps or math.ceil(config.train.max_epochs * steps_per_epoch)
-    distiller = Distiller(
+    distiller = RunnerModel(
         adapter,
         task,
         settings,
@@ -134,6 +134,8 @@ def _loaders(
     from mmengine.dataset import DefaultSampler
 
     seed, workers = config.train.seed, config.data.num_workers
+    if workers:
+        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # loaders fork after the tokenizer was used
     dataset: Any
     evaluation: Any
     collate: Any

@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 from mmengine.hooks import Hook
-from mmengine.registry import HOOKS, LOOPS, RUNNERS
 from mmengine.runner import IterBasedTrainLoop, Runner
 
 from mdpd_plugins.engine import NonFiniteLossError
@@ -28,7 +27,6 @@ class NonFiniteWeightError(NonFiniteLossError):
     """A weight became NaN or infinite although the loss it came from was finite."""
 
 
-@RUNNERS.register_module()
 class FadingRunner(Runner):
     """mmengine's Runner, except that a checkpoint appears whole or not at all.
 
@@ -107,7 +105,6 @@ def _for_the_screen(record: logging.LogRecord) -> bool:
     return "\n" not in message and not any(phrase in message for phrase in NOT_FOR_THE_SCREEN)
 
 
-@LOOPS.register_module()
 class ResumableLoop(IterBasedTrainLoop):
     """mmengine's loop, except that a resume does not read the batches that went by."""
 
@@ -124,7 +121,6 @@ class ResumableLoop(IterBasedTrainLoop):
             self.dataloader_iterator = None
 
 
-@HOOKS.register_module()
 class PlainCheckpointHook(Hook):
     """Leaves only tensors and plain values in a checkpoint, and adds where the run's weights came from.
 
@@ -147,7 +143,6 @@ class PlainCheckpointHook(Hook):
         checkpoint["meta"]["weights"] = runner.model.adapter.origin
 
 
-@HOOKS.register_module()
 class StepClockHook(Hook):
     """Adds up what training steps take, in `runner.spent`: seconds, and CPU seconds of this process.
 

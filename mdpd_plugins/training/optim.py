@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import fields
 from typing import Any
 
 import torch
 from mmengine.config import Config
 from mmengine.device import get_device
-from mmengine.dist import all_reduce_params, is_distributed
 from mmengine.optim import OptimWrapper, OptimWrapperDict
-from mmengine.registry import OPTIM_WRAPPERS
-from torch import nn
 
-from mdpd_plugins.engine import Distiller
+from mdpd_plugins.engine import Distiller, Rates
+from mdpd_plugins.engine.gradients import average_over_processes
+from mdpd_plugins.engine.optimised import parameter_groups
 
 
-@OPTIM_WRAPPERS.register_module()
 class AveragedOptimWrapper(OptimWrapper):
     """An OptimWrapper that averages gradients over processes, and counts its own path's batches.
 
@@ -62,9 +61,7 @@ class AveragedOptimWrapper(OptimWrapper):
         and the first one's checkpoint holds it for all.
         """
         self._inner_count += 1
-        if is_distributed():
-            # Which parameters have one depends on settings and step alone: it is the same list everywhere.
-            all_reduce_params([p.grad for p in self.parameters if p.grad is not None], coalesce=True, op="mean")
+        average_over_processes(self.parameters)
 
     def scale_loss(self, loss: torch.Tensor) -> torch.Tensor:
         """The loss over the number of batches that its optimiser step takes together."""
@@ -94,41 +91,46 @@ class AveragedOptimWrapper(OptimWrapper):
             p.grad = None if gradient is None else gradient.to(p.device)
 
 
-def build_optim(distiller: Distiller, config: Config) -> OptimWrapperDict:
-    """AdamW for each path; learning rates are `optim.scale` times those of the configuration."""
+class PathOptimisers(OptimWrapperDict):
+    """mmengine's optimisers of both paths, as the engine's `Gradients`."""
+
+    _ended: Sequence[str] = ()
+
+    def backward(self, path: str, loss: torch.Tensor) -> None:
+        """Add the gradient of a part of a batch's loss."""
+        self[path].accumulate(loss)
+
+    def end_batch(self, paths: Sequence[str]) -> None:
+        """Count the batch in each path that took part."""
+        for path in paths:
+            self[path].end_batch()
+        self._ended = paths
+
+    def discard(self) -> None:
+        """Drop all gradients."""
+        self.zero_grad()
+
+    def step_where_due(self) -> None:
+        """Step the optimisers of the paths that took part in the last batch and have all batches of their step."""
+        for path in self._ended:
+            if self[path].should_update():
+                self[path].step()
+                self[path].zero_grad()
+        self._ended = ()
+
+
+def build_optim(distiller: Distiller, config: Config) -> PathOptimisers:
+    """AdamW for each path, at the rates of the configuration's `optim` section."""
     optim, wrappers = config.optim, {}
-    side = distiller.side_parameters()
-    if side:
-        optimizer = torch.optim.AdamW(side, lr=optim.scale * optim.side_lr, weight_decay=optim.side_weight_decay)
-        wrappers["side"] = _wrap(optimizer, optim, distiller.max_steps, distiller.amp)
-    if distiller.trainable:
-        groups = [
-            {"params": parameters, "lr": optim.scale * rate, "weight_decay": decay}
-            for parameters, rate, decay in _backbone_groups(distiller, optim)
-            if parameters
-        ]
-        steps = range(distiller.max_steps)
-        phases = sum(bool(distiller.phases.learning(step)) for step in steps)
-        optimizer = torch.optim.AdamW(groups)
-        wrappers["backbone"] = _wrap(optimizer, optim, phases, distiller.amp)
-    return OptimWrapperDict(**wrappers)
-
-
-def _backbone_groups(distiller: Distiller, optim: Any) -> list[tuple[list[nn.Parameter], float, float]]:
-    """(parameters, learning rate, weight decay): norms, low-rank updates, output layer, and all else.
-
-    Norm parameters decay nothing: they are scales and shifts around one and zero. In full fine-tuning they learn as
-    the weights around them do.
-    """
-    adapter, full = distiller.adapter, distiller.settings.backbone_update == "all"
-    kinds: list[tuple[Mapping[str, nn.Parameter], float, float]] = [
-        (adapter.norm_parameters(), optim.weight_lr if full else optim.norm_lr, 0.0),
-        (distiller.low_rank, optim.low_rank_lr, optim.head_weight_decay),
-        (adapter.head_parameters() if full else distiller.trainable, optim.head_lr, optim.head_weight_decay),
-        (distiller.trainable, optim.weight_lr, optim.head_weight_decay),
-    ]
-    left = {id(p): p for p in distiller.trainable.values()}
-    return [([left.pop(id(p)) for p in chosen.values() if id(p) in left], rate, decay) for chosen, rate, decay in kinds]
+    rates = Rates.of(**{f.name: optim[f.name] for f in fields(Rates)})
+    groups = parameter_groups(distiller, rates)
+    paths = {"side": [g for g in groups if g["name"] == "side"], "backbone": [g for g in groups if g["name"] != "side"]}
+    learning = sum(bool(distiller.phases.learning(step)) for step in range(distiller.max_steps))
+    phases = {"side": distiller.max_steps, "backbone": learning}
+    for path, own in paths.items():
+        if own:
+            wrappers[path] = _wrap(torch.optim.AdamW(own), optim, phases[path], distiller.amp)
+    return PathOptimisers(**wrappers)
 
 
 def _wrap(optimizer: torch.optim.Optimizer, optim: Any, phases: int, dtype: torch.dtype | None) -> AveragedOptimWrapper:
@@ -160,4 +162,4 @@ def follow_config(wrapper: OptimWrapper, scheduler: Any, initial: Sequence[float
         group["initial_lr"], group["lr"] = rate, rate * factor
 
 
-__all__ = ["AveragedOptimWrapper", "build_optim", "follow_config"]
+__all__ = ["AveragedOptimWrapper", "PathOptimisers", "build_optim", "follow_config"]

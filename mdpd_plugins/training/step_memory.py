@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
 
 from mdpd_plugins.engine import TensorMeter
-from mdpd_plugins.training.experiment import Experiment
+from mdpd_plugins.engine.fake_tensors import Imagination, imagined
+from mdpd_plugins.registry.errors import MDPDError
+from mdpd_plugins.training.experiment import Experiment, first_batch
+
+
+class PlanError(MDPDError):
+    """A model's code needs numbers that a plan does not have."""
 
 
 @dataclass(frozen=True)
@@ -62,4 +70,41 @@ def measure_step(experiment: Experiment, data: dict[str, Any]) -> StepMemory:
     )
 
 
-__all__ = ["StepMemory", "measure_step"]
+def planned_step(experiment: Experiment) -> StepMemory:
+    """What `measure_step` would count, without running a step: on a copy whose weights have sizes and no numbers.
+
+    Nothing of the experiment changes, and no weight is copied.
+
+    Raises:
+        PlanError: the model's code works with numbers where a plan has sizes only, or it cannot be copied.
+    """
+    mode = Imagination()
+    with plannable(experiment.adapter.name):
+        batch = first_batch(experiment.train_loader)
+        pair = (experiment.distiller, experiment.optim)
+        distiller, optim = mode.copied(pair, [experiment.distiller])
+        with imagined(mode):
+            return measure_step(replace(experiment, distiller=distiller, optim=optim), batch)
+
+
+@contextmanager
+def plannable(name: str) -> Iterator[None]:
+    """Inside, what a model raises because it meets sizes without numbers becomes a PlanError."""
+    try:
+        yield
+    except MDPDError:
+        raise
+    except (RuntimeError, NotImplementedError, ValueError, TypeError) as error:
+        raise PlanError(
+            f"{name} cannot be planned: its code works with numbers where a plan has sizes only "
+            f"({type(error).__name__}: {(str(error).splitlines() or [''])[0]}). Measure it: train.py CONFIG --dry-run"
+        ) from error
+
+
+def weight_bytes(experiment: Experiment) -> int:
+    """Bytes of the backbone's parameters and buffers, each tensor once."""
+    model = experiment.adapter.model
+    return sum(t.nbytes for t in [*model.parameters(), *model.buffers()])
+
+
+__all__ = ["PlanError", "StepMemory", "measure_step", "plannable", "planned_step", "weight_bytes"]

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import tempfile
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,20 +15,24 @@ from mmengine.evaluator import Evaluator
 from rich.console import Console
 
 from mdpd_plugins.engine import NonFiniteLossError, fade
-from mdpd_plugins.exports.record import ExportRecord
+from mdpd_plugins.exports import check_replaceable, record_of
 from mdpd_plugins.files import fresh_folder
-from mdpd_plugins.planning.plan import weight_bytes
 from mdpd_plugins.registry.errors import ConfigError
-from mdpd_plugins.training.card import is_export, print_summary, random_notice, write_card, write_json
+from mdpd_plugins.training.card import print_summary, random_notice, write_card, write_json
 from mdpd_plugins.training.checkpoints import clear_leftovers, latest_checkpoint, load_run, refuse_last
 from mdpd_plugins.training.compiling import check_backend, compiled
 from mdpd_plugins.training.config import RUN_CONFIG, load_config
 from mdpd_plugins.training.experiment import Experiment, build_experiment, first_batch
-from mdpd_plugins.training.mmengine_runner import FadingRunner, NonFiniteWeightError
+from mdpd_plugins.training.mmengine_runner import (
+    FadingRunner,
+    NonFiniteWeightError,
+    PlainCheckpointHook,
+    ResumableLoop,
+    StepClockHook,
+)
 from mdpd_plugins.training.parallel.processes import joined
-from mdpd_plugins.training.parallel.sharding import weights_held, whole_state
-from mdpd_plugins.training.step_memory import measure_step
-from mdpd_plugins.training.towers import backbone_options
+from mdpd_plugins.training.parallel.sharding import ShardHook, weights_held, whole_state
+from mdpd_plugins.training.step_memory import PlanError, measure_step, planned_step, weight_bytes
 from mdpd_plugins.training.two_opinions import paths_of
 from mdpd_plugins.training.visualizers import check_visualizer
 
@@ -88,10 +90,12 @@ def train(config: Config, *, resume: bool = False, launcher: str = "none") -> di
             "start them with torchrun --nproc-per-node N tools/train.py CONFIG --launcher pytorch"
         )
     checkpoint = latest_checkpoint(work_dir) if resume else None
-    # Several processes have not shared out the devices yet.
-    memory = measured_aside(config, get_device() if launcher == "none" else "cpu")
+    # Before processes join: the figure is of a step that one process takes alone.
+    memory = {} if launcher == "none" else _planned_alone(config)
     with joined(launcher):
         experiment = build_experiment(config)
+        if launcher == "none":
+            memory = step_bytes(experiment)
         if checkpoint is not None:
             load_run(experiment, checkpoint)
         first = is_main_process()
@@ -154,7 +158,7 @@ def build_runner(experiment: Experiment, checkpoint: Path | None, launcher: str 
         optim_wrapper=experiment.optim,
         param_scheduler={name: [dict(schedule)] for name in experiment.optim.optim_wrappers},
         train_cfg={
-            "type": "ResumableLoop",
+            "type": ResumableLoop,
             "max_iters": experiment.max_steps,
             "val_interval": val_every,
         },
@@ -166,9 +170,9 @@ def build_runner(experiment: Experiment, checkpoint: Path | None, launcher: str 
             "sampler_seed": None,
         },
         custom_hooks=[
-            {"type": "PlainCheckpointHook"},
-            {"type": "StepClockHook"},
-            *([{"type": "ShardHook"}] if config.parallel.shard else []),
+            PlainCheckpointHook(),
+            StepClockHook(),
+            *([ShardHook()] if config.parallel.shard else []),
             *config.custom_hooks,
         ],
         log_processor={"by_epoch": False, "window_size": config.train.log_every},
@@ -215,31 +219,11 @@ def finish(
     }
     with fresh_folder(export_dir) as folder:
         adapter.write(folder)
-        export_record(experiment, summary).write(folder)
+        about = {key: summary[key] for key in ("metrics", "eval_split", "method")}
+        columns = dict(experiment.source.columns)
+        record_of(adapter, max_length=config.data.max_length, columns=columns, **about).write(folder)
         write_card(folder, summary)
     return summary
-
-
-def export_record(experiment: Experiment, summary: Mapping[str, Any]) -> ExportRecord:
-    """The record of a finished run; `summary` is what `finish` has put together."""
-    adapter, task = experiment.adapter, experiment.task
-    config = experiment.config
-    return ExportRecord(
-        backbone=config.backbone.name,
-        options=backbone_options(config),
-        text_backbone=config.text_backbone.name or "",
-        text_options=backbone_options(config, "text_backbone"),
-        modality=adapter.modality,
-        task=task.kind,
-        classes=tuple(task.classes),
-        size=None if adapter.modality == "text" else adapter.image_transform().size,
-        resize=config.data.resize,
-        max_length=None if adapter.modality == "image" else adapter.text_transform().max_length,
-        metrics=summary["metrics"],
-        eval_split=summary["eval_split"],
-        method=summary["method"],
-        weights=summary["weights"],
-    )
 
 
 def export_work_dir(work_dir: str | Path, out: str | Path) -> Path:
@@ -268,8 +252,7 @@ def evaluate(experiment: Experiment) -> dict[str, float]:
     """Metrics of both paths on the split that `data.eval_split` names."""
     results: list[dict] = []
     for data in experiment.val_loader:
-        data = experiment.distiller.data_preprocessor(data)
-        results += experiment.distiller(data["inputs"], data["labels"])
+        results += experiment.distiller.val_step({k: data[k] for k in ("inputs", "labels")})
     return experiment.metric.compute_metrics(results)
 
 
@@ -294,19 +277,6 @@ def check_writable(work_dir: Path) -> None:
                 folder.rmdir()
 
 
-def check_replaceable(export_dir: Path) -> None:
-    """An export replaces an earlier one, and nothing else.
-
-    Raises:
-        ConfigError: the folder holds something that is not an export.
-    """
-    if export_dir.is_file() or (export_dir.is_dir() and any(export_dir.iterdir()) and not is_export(export_dir)):
-        raise ConfigError(
-            f"export_dir={str(export_dir)!r} holds something that is no earlier export, and an export replaces the "
-            f"whole folder: give one that does not exist yet"
-        )
-
-
 def _announce(experiment: Experiment) -> None:
     console = Console(stderr=True)
     weights, *notice = _origin_lines(experiment).splitlines()
@@ -321,19 +291,20 @@ def _origin_lines(experiment: Experiment) -> str:
     return f"weights: {origin}\n{random_notice(origin)}"
 
 
-def measured_aside(config: Config, device: str) -> dict[str, int]:
-    """Bytes that a step holds (`StepMemory`), counted on an experiment of its own: the run itself starts untouched."""
-    experiment = build_experiment(config)
-    experiment.distiller.to(device)
+def step_bytes(experiment: Experiment) -> dict[str, int]:
+    """Bytes that a step holds (`StepMemory`), planned beforehand; none where the model's code cannot be planned."""
     try:
-        return measure_step(experiment, first_batch(experiment.train_loader)).as_dict()
-    except NonFiniteLossError:
-        return {}  # training will meet it, and say at which step
+        return planned_step(experiment).as_dict()
+    except PlanError:
+        return {}
+
+
+def _planned_alone(config: Config) -> dict[str, int]:
+    experiment = build_experiment(config)
+    try:
+        return step_bytes(experiment)
     finally:
         del experiment
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
-            torch.cuda.reset_peak_memory_stats()
 
 
 def parameters_of(experiment: Experiment) -> dict[str, int]:
@@ -349,7 +320,5 @@ def _last_metrics(runner: FadingRunner) -> dict[str, float]:
     scalars = runner.message_hub.log_scalars
     return {k[4:]: float(v.current()) for k, v in scalars.items() if k.startswith("val/") and "time" not in k}
 
-
-os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # data loaders fork after the tokenizer was used
 
 __all__ = ["build_runner", "dry_run", "evaluate", "export_work_dir", "finish", "train"]

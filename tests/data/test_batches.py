@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from mdpd_plugins.adapters import EachPicture, ImageTransform, TextTransform
-from mdpd_plugins.data import Collate, LabelledDataset, Source, make_transform
+from mdpd_plugins.data import Collate, LabelledDataset, Source, augment_line, chosen_augment, make_transform
 from mdpd_plugins.registry import ConfigError
 
 PREPROCESSING = {"size": (6, 8), "mean": (0.5, 0.4, 0.3), "std": (0.2, 0.3, 0.4), "interpolation": "bicubic"}
@@ -80,6 +80,22 @@ def test_choice_of_augmentation() -> None:
         make_transform(image_source(), "flip")
     with pytest.raises(ConfigError, match="is for images"):
         make_transform(text_source([0, 1], "single", ("a", "b")), "crop")
+
+
+def test_auto_crops_and_never_mirrors() -> None:
+    for declared, chosen in (("none", "none"), ("crop", "crop"), ("crop+flip", "crop")):
+        source = image_source(augment=declared)
+        assert chosen_augment(source, "auto") == chosen
+        transform = make_transform(source)
+        assert (transform is None) == (chosen == "none")
+        if transform is not None:
+            ramp = Image.linear_gradient("L").rotate(90).convert("RGB")
+            crops = [np.asarray(transform(ramp, np.random.default_rng(i)))[..., 0] for i in range(50)]
+            assert len({bool(crop[0, 0] < crop[0, -1]) for crop in crops}) == 1
+    assert chosen_augment(image_source(augment="none"), "crop+flip") == "crop+flip"
+    assert augment_line(image_source()).startswith("augmentation: crop, the default; ")
+    assert augment_line(image_source(), "crop+flip") == "augmentation: crop+flip, as data.augment says"
+    assert augment_line(image_source(augment="none")) == "augmentation: none, the data's default"
 
 
 @pytest.mark.parametrize("augment", ["crop", "crop+flip"])

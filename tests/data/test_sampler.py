@@ -72,7 +72,7 @@ def loader(workers: int, **options: Any) -> Any:
     config = {
         "dataset": dataset(10),
         "sampler": {"type": "DefaultSampler", "shuffle": True},
-        "batch_sampler": {"type": "EpochBatchSampler"},
+        "batch_sampler": {"type": EpochBatchSampler},
         "batch_size": 4,
         "num_workers": workers,
         "collate_fn": Collate(ImageTransform((8, 8), (0, 0, 0), (1, 1, 1), "bilinear")),

@@ -33,7 +33,7 @@ def outputs(distiller, ids):
     with torch.no_grad(), distiller.adapter.capture() as seen:
         logits = distiller.adapter.forward(inputs)
     with torch.no_grad():
-        return {"backbone": logits, "side": distiller._side(seen, inputs).logits}
+        return {"backbone": logits, "side": distiller.run_side(seen, inputs).logits}
 
 
 @pytest.mark.parametrize("key", ["gpt2", "llama"])
@@ -73,7 +73,7 @@ def test_the_side_network_reads_the_output_layer_and_neither_owns_nor_changes_it
     with distiller.adapter.capture() as states:
         distiller.adapter.forward(blocks()["inputs"])
     distiller.backbone.requires_grad_(True)
-    distiller._side(states, blocks()["inputs"]).logits.sum().backward()
+    distiller.run_side(states, blocks()["inputs"]).logits.sum().backward()
     assert all(p.grad is None for p in distiller.backbone.parameters())
     assert all(p.grad is not None for p in distiller.side.parameters())
     steps(distiller)

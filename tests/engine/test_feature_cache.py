@@ -69,9 +69,9 @@ def test_evaluation_keeps_features_of_its_own_samples():
     distiller, _ = small_zoo.small_distiller("hf-minilm", method="mdpd_head", cache_features=64)
     data = samples(distiller.adapter)
     numbers = torch.arange(6)
-    plain = distiller(data["inputs"], data["labels"])
+    plain = distiller.val_step(data)
     for _ in range(2):
-        rows = distiller(data["inputs"], data["labels"], samples=numbers)
+        rows = distiller.val_step({**data, "samples": numbers})
         for path in ("backbone", "side"):
             torch.testing.assert_close(
                 torch.stack([r[path] for r in rows]), torch.stack([r[path] for r in plain]), rtol=1e-5, atol=1e-6

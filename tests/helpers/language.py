@@ -11,8 +11,9 @@ from running import WORDS, write_config
 from small_zoo import randomise
 
 from mdpd_plugins.adapters import Adapter, build_backbone
-from mdpd_plugins.engine import Distiller, Settings
+from mdpd_plugins.engine import Settings
 from mdpd_plugins.tasks import Language
+from mdpd_plugins.training.model import RunnerModel
 
 VOCABULARY = 30522  # of the tokenizer in MiniLM's package
 _GPT2 = {"n_embd": 32, "n_layer": 3, "n_head": 4, "n_positions": 64}
@@ -41,11 +42,11 @@ def blocks(batch: int = 4, length: int = 12, vocabulary: int = 300, seed: int = 
     return {"inputs": {"input_ids": ids}, "labels": ids}
 
 
-def language_distiller(adapter: Adapter, **settings: Any) -> Distiller:
+def language_distiller(adapter: Adapter, **settings: Any) -> RunnerModel:
     """A distiller of the language task."""
     torch.manual_seed(0)
     given = Settings.from_dict({"reduction": 4, "bottleneck": 8, "backbone_every": 1, "warmup": 0.0, **settings})
-    return Distiller(adapter, Language(), given, max_steps=8)
+    return RunnerModel(adapter, Language(), given, max_steps=8)
 
 
 def language_config(folder: Path, key: str = "gpt2", /, **sections: Any) -> Path:

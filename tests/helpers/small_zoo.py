@@ -6,13 +6,13 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
-from mmengine.optim import OptimWrapperDict
 from torch import nn
 
 from mdpd_plugins.adapters import Adapter, build_backbone
-from mdpd_plugins.engine import Distiller, Settings
+from mdpd_plugins.engine import Settings
 from mdpd_plugins.tasks import AnyTask, Prediction
-from mdpd_plugins.training.experiment import build_optim
+from mdpd_plugins.training.model import RunnerModel
+from mdpd_plugins.training.optim import PathOptimisers, build_optim
 
 CLASSES = ("a", "b", "c", "d", "e")
 
@@ -126,14 +126,14 @@ def small_distiller(
     accumulate: int = 1,
     amp: torch.dtype | None = None,
     **settings: Any,
-) -> tuple[Distiller, OptimWrapperDict]:
+) -> tuple[RunnerModel, PathOptimisers]:
     """A distiller on a small backbone and its optimisers, from a fixed seed; the backbone trains at every step."""
     adapter = small(key_or_adapter) if isinstance(key_or_adapter, str) else key_or_adapter
     given = {"reduction": 4, "bottleneck": 8, "backbone_every": 1, "warmup": 0.0, **settings}
     torch.manual_seed(0)
     task = task or Prediction("single", CLASSES)
     settings_ = Settings.from_dict(given)
-    distiller = Distiller(adapter, task, settings_, max_steps=max_steps, accumulate=accumulate, amp=amp)
+    distiller = RunnerModel(adapter, task, settings_, max_steps=max_steps, accumulate=accumulate, amp=amp)
     optim = {
         "scale": 1.0,
         "side_lr": 1e-2,

@@ -10,7 +10,7 @@ from running import text_table, write_config
 from torch._subclasses.fake_tensor import FakeTensor
 
 from mdpd_plugins.cli.main import main
-from mdpd_plugins.planning.fake_tensors import Imagination, imagined
+from mdpd_plugins.engine.fake_tensors import Imagination, imagined
 from mdpd_plugins.planning.plan import plan
 from mdpd_plugins.training import load_config
 from mdpd_plugins.training.experiment import build_experiment

@@ -22,7 +22,7 @@ from mdpd_plugins.training.card import write_json
 from mdpd_plugins.training.compiling import compiled
 from mdpd_plugins.training.config import load_config, read_overrides
 from mdpd_plugins.training.experiment import build_experiment
-from mdpd_plugins.training.train import build_runner, measured_aside, parameters_of, run_to_the_end
+from mdpd_plugins.training.train import build_runner, parameters_of, run_to_the_end, step_bytes
 from mdpd_plugins.training.two_opinions import paths_of
 
 RESULT = "result.json"
@@ -62,8 +62,8 @@ def run_once(config: Config, *, measure: bool) -> dict[str, Any]:
     Raises:
         MDPDError: as `train`.
     """
-    memory = measured_aside(config, get_device()) if measure else {}
     experiment = build_experiment(config)
+    memory = step_bytes(experiment) if measure else {}
     # Both happen after the last step, and only there.
     config.train.val_every = config.train.checkpoint_every = experiment.max_steps
     runner = build_runner(experiment, None)

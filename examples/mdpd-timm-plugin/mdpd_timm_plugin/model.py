@@ -1,4 +1,4 @@
-"""timm's classifiers behind the general adapter."""
+"""timm's classifiers: building them. Their adapter is the one that live models of timm get."""
 
 from __future__ import annotations
 

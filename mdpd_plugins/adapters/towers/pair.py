@@ -8,6 +8,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -110,6 +111,12 @@ class PairAdapter(Adapter):
     def zoo(self) -> str:
         """The towers' zoos."""
         return " and ".join(dict.fromkeys(tower.zoo for tower in self._towers))
+
+    @property
+    def parts(self) -> dict[str, Any]:
+        """How both towers were built."""
+        text = self.text.parts
+        return {**self.image.parts, "text_backbone": text["backbone"], "text_options": text["options"]}
 
     def restore_modes(self) -> None:
         """Of both towers; the image tower was adapted first."""

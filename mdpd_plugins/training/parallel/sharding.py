@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from mmengine.dist import all_gather_object, get_dist_info, is_main_process
 from mmengine.hooks import Hook
-from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
@@ -119,7 +118,6 @@ class WeightWatch:
         return watched
 
 
-@HOOKS.register_module()
 class ShardHook(Hook):
     """Shards after a checkpoint has been loaded, and watches the first cycle of phases."""
 

@@ -17,7 +17,6 @@ from torch import nn
 
 from mdpd_plugins.adapters.adapter import Adapter, logits_of
 from mdpd_plugins.adapters.built import Built, as_built
-from mdpd_plugins.adapters.timm_data import TimmPictures
 from mdpd_plugins.adapters.transform import PictureTransform, Size, TextTransform
 from mdpd_plugins.registry.errors import CapabilityError, CheckpointError, ConfigError
 from mdpd_plugins.zoos.huggingface.images import (
@@ -45,6 +44,7 @@ from mdpd_plugins.zoos.huggingface.texts import (
     read_tokenizer,
     rows_of,
 )
+from mdpd_plugins.zoos.timm.data import TimmPictures
 
 # transformers' words for kinds of label (`config.problem_type`).
 PROBLEMS = {
@@ -200,10 +200,16 @@ class HuggingFaceAdapter(Adapter):
 
         Without the kind they would take several labels for one, and a number for a probability.
         """
+        super().set_labels(classes, kind)
         self.config.problem_type = PROBLEMS.get(kind)
         if len(classes) == self.config.num_labels:
             self.config.id2label = dict(enumerate(classes))
             self.config.label2id = {c: i for i, c in enumerate(classes)}
+
+    def class_names(self, count: int) -> tuple[str, ...]:
+        """The configuration's, in order."""
+        names = {int(i): str(name) for i, name in (self.config.id2label or {}).items()}
+        return tuple(names[i] for i in range(count)) if set(names) == set(range(count)) else super().class_names(count)
 
     def write(self, folder: Path) -> None:
         """The zoo's native files."""

@@ -61,7 +61,8 @@ class CausalAdapter(HuggingFaceAdapter):
         raise CapabilityError(f"{self.name} is a language model: its outputs are the words of its vocabulary")
 
     def set_labels(self, classes: tuple[str, ...], kind: str = "single") -> None:
-        """Nothing: a language model has no classes."""
+        """A language model has no classes to write."""
+        self.labels = (kind, ())
 
     def load_exported(self, folder: str | Path) -> nn.Module:
         """The exported folder through `from_pretrained`."""

@@ -11,7 +11,7 @@ import torch
 from mdpd_plugins.adapters.adapter import logits_of
 from mdpd_plugins.adapters.storage.checkpoint import check_keys
 from mdpd_plugins.adapters.transform import TextTransform
-from mdpd_plugins.exports.exported import ExportedModel, Tensors
+from mdpd_plugins.exports.exported import ExportedModel, Tensors, on_first_use
 from mdpd_plugins.exports.record import ExportRecord
 from mdpd_plugins.zoos.huggingface.adapter import arguments, quiet
 from mdpd_plugins.zoos.huggingface.build import import_transformers
@@ -26,7 +26,6 @@ def load(folder: Path, record: ExportRecord) -> ExportedModel:
     import_transformers()
     with quiet():
         model = _encoder(folder) if (folder / HEAD_WEIGHTS).is_file() else _classifier(folder, record)
-        prepare = PREPARATIONS["language" if record.task == "language" else record.modality](folder, record)
     # Some classifiers (HGNetV2) have a part of that name too, which reads something else.
     reader = model.encoder if isinstance(model, EncoderWithHead) else model
     taken = arguments(reader)
@@ -36,7 +35,8 @@ def load(folder: Path, record: ExportRecord) -> ExportedModel:
         given = {k: v for k, v in inputs.items() if k in taken or "kwargs" in taken}
         return logits_of(model(**given))
 
-    return ExportedModel(record, model, prepare, call)
+    kind = "language" if record.task == "language" else record.modality
+    return ExportedModel(record, model, on_first_use(lambda: PREPARATIONS[kind](folder, record)), call)
 
 
 def _classifier(folder: Path, record: ExportRecord) -> Any:

@@ -14,9 +14,9 @@ import torch
 from PIL import Image
 
 from mdpd_plugins.adapters.storage.weights import hub_reachable
-from mdpd_plugins.adapters.timm_data import timm_transform
 from mdpd_plugins.adapters.transform import PictureTransform, Size, Tensors, as_rgb, fixed_size, probe, real_tensors
 from mdpd_plugins.registry.errors import CheckpointError
+from mdpd_plugins.zoos.timm.data import timm_transform
 
 _LOG = logging.getLogger(__name__)
 _PIXELS = "pixel_values"

@@ -79,7 +79,13 @@ class MMPretrainAdapter(Adapter):
 
     def set_labels(self, classes: tuple[str, ...], kind: str = "single") -> None:
         """Write class names where MMPretrain's inferencers read them."""
+        super().set_labels(classes, kind)
         self.model._dataset_meta = {"classes": list(classes)}
+
+    def class_names(self, count: int) -> tuple[str, ...]:
+        """Those of the data that the model was trained on, if it has as many outputs."""
+        names = (getattr(self.model, "_dataset_meta", None) or {}).get("classes") or ()
+        return tuple(map(str, names)) if len(names) == count else super().class_names(count)
 
     def write(self, folder: Path) -> None:
         """The zoo's native files."""

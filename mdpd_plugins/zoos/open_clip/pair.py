@@ -26,6 +26,7 @@ class OpenCLIPPairAdapter(PairAdapter):
     usage = ""  # one plain OpenCLIP model, not two folders
     load_with = OpenCLIPAdapter.load_with
     zoo = OpenCLIPAdapter.zoo
+    parts = OpenCLIPAdapter.parts
 
     def __init__(self, model: nn.Module | Built, *, name: str = ""):
         image, text = (OpenCLIPAdapter(model, name=name, modality=m) for m in ("image", "text"))

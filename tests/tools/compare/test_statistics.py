@@ -1,7 +1,10 @@
 """Statistics against values that were published or worked out by hand."""
 
+import math
+
 import pytest
 
+from tools.compare.result_lines import score
 from tools.compare.statistics import mean_ranks, paired, spread
 
 # Student (1908), "The probable error of a mean": extra hours of sleep of ten patients under two drugs.
@@ -63,3 +66,9 @@ def test_ranks_are_shared_by_equals_and_are_of_methods_that_every_task_has():
     }
     assert mean_ranks(scores) == {"a": 2.0, "b": 1.75, "c": 2.25}
     assert mean_ranks({"x": {"a": 1.0}, "y": {"b": 1.0}}) == {}
+
+
+def test_less_perplexity_is_the_better_score():
+    run = {"deploys": "backbone", "metric": "perplexity", "metrics": {"backbone/perplexity": 20.0}}
+    worse = {**run, "metrics": {"backbone/perplexity": 30.0}}
+    assert score(run) > score(worse) > score({**run, "metrics": {"backbone/perplexity": math.inf}})

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import copy
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 from unittest.mock import patch
@@ -62,6 +63,14 @@ class Imagination(FakeTensorMode):
         if packet in ANSWERS:
             out._answer = ANSWERS[packet]
         return out
+
+    def copied(self, value: Any, modules: Iterable[nn.Module]) -> Any:
+        """A deep copy of `value` in which the parameters of `modules` are imagined: no weight is copied."""
+        memo: dict[int, Any] = {}
+        for parameter in (p for module in modules for p in module.parameters()):
+            likeness = self.from_tensor(parameter.detach(), static_shapes=True)
+            memo[id(parameter)] = nn.Parameter(likeness, requires_grad=parameter.requires_grad)
+        return copy.deepcopy(value, memo)
 
     def adopt(self, model: nn.Module) -> None:
         """Replace what is real in a model (weights read from a file, scalars) by its imagined likeness."""

@@ -7,17 +7,12 @@ from typing import Any
 
 from mdpd_plugins.adapters.transform import EachPicture, Size
 
-FIELD = "pretrained_cfg"
 
-
-def data_config(model: Any) -> dict[str, Any] | None:
-    """What timm's `resolve_model_data_config` says of a live model; None for a model that is not timm's.
+def data_config(model: Any) -> dict[str, Any]:
+    """What timm's `resolve_model_data_config` says of a live model.
 
     A model made for another size than its weights (`img_size`) says so in its patch embedding alone.
     """
-    given = getattr(model, FIELD, None)
-    if not isinstance(given, Mapping) or not given.get("mean"):
-        return None
     from timm.data import resolve_model_data_config
 
     found = dict(resolve_model_data_config(model))

@@ -24,17 +24,27 @@ def cached(name: str, key: dict[str, Any], make: Callable[[], Any], valid: Calla
     key, and what `make` returns, must be JSON values. An unreadable, damaged or unwritable cache is passed
     over in silence; the file is replaced in one step, so that no reader ever sees half of it.
     """
-    path = cache_folder() / f"{name}.json"
-    try:
-        stored = json.loads(path.read_text(encoding="utf-8"))
+    with contextlib.suppress(KeyError, TypeError):
+        stored = recall(name)
         if stored["key"] == key and valid(stored["value"]):
             return stored["value"]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        pass
     value = make()
-    with contextlib.suppress(OSError):
-        _write(path, {"key": key, "value": value})
+    remember(name, {"key": key, "value": value})
     return value
+
+
+def recall(name: str) -> Any:
+    """The JSON value that `remember` keeps under `name`, or None. Files may be damaged: look at it before use."""
+    try:
+        return json.loads((cache_folder() / f"{name}.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
+
+
+def remember(name: str, value: Any) -> None:
+    """Keep a JSON value under `name`, in one step, or fail in silence."""
+    with contextlib.suppress(OSError):
+        _write(cache_folder() / f"{name}.json", value)
 
 
 def _write(path: Path, content: Any) -> None:

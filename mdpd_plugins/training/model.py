@@ -1,0 +1,55 @@
+"""The distiller as mmengine's Runner drives it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from mmengine.model import BaseModel
+
+from mdpd_plugins.engine import Distiller
+from mdpd_plugins.training.optim import PathOptimisers
+
+
+class RunnerModel(Distiller, BaseModel):
+    """A `Distiller` with the methods that mmengine's loops call. Same state dict, same gradients."""
+
+    def init_weights(self) -> None:
+        """Nothing: mmengine would initialise a pretrained MMPretrain backbone anew here."""
+
+    def train_step(self, data: dict[str, Any], optim_wrapper: PathOptimisers) -> dict[str, torch.Tensor]:
+        """One batch's gradients, and the optimiser steps that are due.
+
+        Args:
+            data: {"inputs": canonical inputs, "labels": tensor}, and where features are cached "samples": (B,) int64,
+                which examples they are.
+
+        Returns:
+            Loss terms for the log, and "loss", their sum.
+
+        Raises:
+            NonFiniteLossError: a term is not finite; no parameter has been changed by this step.
+        """
+        data = self.data_preprocessor(data, True)
+        terms = self.accumulate(data["inputs"], data["labels"], optim_wrapper, samples=data.get("samples"))
+        optim_wrapper.step_where_due()
+        return {**terms, "loss": sum(terms.values(), torch.zeros((), device=data["labels"].device))}
+
+    def val_step(self, data: dict[str, Any]) -> list[dict[str, torch.Tensor]]:
+        """Predictions of both paths for the evaluator: one dict a sample, of its label and what is scored of each path.
+
+        Args:
+            data: as in `train_step`; "samples" number the evaluation data.
+        """
+        data = self.data_preprocessor(data, False)
+        samples = data.get("samples")
+        names = None if samples is None else [("val", n) for n in samples.tolist()]
+        found = self(data["inputs"], names)
+        scored = {path: self.task.scored(outputs.float(), data["labels"]) for path, outputs in found.items()}
+        return [
+            {"label": label, **{path: scores[i] for path, scores in scored.items()}}
+            for i, label in enumerate(data["labels"])
+        ]
+
+
+__all__ = ["RunnerModel"]

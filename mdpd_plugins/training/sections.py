@@ -1,0 +1,99 @@
+"""Every section and key that a configuration may have: its type, default, range and meaning, in one place.
+
+The `distill` section is `mdpd_plugins.engine.Settings`. None of these defaults is repeated in zoo_configs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from mdpd_plugins.adapters.transform import RESIZE
+from mdpd_plugins.checked import setting
+from mdpd_plugins.engine import Rates
+
+
+@dataclass(frozen=True)
+class Tower:
+    """A backbone: `backbone`, and `text_backbone` for images with texts."""
+
+    name: str | None = setting(None, "registered name, <zoo>/<model>: `mdpd list-backbones`")
+    pretrained: str | None = setting("auto", "auto, a checkpoint (file, folder, hub id, tag), or None for random")
+    options: dict[str, Any] = setting({}, "arguments of the backbone's build")
+
+
+@dataclass(frozen=True)
+class TaskSection:
+    """What is learned."""
+
+    kind: str | None = setting(None, "None: what the data's labels are (single, multi, float, pair); or language")
+    width: int = setting(256, "outputs of each of two towers, which are then joined or compared", at_least=1)
+
+
+@dataclass(frozen=True)
+class DataSection:
+    """What is learned from."""
+
+    source: dict[str, Any] = setting({}, "type of data and its keys: docs/data.md")
+    batch_size: int = setting(16, "samples of a training step", at_least=1)
+    eval_batch_size: int = setting(64, "samples of an evaluation step", at_least=1)
+    num_workers: int = setting(0, "processes that read data beside the training", at_least=0)
+    input_size: int | None = setting(None, "side of images in pixels; None: the backbone's own", at_least=1)
+    resize: str = setting(
+        "auto", "pictures of another shape: as the backbone's zoo does it; or stretched", choices=RESIZE
+    )
+    max_length: int = setting(128, "tokens that texts are cut to", at_least=1)
+    augment: str = setting("auto", "none, crop, crop+flip, or auto: what the data says is safe")
+    eval_split: str = setting("val", "evaluated on: val while tuning, test for final numbers", choices=("val", "test"))
+
+
+@dataclass(frozen=True)
+class OptimSection(Rates):
+    """Learning rates and weight decays of each kind of parameter (`Rates`), and the optimiser's step."""
+
+    clip_grad: float | None = setting(None, "largest gradient norm, per path", at_least=0)
+    accumulate: int = setting(1, "batches per optimiser step", at_least=1)
+
+
+@dataclass(frozen=True)
+class TrainSection:
+    """How long, and what is written on the way."""
+
+    max_epochs: float = setting(3, "epochs; half an epoch may well be meant", above=0)
+    max_steps: int | None = setting(None, "batches; wins over max_epochs", at_least=1)
+    val_every: int | None = setting(None, "steps between evaluations; None: once an epoch", at_least=1)
+    checkpoint_every: int | None = setting(None, "steps between checkpoints; None: once an epoch", at_least=1)
+    log_every: int = setting(10, "steps between lines of the log", at_least=1)
+    seed: int = setting(0, "of weights, order, masks and augmentation", at_least=0, at_most=2**32 - 1)
+    amp: bool | str = setting(False, 'True or "bfloat16": forwards under autocast; "float16" with loss scaling')
+    compile: str | None = setting(None, "a backend of torch.compile for the blocks, such as inductor")
+
+
+@dataclass(frozen=True)
+class ParallelSection:
+    """Several processes."""
+
+    shard: bool = setting(False, "share out the frozen weights, block by block")
+
+
+@dataclass(frozen=True)
+class RunSections:
+    """A whole configuration."""
+
+    backbone: Tower
+    text_backbone: Tower
+    task: TaskSection
+    data: DataSection
+    optim: OptimSection
+    train: TrainSection
+    parallel: ParallelSection
+    data_root: str | None = setting(None, "an image folder instead of data.source")
+    distill: dict[str, Any] = setting({}, "settings of the method: the distill section")
+    work_dir: str | None = setting(None, "for checkpoints, logs and the export; None: work_dirs/<config name>")
+    export_dir: str | None = setting(None, "None: WORK_DIR/export")
+    visualizer: dict[str, Any] | None = setting(None, "an mmengine visualiser config, such as TensorBoard's")
+    custom_hooks: list = setting([], "mmengine hook configs")
+    custom_imports: Any = setting(None, "mmengine's: modules to import first, that register such hooks")
+
+
+__all__ = ["RunSections"]

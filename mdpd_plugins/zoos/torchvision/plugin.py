@@ -1,0 +1,23 @@
+"""torchvision's live models. No backbones are registered: torchvision builds them, and `adapt` takes them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from mdpd_plugins.registry import hookimpl, resolve
+from mdpd_plugins.zoos import installed
+
+ZOO = "torchvision"
+
+
+@hookimpl
+def adapt_backbone(model: Any) -> Any:
+    if installed.comes_from(model, "torchvision"):
+        return resolve("mdpd_plugins.zoos.torchvision.adapter:TorchvisionAdapter")(model)
+    return None
+
+
+@hookimpl
+def load_export(folder: Path, record: Any) -> Any:
+    return resolve("mdpd_plugins.zoos.torchvision.exported:load")(folder, record) if record.zoo == ZOO else None
