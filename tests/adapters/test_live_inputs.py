@@ -4,9 +4,13 @@ import pytest
 import timm
 import torch
 import torchvision
+import transformers
 from pictures import odd_pictures
+from torchvision.transforms._presets import ImageClassification
 
+import mdpd_plugins
 from mdpd_plugins.adapters import adapt
+from mdpd_plugins.exports import load_export
 from mdpd_plugins.registry import ConfigError
 
 
@@ -45,6 +49,54 @@ def test_a_torchvision_model_is_given_what_its_weights_transforms_make():
             adapter.prepare(**changes)
     with pytest.raises(ConfigError, match="resize='squash' does not exist"):
         adapter.prepare(resize="squash")
+
+
+def test_a_torchvision_model_alone_is_given_what_the_librarys_preset_makes():
+    adapter = adapt(torchvision.models.resnet18(num_classes=5))
+    assert torch.equal(adapter.transform()(odd_pictures())["image"], right(ImageClassification(crop_size=224)))
+    adapter.prepare(input_size=(112, 112))
+    smaller = ImageClassification(crop_size=112, resize_size=128)
+    assert torch.equal(adapter.transform()(odd_pictures())["image"], right(smaller))
+
+
+@pytest.mark.parametrize(
+    ("make", "changes"),
+    [
+        (lambda: timm.create_model("test_vit", num_classes=5), {}),
+        (lambda: timm.create_model("test_vit", num_classes=5), {"resize": "stretch"}),
+        (lambda: timm.create_model("test_efficientnet", num_classes=5), {"input_size": (96, 96)}),
+        (lambda: torchvision.models.resnet18(num_classes=5), {"input_size": (96, 96)}),
+        (lambda: torchvision.models.resnet18(num_classes=5), {"resize": "stretch"}),
+    ],
+)
+def test_an_export_prepares_pictures_as_they_were_prepared(make, changes, tmp_path):
+    adapter = adapt(make())
+    adapter.prepare(**changes)
+    with torch.no_grad():
+        expected = adapter.forward(adapter.transform()(odd_pictures()))
+    mdpd_plugins.export(adapter, tmp_path / "out")
+    torch.testing.assert_close(load_export(tmp_path / "out", "cpu").logits(odd_pictures()), expected)
+
+
+def test_an_export_says_that_a_transform_of_ones_own_is_not_in_it(tmp_path):
+    transform = torchvision.models.ResNet18_Weights.IMAGENET1K_V1.transforms()
+    adapter = adapt(torchvision.models.resnet18(num_classes=5), transform=transform)
+    mdpd_plugins.export(adapter, tmp_path / "out")
+    exported = load_export(tmp_path / "out", "cpu")
+    with torch.no_grad():
+        inputs = adapter.transform()(odd_pictures())["image"]
+        assert torch.equal(exported.model(inputs), adapter.forward({"image": inputs}))
+    with pytest.raises(ConfigError, match="transform that was given to adapt"):
+        exported.logits(odd_pictures())
+
+
+def test_a_given_transform_wins_over_a_zoos(tmp_path):
+    config = transformers.ViTConfig(
+        hidden_size=32, num_hidden_layers=1, num_attention_heads=2, image_size=64, patch_size=16
+    )
+    transform = ImageClassification(crop_size=64)
+    adapter = adapt(transformers.ViTForImageClassification(config), transform=transform)
+    assert torch.equal(adapter.transform()(odd_pictures())["image"], right(transform))
 
 
 def test_a_transform_whose_pictures_differ_in_size_is_refused_at_once():

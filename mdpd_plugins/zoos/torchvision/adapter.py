@@ -38,7 +38,9 @@ class TorchvisionAdapter(Adapter):
         if stretch:
             return ImageTransform((height, width), MEAN, STD, "bilinear")
         shorter = round(max(height, width) * SHORTER / CROPPED)
-        return EachPicture(ImageClassification(crop_size=[height, width], resize_size=shorter), (height, width))
+        preset = ImageClassification(crop_size=height, resize_size=shorter)
+        preset.crop_size = [height, width]
+        return EachPicture(preset, (height, width))
 
     def write(self, folder: Path) -> None:
         """Weights, and the name and number of outputs that torchvision builds the same model from.
