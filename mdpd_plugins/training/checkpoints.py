@@ -38,6 +38,23 @@ def latest_checkpoint(work_dir: str | Path) -> Path:
     return found[-1]
 
 
+def load_weights_alone(experiment: Experiment, checkpoint: Path) -> dict[str, torch.Tensor]:
+    """The state of `experiment.distiller` in any file of its run, checked before anything is changed.
+
+    Raises:
+        CheckpointError: the file is missing, holds pickled code, or belongs to another configuration.
+    """
+    state, own = read_state_dict(checkpoint), experiment.distiller.state_dict()
+    check_keys(
+        f"{str(checkpoint)!r}",
+        f"this configuration's {experiment.config.backbone.name}",
+        [k for k in own if k not in state],
+        [k for k in state if k not in own],
+        [k for k in own if k in state and own[k].shape != state[k].shape],
+    )
+    return state
+
+
 def load_run(experiment: Experiment, checkpoint: Path) -> dict[str, torch.Tensor]:
     """The state of `experiment.distiller` in a run's checkpoint, checked before anything is written or changed.
 
@@ -47,15 +64,7 @@ def load_run(experiment: Experiment, checkpoint: Path) -> dict[str, torch.Tensor
     Raises:
         CheckpointError: the file holds pickled code or is no run's, or it belongs to another configuration.
     """
-    state = read_state_dict(checkpoint)
-    own = experiment.distiller.state_dict()
-    check_keys(
-        f"{str(checkpoint)!r}",
-        f"this configuration's {experiment.config.backbone.name}",
-        [k for k in own if k not in state],
-        [k for k in state if k not in own],
-        [k for k in own if k in state and own[k].shape != state[k].shape],
-    )
+    state = load_weights_alone(experiment, checkpoint)
     run: dict[str, Any] = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
     wanted = {name: _sizes(wrapper.state_dict()) for name, wrapper in experiment.optim.items()}
     try:
@@ -111,4 +120,4 @@ def refuse_last(work_dir: Path, steps: int) -> str:
     return f"--resume goes on from {found[-1]}"
 
 
-__all__ = ["checkpoints", "clear_leftovers", "latest_checkpoint", "load_run", "refuse_last"]
+__all__ = ["checkpoints", "clear_leftovers", "latest_checkpoint", "load_run", "load_weights_alone", "refuse_last"]

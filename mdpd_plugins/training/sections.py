@@ -63,6 +63,14 @@ class TrainSection:
     max_steps: int | None = setting(None, "batches; wins over max_epochs", at_least=1)
     val_every: int | None = setting(None, "steps between evaluations; None: once an epoch", at_least=1)
     checkpoint_every: int | None = setting(None, "steps between checkpoints; None: once an epoch", at_least=1)
+    keep: str = setting(
+        "last",
+        "what is faded and exported: the last step, or the best evaluation by the main metric of the deployed path",
+        choices=("last", "best"),
+    )
+    patience: int | None = setting(
+        None, "evaluations without a better one after which training stops; None: never", at_least=1
+    )
     log_every: int = setting(10, "steps between lines of the log", at_least=1)
     seed: int = setting(0, "of weights, order, masks and augmentation", at_least=0, at_most=2**32 - 1)
     amp: bool | str = setting(False, 'True or "bfloat16": forwards under autocast; "float16" with loss scaling')

@@ -18,8 +18,15 @@ from mdpd_plugins.engine import NonFiniteLossError, fade
 from mdpd_plugins.exports import check_replaceable, record_of
 from mdpd_plugins.files import fresh_folder
 from mdpd_plugins.registry.errors import ConfigError
+from mdpd_plugins.training.best import BestHook, best_weights, load_best
 from mdpd_plugins.training.card import print_summary, random_notice, write_card, write_json
-from mdpd_plugins.training.checkpoints import clear_leftovers, latest_checkpoint, load_run, refuse_last
+from mdpd_plugins.training.checkpoints import (
+    clear_leftovers,
+    latest_checkpoint,
+    load_run,
+    load_weights_alone,
+    refuse_last,
+)
 from mdpd_plugins.training.compiling import check_backend, compiled
 from mdpd_plugins.training.config import RUN_CONFIG, load_config
 from mdpd_plugins.training.experiment import Experiment, build_experiment, first_batch
@@ -84,6 +91,11 @@ def train(config: Config, *, resume: bool = False, launcher: str = "none") -> di
         check_backend(config.train.compile)
         if config.parallel.shard:
             raise ConfigError("train.compile and parallel.shard do not go together here: remove one of them")
+    if config.parallel.shard and _watches(config):
+        raise ConfigError(
+            "parallel.shard=True shares the weights out, and the best evaluation's cannot be kept then: set "
+            "train.keep='last' and train.patience=None"
+        )
     if config.parallel.shard and launcher == "none":
         raise ConfigError(
             "parallel.shard=True shares the frozen weights out over several processes, and this is a single one: "
@@ -111,6 +123,9 @@ def train(config: Config, *, resume: bool = False, launcher: str = "none") -> di
             state = whole_state(experiment.distiller)
         if not first:
             return {}
+    if config.train.keep == "best":
+        load_best(experiment, work_dir)
+        metrics = evaluate(experiment)
     if config.parallel.shard:
         experiment = _whole_again(experiment, state)
     summary = {**finish(experiment, metrics, export_dir, memory), **runner.spent}
@@ -173,6 +188,7 @@ def build_runner(experiment: Experiment, checkpoint: Path | None, launcher: str 
             PlainCheckpointHook(),
             StepClockHook(),
             *([ShardHook()] if config.parallel.shard else []),
+            *([_best_hook(experiment)] if _watches(config) else []),
             *config.custom_hooks,
         ],
         log_processor={"by_epoch": False, "window_size": config.train.log_every},
@@ -185,6 +201,15 @@ def build_runner(experiment: Experiment, checkpoint: Path | None, launcher: str 
         experiment_name=Path(config.work_dir).name,
         cfg=config,
     )
+
+
+def _watches(config: Config) -> bool:
+    return config.train.keep == "best" or config.train.patience is not None
+
+
+def _best_hook(experiment: Experiment) -> BestHook:
+    given = experiment.config.train
+    return BestHook(experiment, keep=given.keep == "best", patience=given.patience)
 
 
 def finish(
@@ -226,22 +251,31 @@ def finish(
     return summary
 
 
-def export_work_dir(work_dir: str | Path, out: str | Path) -> Path:
-    """Fade the latest checkpoint of a work directory and export it to `out`. The work directory stays as it is.
+def export_work_dir(work_dir: str | Path, out: str | Path, *, checkpoint: str | Path | None = None) -> Path:
+    """Fade a checkpoint of a work directory and export it to `out`. The work directory stays as it is.
+
+    Args:
+        checkpoint: one of the directory's files; by default what the run itself exports: the newest iter_N.pth, or the
+            best evaluation's weights with train.keep="best".
 
     Raises:
         ConfigError: the folder holds no run of this project, or `out` is in use.
-        CheckpointError: its checkpoint does not fit its config.
+        CheckpointError: the checkpoint does not exist or does not fit the run's config.
     """
     work_dir, out = Path(work_dir), Path(out)
     if not (work_dir / RUN_CONFIG).is_file():
         raise ConfigError(f"{str(work_dir)!r} holds no {RUN_CONFIG}: it is not a work directory of a training run")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ConfigError(f"{str(out)!r} exists and is not empty: give a folder that does not exist yet")
-    checkpoint = latest_checkpoint(work_dir)
     config = load_config(work_dir / RUN_CONFIG)
+    newest = latest_checkpoint(work_dir)
+    if checkpoint is None:
+        checkpoint = best_weights(work_dir) if config.train.keep == "best" else newest
     experiment = build_experiment(config)
-    experiment.distiller.load_state_dict(load_run(experiment, checkpoint))
+    state = load_run(experiment, newest)  # where its weights came from
+    if Path(checkpoint) != newest:
+        state = load_weights_alone(experiment, Path(checkpoint))
+    experiment.distiller.load_state_dict(state)
     trained = work_dir / "summary.json"
     memory = json.loads(trained.read_text())["memory"] if trained.is_file() else {}
     print_summary(finish(experiment, evaluate(experiment), out, memory))

@@ -18,11 +18,12 @@ from mmengine.config import Config
 from mmengine.device import get_device
 
 from mdpd_plugins.registry.errors import MDPDError
+from mdpd_plugins.training.best import load_best
 from mdpd_plugins.training.card import write_json
 from mdpd_plugins.training.compiling import compiled
 from mdpd_plugins.training.config import load_config, read_overrides
 from mdpd_plugins.training.experiment import build_experiment
-from mdpd_plugins.training.train import build_runner, parameters_of, run_to_the_end, step_bytes
+from mdpd_plugins.training.train import build_runner, evaluate, parameters_of, run_to_the_end, step_bytes
 from mdpd_plugins.training.two_opinions import paths_of
 
 RESULT = "result.json"
@@ -64,11 +65,17 @@ def run_once(config: Config, *, measure: bool) -> dict[str, Any]:
     """
     experiment = build_experiment(config)
     memory = step_bytes(experiment) if measure else {}
-    # Both happen after the last step, and only there.
-    config.train.val_every = config.train.checkpoint_every = experiment.max_steps
+    # After the last step, and only there, unless evaluations decide what is kept or when to stop.
+    config.train.checkpoint_every = experiment.max_steps
+    watched = config.train.keep == "best" or config.train.patience is not None
+    if not watched:
+        config.train.val_every = experiment.max_steps
     runner = build_runner(experiment, None)
     with compiled(experiment.distiller, config.train.compile):
         metrics = run_to_the_end(runner)
+    if config.train.keep == "best":
+        load_best(experiment, Path(config.work_dir))
+        metrics = evaluate(experiment)
     deploys = "side" if experiment.distiller.settings.backbone_update == "none" else "backbone"
     return {
         "metric": experiment.task.main_metric,
@@ -76,7 +83,7 @@ def run_once(config: Config, *, measure: bool) -> dict[str, Any]:
         "paths": paths_of(experiment),
         "deploys": deploys,
         **runner.spent,
-        "steps": experiment.max_steps,
+        "steps": int(experiment.distiller.step),
         "parameters": parameters_of(experiment),
         "memory": memory,
         "weights": experiment.adapter.origin,
