@@ -29,11 +29,21 @@ def write_json(path: Path, data: dict[str, Any]) -> None:
     os.replace(temporary, path)
 
 
+def untrained_notice(trained: int) -> str:
+    """A loud line if the run trained nothing that the export holds, otherwise nothing."""
+    if trained:
+        return ""
+    return (
+        "UNTRAINED EXPORT: this method trains the side network alone, and an export holds the plain backbone: it is the "
+        "one that training began with, its output layer included. The metrics of the side path are not the export's."
+    )
+
+
 def write_card(folder: Path, summary: dict[str, Any]) -> None:
     """README.md of an exported model."""
-    notice = random_notice(summary["weights"])
-    metrics = "\n".join(f"| {key} | {value:.4f} |" for key, value in summary["metrics"].items())
     trained = summary["parameters"]
+    notice = " ".join(filter(None, (random_notice(summary["weights"]), untrained_notice(trained["backbone_trained"]))))
+    metrics = "\n".join(f"| {key} | {value:.4f} |" for key, value in summary["metrics"].items())
     backbone, side = f"{trained['backbone_trained']:,} of {trained['backbone']:,}", f"{trained['side']:,}"
     text = f"""# {summary["backbone"]}{TITLE}
 
@@ -87,9 +97,12 @@ def print_summary(summary: dict[str, Any]) -> None:
     table.add_row("loads with", summary["load_with"])
     console = Console()
     console.print(table)
-    notice = random_notice(summary["weights"])
-    if notice:
-        console.print(notice, style="bold red")
+    for notice in (
+        random_notice(summary["weights"]),
+        untrained_notice(summary["parameters"]["backbone_trained"]),
+    ):
+        if notice:
+            console.print(notice, style="bold red")
 
 
 __all__ = ["print_summary", "random_notice", "write_card", "write_json"]
