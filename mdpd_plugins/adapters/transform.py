@@ -6,7 +6,7 @@ whose library has none.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
 
@@ -136,7 +136,7 @@ class TextTransform:
         max_length: tokens that texts are cut to.
     """
 
-    def __init__(self, tokenizer: Callable[..., Mapping[str, torch.Tensor]], max_length: int) -> None:
+    def __init__(self, tokenizer: Callable[..., Any], max_length: int) -> None:
         if max_length < 1:
             raise ConfigError(f"max_length={max_length!r} must be positive")
         self.tokenizer = tokenizer

@@ -76,7 +76,7 @@ def image_processor(source: str, config: Any) -> tuple[Any, bool]:
 def _saved(source: str) -> Any:
     from transformers import AutoImageProcessor
     from transformers.models.auto.image_processing_auto import get_image_processor_config
-    from transformers.utils import is_timm_config_dict
+    from transformers.utils.generic import is_timm_config_dict
 
     for place in (source, _repository(source)):
         if not place:
@@ -113,11 +113,13 @@ def _repository(folder: str) -> str:
 
 
 def _default(config: Any) -> Any:
-    from transformers.models.auto.image_processing_auto import IMAGE_PROCESSOR_MAPPING_NAMES, _load_class_with_fallback
+    from transformers.models.auto import image_processing_auto as auto
+
+    names: Any = vars(auto)["IMAGE_PROCESSOR_MAPPING_NAMES"]
 
     for model_type in (config.model_type, _larger(config)):
-        if model_type in IMAGE_PROCESSOR_MAPPING_NAMES:
-            kind = _load_class_with_fallback(IMAGE_PROCESSOR_MAPPING_NAMES[model_type], "pil")
+        if model_type in names:
+            kind = auto._load_class_with_fallback(names[model_type], "pil")
             try:
                 return kind()
             except Exception:  # some cannot be made of nothing (timm's wrapper)

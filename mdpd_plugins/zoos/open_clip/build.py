@@ -137,9 +137,9 @@ def _find(open_clip: Any, config_name: str, config: dict[str, Any], pretrained: 
         return Weights(None, f"{RANDOM} (asked for)")
     tags = open_clip.list_pretrained_tags_by_model(config_name)
     if pretrained != "auto" and pretrained not in tags:
-        path, preprocess_cfg, quick = Path(pretrained), {}, None
+        path = Path(pretrained)
+        preprocess_cfg, quick = _folder_says(path)
         if path.is_dir():
-            preprocess_cfg, quick = _folder_says(path)
             path = path / WEIGHTS_FILE
         if not path.is_file():
             raise CheckpointError(
@@ -153,13 +153,13 @@ def _find(open_clip: Any, config_name: str, config: dict[str, Any], pretrained: 
     where = open_clip.get_pretrained_cfg(config_name, tag)
     said, quick = tag_preprocess(where), bool(where.get("quick_gelu", False))
     try:
-        path = _published(open_clip, where)
+        published = _published(open_clip, where)
     except (OSError, RuntimeError, ValueError) as error:
         if pretrained != "auto":
             raise CheckpointError(f"weights {tag!r} of {config_name} cannot be had: {error}") from error
         missing = f"{RANDOM}: weights {tag!r} of {config_name} are neither in the local cache nor reachable"
         return Weights(None, missing, said)
-    return Weights(read_state_dict(path), f"OpenCLIP, {config_name} {tag}", said, quick)
+    return Weights(read_state_dict(published), f"OpenCLIP, {config_name} {tag}", said, quick)
 
 
 def choose_tag(config_name: str, config: dict[str, Any]) -> str:

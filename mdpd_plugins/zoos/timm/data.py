@@ -13,7 +13,7 @@ def data_config(model: Any) -> dict[str, Any]:
 
     A model made for another size than its weights (`img_size`) says so in its patch embedding alone.
     """
-    from timm.data import resolve_model_data_config
+    from timm.data.config import resolve_model_data_config
 
     found = dict(resolve_model_data_config(model))
     own = getattr(getattr(model, "patch_embed", None), "img_size", None)
@@ -33,7 +33,7 @@ class TimmPictures(EachPicture):
     """
 
     def __init__(self, config: Mapping[str, Any]) -> None:
-        from timm.data import create_transform
+        from timm.data.transforms_factory import create_transform
 
         height, width = config["input_size"][1:]
         self.config = dict(config)
