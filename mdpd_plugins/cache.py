@@ -4,18 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import tempfile
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-
-def cache_folder() -> Path:
-    """``$XDG_CACHE_HOME/mdpd``, by default ``~/.cache/mdpd``."""
-    # The specification says that a relative path there is to be ignored.
-    root = os.environ.get("XDG_CACHE_HOME", "")
-    return (Path(root) if os.path.isabs(root) else Path(os.path.expanduser("~/.cache"))) / "mdpd"
+from mdpd_plugins.files import write_text
+from mdpd_plugins.registry.attempts import cache_folder
 
 
 def cached(name: str, key: dict[str, Any], make: Callable[[], Any], valid: Callable[[Any], bool]) -> Any:
@@ -44,17 +37,6 @@ def recall(name: str) -> Any:
 def remember(name: str, value: Any) -> None:
     """Keep a JSON value under `name`, in one step, or fail in silence."""
     with contextlib.suppress(OSError):
-        _write(cache_folder() / f"{name}.json", value)
-
-
-def _write(path: Path, content: Any) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.stem, suffix=".tmp")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            json.dump(content, file, separators=(",", ":"))
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
-        raise
+        path = cache_folder() / f"{name}.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_text(path, json.dumps(value, separators=(",", ":")))

@@ -70,7 +70,7 @@ def test_the_example_trains_two_steps_through_the_trainer(site, tmp_path):
     assert {f"backbone/{k}": v for k, v in metrics.items()}.items() <= summary["metrics"].items()
     (export / "model.safetensors").unlink()
     done = run_mdpd("eval", str(export), str(tmp_path / "run" / "config.py"), site=site)
-    assert done.returncode == 2 and "cannot be loaded (FileNotFoundError" in done.stderr
+    assert done.returncode == 2 and "is not whole: model.safetensors missing" in done.stderr
 
 
 def test_without_the_plugin_the_name_is_unknown(tmp_path):

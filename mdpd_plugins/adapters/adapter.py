@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import replace
+from dataclasses import fields, is_dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -23,11 +23,12 @@ from mdpd_plugins.adapters.inspection.blocks import norm_modules
 from mdpd_plugins.adapters.inspection.capture import Capture, capture
 from mdpd_plugins.adapters.inspection.direct_calls import called_through
 from mdpd_plugins.adapters.inspection.layout import first_tensor, from_tokens, with_first_tensor
-from mdpd_plugins.adapters.inspection.recompute import patched_forward, protected, recompute
+from mdpd_plugins.adapters.inspection.recompute import patched_forward, protected, recompute, step_by_step
 from mdpd_plugins.adapters.inspection.structure import (
     Anatomy,
     Habits,
     NamedBlocks,
+    Probe,
     Structure,
     anatomy,
     habits,
@@ -39,6 +40,7 @@ from mdpd_plugins.files import fresh_folder
 from mdpd_plugins.registry.errors import CapabilityError, ConfigError
 
 WEIGHTS_FILE = "model.safetensors"
+LOGITS = ("logits", "outputs", "output", "out", "scores", "predictions", "prediction", "preds", "pred")
 
 
 class Adapter(Preparation):
@@ -102,7 +104,7 @@ class Adapter(Preparation):
             inputs: {"image": (B, 3, H, W) normalised} or {"input_ids": (B, T), "attention_mask": (B, T)}.
         """
         if not self._open_captures:
-            return self._call(inputs)
+            return self._run(inputs)
         first = next(iter(inputs.values()))
         for seen in self._open_captures:
             seen.batch = first.shape[0]  # it tells samples from positions
@@ -110,6 +112,10 @@ class Adapter(Preparation):
             seen.image_size = (first.shape[-2], first.shape[-1]) if self.modality == "image" else None
         # Hooks must see every block, and what a block was given must stay what it was.
         with protected(self._habits.writers), called_through(self._habits.called_directly):
+            return self._run(inputs)
+
+    def _run(self, inputs: Tensors) -> torch.Tensor:
+        with step_by_step():
             return self._call(inputs)
 
     def _call(self, inputs: Tensors) -> torch.Tensor:
@@ -171,7 +177,20 @@ class Adapter(Preparation):
     def in_channels(self) -> int:
         """Channels of an input image: what the first convolution reads."""
         first = next((m for m in self.model.modules() if isinstance(m, nn.Conv2d)), None)
-        return 3 if first is None else first.in_channels
+        if first is None or first.in_channels <= 4:
+            return 3 if first is None else first.in_channels
+        return 3 if self._takes_three_channels else first.in_channels
+
+    @cached_property
+    def _takes_three_channels(self) -> bool:
+        # TResNet's first convolution reads 16 pixels of three colours at once.
+        size = self.image_size
+        try:
+            with torch.no_grad():
+                self._run({"image": torch.zeros((1, 3, *size), device=self.device)})
+        except RuntimeError:  # a convolution given other channels than its own
+            return False
+        return True
 
     @property
     def num_outputs(self) -> int:
@@ -216,20 +235,35 @@ class Adapter(Preparation):
     @cached_property
     def _structure(self) -> Structure:
         # All that takes a forward to find out at once, so that none runs when somebody already watches.
-        named = ordered_blocks(self.model, self.prefixes, self._run)
-        return Structure(named, habits([block for _, block in named], self._run))
+        named = ordered_blocks(self.model, self.prefixes, self._probe.run)
+        return Structure(named, habits([block for _, block in named], self._probe))
 
     @cached_property
     def _habits(self) -> Habits:
         blocks = self.blocks()  # a subclass may list others than those that would be found
-        return self._structure.habits if "_structure" in vars(self) else habits(blocks, self._run)
+        return self._structure.habits if "_structure" in vars(self) else habits(blocks, self._probe)
 
-    def _run(self) -> torch.Tensor:
-        return self._call(self.example_inputs())
+    @property
+    def _probe(self) -> Probe:
+        return Probe(self._run, self.example_inputs, self._copied)
+
+    def _copied(self) -> tuple[Probe, Callable[[nn.Module], nn.Module]] | None:
+        shared = {id(t): t for t in [*self.model.parameters(), *self.model.buffers()]}
+        try:
+            twin = copy.deepcopy(self, shared)
+        except Exception:  # some models hold what cannot be copied
+            return None
+        return twin._probe, lambda module: shared[id(module)]
 
     def blocks(self) -> list[nn.Module]:
-        """The repeated blocks in execution order."""
-        return [block for _, block in self.named_blocks]
+        """The repeated blocks in execution order.
+
+        Raises:
+            CapabilityError: there are none.
+        """
+        if not (named := self.named_blocks):
+            raise CapabilityError(f"{self.name} has no blocks: its adapter's named_blocks is empty")
+        return [block for _, block in named]
 
     @property
     def towers(self) -> list[range]:
@@ -240,6 +274,10 @@ class Adapter(Preparation):
     def last_layers(self) -> list[int]:
         """The last layer of each tower."""
         return [layers[-1] for layers in self.towers]
+
+    def declared_blocks(self) -> int | None:
+        """How many blocks the library's own configuration says there are; None where it does not say."""
+        return None
 
     def norm_parameters(self) -> dict[str, nn.Parameter]:
         """Native state-dict key -> affine parameter of every normalisation layer."""
@@ -364,9 +402,11 @@ class Adapter(Preparation):
 
     @contextmanager
     def _capture(self, layers, attention, keep_calls) -> Iterator[Capture]:
-        _ = self._habits  # found before anything is watched
+        arranged = self._habits.arranged  # found before anything is watched
         starts = [layers_of[0] for layers_of in self.towers]
-        with capture(self.blocks(), layers, starts=starts, attention=attention, keep_calls=keep_calls) as seen:
+        with capture(
+            self.blocks(), layers, arranged=arranged, starts=starts, attention=attention, keep_calls=keep_calls
+        ) as seen:
             self._open_captures.append(seen)
             try:
                 yield seen
@@ -416,21 +456,33 @@ class Adapter(Preparation):
         """Give the model a fresh output layer of `num_outputs`, of the zoo's own kind.
 
         Raises:
-            CapabilityError: no linear output layer is known for this model.
+            CapabilityError: no linear layer or convolution is known to be this model's output layer.
         """
         owners = {key.rpartition(".")[0] for key in self.head_parameters()}
-        linear = {n: m for n, m in self.model.named_modules() if n in owners and isinstance(m, nn.Linear)}
-        if not linear:
-            raise CapabilityError(f"{self.name} has no linear output layer; build it with num_classes={num_outputs}")
-        last = list(linear)[-1]
+        layers = {n: m for n, m in self.model.named_modules() if n in owners and isinstance(m, (nn.Linear, nn.Conv2d))}
+        if not layers:
+            raise CapabilityError(
+                f"{self.name} has no linear layer or convolution behind its blocks that could be its output layer; "
+                f"build it with num_classes={num_outputs}"
+            )
+        last = list(layers)[-1]
         parent = last.rpartition(".")[0]
-        for name, old in linear.items():
+        for name, old in layers.items():
             # A distilled DeiT averages two output layers that stand side by side.
-            beside = name.rpartition(".")[0] == parent and old.weight.shape == linear[last].weight.shape
+            beside = name.rpartition(".")[0] == parent and old.weight.shape == layers[last].weight.shape
             if name == last or beside:
-                new = nn.Linear(old.in_features, num_outputs, bias=old.bias is not None).train(old.training)
+                new = _with_outputs(old, num_outputs).train(old.training)
                 owner = self.model.get_submodule(parent)
                 setattr(owner, name.rpartition(".")[2], new.to(old.weight.device, old.weight.dtype))
+
+    def with_outputs(self, num_outputs: int) -> Adapter:
+        """An adapter of this model with `num_outputs` outputs: this one, unless the model has to be wrapped for it.
+
+        Raises:
+            CapabilityError: as `replace_head`.
+        """
+        self.replace_head(num_outputs)
+        return self
 
     def export(self, folder: str | Path) -> Path:
         """Write the model in its zoo's native format. The folder appears whole or not at all."""
@@ -458,14 +510,47 @@ class Adapter(Preparation):
         return model
 
 
+def _with_outputs(old: nn.Linear | nn.Conv2d, num_outputs: int) -> nn.Module:
+    if isinstance(old, nn.Linear):
+        return nn.Linear(old.in_features, num_outputs, bias=old.bias is not None)
+    # SqueezeNet's and ResNet-like networks' output layer where a convolution reads every position.
+    size, stride, padding = old.kernel_size, old.stride, old.padding
+    return nn.Conv2d(old.in_channels, num_outputs, size, stride, padding, bias=old.bias is not None)  # type: ignore[arg-type]
+
+
 def logits_of(output: Any) -> torch.Tensor:
-    """The logits in what a model returned: a tensor, or the one called so, or the first."""
+    """The logits in what a model returned: a tensor, the one that is called so, the only one, or a tuple's first.
+
+    Raises:
+        CapabilityError: there is none, or several under names that do not say which.
+    """
     if isinstance(output, torch.Tensor):
         return output
-    if isinstance(output, Mapping) and "logits" in output:
-        return output["logits"]
+    named = _named(output)
+    if named is None:
+        return first_tensor(output)
+    tensors = {k: v for k, v in named.items() if isinstance(v, torch.Tensor) and v.is_floating_point()}
+    for name in LOGITS:
+        if name in tensors:
+            return tensors[name]
+    if sum(t.dim() == 2 for t in tensors.values()) > 1:
+        raise CapabilityError(
+            f"the model returns a {type(output).__name__} with {', '.join(map(repr, tensors))}, and none of them is "
+            f"called 'logits': give a model whose forward returns the logits, or an adapter with a _call of its own"
+        )
+    return first_tensor(tensors)
+
+
+def _named(output: Any) -> Mapping[str, Any] | None:
+    """The parts of a model's output by name: of a mapping, a dataclass or a named tuple; None for any other."""
+    if isinstance(output, Mapping):
+        return output
+    if is_dataclass(output) and not isinstance(output, type):
+        return {f.name: getattr(output, f.name) for f in fields(output)}
+    if hasattr(output, "_asdict"):
+        return output._asdict()
     found = getattr(output, "logits", None)
-    return first_tensor(output) if found is None else found
+    return None if found is None else {"logits": found}
 
 
 __all__ = ["Adapter", "logits_of"]

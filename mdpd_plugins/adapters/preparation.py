@@ -105,7 +105,8 @@ class Preparation:
     @property
     def _own_size(self) -> Size:
         """(height, width) of the pictures that the model was made for. What a zoo's adapter overrides."""
-        size = getattr(self.model, "image_size", 224)
+        found = (getattr(m, name, None) for m in self.model.modules() for name in ("image_size", "img_size"))
+        size = next((s for s in found if isinstance(s, int | tuple | list)), 224)  # timm's patches keep it, say
         return (size, size) if isinstance(size, int) else (size[0], size[1])
 
     given_transform: Callable[[Image.Image], torch.Tensor] | None = None

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import io
 import os
+import signal
 import sys
 import warnings
 from collections.abc import Sequence
@@ -42,8 +44,18 @@ COMMANDS = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return the exit status.
 
-    0: done; 1: `doctor` found a problem; 2: an error that its message explains; 130: interrupted.
+    0: done; 1: `doctor` found a problem; 2: an error that its message explains; 130: interrupted; 143: training was
+    ended by SIGTERM, with everything saved.
     """
+    for stream in (sys.stdout, sys.stderr):
+        # What plugins and files are called need not fit a terminal's encoding.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    if os.environ.get("MDPD_OFFLINE", "").lower() in {"1", "true", "yes", "on"}:
+        # The libraries' own switches, which they read when they are imported.
+        for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE"):
+            os.environ[name] = "1"
+        os.environ.setdefault("WANDB_MODE", "offline")
     args = _parser().parse_args(argv)
     command = COMMANDS[args.command]
     warnings.formatwarning = _format
@@ -52,9 +64,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except MDPDError as error:
         print(f"error: {_one_line(error)}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print(getattr(command, "INTERRUPTED", "interrupted"), file=sys.stderr)
-        return 130
+    except KeyboardInterrupt as error:
+        print(str(error) or getattr(command, "INTERRUPTED", "interrupted"), file=sys.stderr)
+        return 128 + getattr(error, "signal", signal.SIGINT)
     except BrokenPipeError:
         # The reader went away (`mdpd list-backbones | head`). Python flushes stdout once more at exit, so
         # give it somewhere to go.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +11,9 @@ import torch
 from mmengine.hooks import Hook
 
 from mdpd_plugins.adapters.storage.checkpoint import read_state_dict
-from mdpd_plugins.registry.errors import ConfigError
+from mdpd_plugins.files import fresh_file, sha256, write_json
+from mdpd_plugins.registry.errors import CheckpointError, ConfigError
 from mdpd_plugins.tasks.scores import ERRORS
-from mdpd_plugins.training.card import write_json
 from mdpd_plugins.training.checkpoints import checkpoints
 from mdpd_plugins.training.experiment import Experiment
 
@@ -64,9 +63,10 @@ class BestHook(Hook):
         better = not self.history or score > max(entry["score"] for entry in self.history)
         self.history.append({"step": step, "score": score})
         if better and self.keep:
-            target = folder / f"best_{step}.pth"
-            torch.save(self.experiment.distiller.state_dict(), f"{target}.part")
-            os.replace(f"{target}.part", target)
+            with fresh_file(folder / f"best_{step}.pth") as temporary:
+                with temporary.open("wb") as file:  # given a name, PyTorch writes that into the file
+                    torch.save(self.experiment.distiller.state_dict(), file)
+                self.history[-1]["sum"] = sha256(temporary)
         write_json(folder / HISTORY_FILE, {"evaluations": self.history})
         self._clear(folder)
         self._stop_if_due(runner)
@@ -88,7 +88,7 @@ class BestHook(Hook):
 
 
 def read_history(folder: Path) -> list[dict[str, Any]]:
-    """The evaluations of a work directory, oldest first: {"step", "score"}.
+    """The evaluations of a work directory, oldest first: {"step", "score"}, and "sum", the SHA-256 of weights kept.
 
     Raises:
         ConfigError: the file is damaged.
@@ -99,6 +99,7 @@ def read_history(folder: Path) -> list[dict[str, Any]]:
     try:
         return [
             {"step": int(entry["step"]), "score": float(entry["score"])}
+            | ({"sum": str(entry["sum"])} if "sum" in entry else {})
             for entry in json.loads(path.read_text(encoding="utf-8"))["evaluations"]
         ]
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -110,11 +111,19 @@ def best_weights(folder: Path) -> Path:
 
     Raises:
         ConfigError: there are none.
+        CheckpointError: they are gone, or are not what the run wrote.
     """
-    kept = [entry for entry in read_history(folder) if (folder / f"best_{entry['step']}.pth").is_file()]
+    history = read_history(folder)
+    kept = [e for e in history if "sum" in e or (folder / f"best_{e['step']}.pth").is_file()]
     if not kept:
         raise ConfigError(f"{str(folder)!r} holds no best_*.pth: it was trained without train.keep='best'")
-    return folder / f"best_{max(kept, key=lambda entry: entry['score'])['step']}.pth"
+    best = max(kept, key=lambda entry: entry["score"])  # of equals the first
+    path = folder / f"best_{best['step']}.pth"
+    if not path.is_file():
+        raise CheckpointError(f"the best evaluation's weights, {str(path)!r}, are missing: put them back")
+    if "sum" in best and sha256(path) != best["sum"]:
+        raise CheckpointError(f"{str(path)!r} is not what this run wrote (damaged, or of another run): put it back")
+    return path
 
 
 def load_best(experiment: Experiment, folder: Path) -> None:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
-import os
 from pathlib import Path
 from typing import Any
 
 from mdpd_plugins.adapters.built import RANDOM
+from mdpd_plugins.files import without_home, write_json
 
 TITLE = ", fine-tuned with Masked Dual Path Distillation"
 
@@ -22,20 +21,13 @@ def random_notice(origin: str) -> str:
     )
 
 
-def write_json(path: Path, data: dict[str, Any]) -> None:
-    """`data` as a JSON file that appears whole or not at all."""
-    temporary = path.with_name(f".{path.name}.part")
-    temporary.write_text(json.dumps(data, indent=2) + "\n")
-    os.replace(temporary, path)
-
-
 def untrained_notice(trained: int) -> str:
     """A loud line if the run trained nothing that the export holds, otherwise nothing."""
     if trained:
         return ""
     return (
-        "UNTRAINED EXPORT: this method trains the side network alone, and an export holds the plain backbone: it is the "
-        "one that training began with, its output layer included. The metrics of the side path are not the export's."
+        "UNTRAINED EXPORT: this method trains the side network alone, and an export holds the plain backbone: it is "
+        "the one that training began with, its output layer included. Metrics of the side path are not the export's."
     )
 
 
@@ -61,7 +53,7 @@ network of {side} parameters was trained beside it and thrown away.
 | --- | --- |
 {metrics}
 {f"{chr(10)}{summary['usage']}{chr(10)}" if summary["usage"] else ""}"""
-    (folder / "README.md").write_text(text)
+    (folder / "README.md").write_text(without_home(text))
 
 
 def print_summary(summary: dict[str, Any]) -> None:

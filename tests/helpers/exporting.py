@@ -38,8 +38,11 @@ FURTHER: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-def export(folder: Path, key: str, **sections: Any) -> tuple[Experiment, dict[str, float]]:
+def export(folder: Path, key: str, /, seed: int = 0, **sections: Any) -> tuple[Experiment, dict[str, float]]:
     """Export a backbone of `small_zoo` or `FURTHER` to `folder`/export; its config is `folder`/config.py.
+
+    Args:
+        seed: of the drawn weights.
 
     Returns:
         The experiment with the exported weights, and the metrics of its backbone path.
@@ -49,7 +52,7 @@ def export(folder: Path, key: str, **sections: Any) -> tuple[Experiment, dict[st
     config = load_config(write_config(folder, "hf-vit", **{**backbone, **sections}))
     config.work_dir = str(folder)
     experiment = build_experiment(config)
-    randomise(experiment.adapter.model)
+    randomise(experiment.adapter.model, seed)
     summary = finish(experiment, evaluate(experiment), folder / "export", {})
     return experiment, of_the_backbone(summary)
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 import torch
-from running import main, same, trained, weights, write_config
+from running import forget, main, same, trained, weights, write_config
 
 from mdpd_plugins.exports import load_export
+from mdpd_plugins.registry.errors import CheckpointError
 from mdpd_plugins.training import build_experiment, export_work_dir, load_config
 from mdpd_plugins.training.best import HISTORY_FILE, best_weights, read_history
 
@@ -44,14 +46,28 @@ def test_an_evaluation_that_a_kill_cut_off_is_made_up_for(run, tmp_path):
     whole = tmp_path / "run"
     trained(config, whole)
     # As after a kill between the checkpoint of step 8 and its evaluation.
-    for late in ("iter_12.pth", "summary.json"):
-        (whole / late).unlink()
+    forget(whole, 12)
+    (whole / "summary.json").unlink()
     history = json.loads((whole / HISTORY_FILE).read_text())
     kept = [entry for entry in history["evaluations"] if entry["step"] < 8]
     (whole / HISTORY_FILE).write_text(json.dumps({"evaluations": kept}))
     assert main([config, "--work-dir", whole, "--resume"]) == 0
     assert read_history(whole) == read_history(work_dir)
     assert same(weights(whole, 12), weights(work_dir, 12))
+
+
+def test_the_best_weights_are_those_that_were_kept(run, tmp_path):
+    _, work_dir, _ = run
+    copy = shutil.copytree(work_dir, tmp_path / "run")
+    path = best_weights(copy)
+    content = path.read_bytes()
+    path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    with pytest.raises(CheckpointError, match=rf"{path.name}' is not what this run wrote"):
+        export_work_dir(copy, tmp_path / "out")
+    path.unlink()
+    with pytest.raises(CheckpointError, match=rf"{path.name}', are missing"):
+        export_work_dir(copy, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_patience_ends_a_run_that_does_not_get_better(tmp_path):

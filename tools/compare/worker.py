@@ -6,8 +6,10 @@ seed, the memory of a step, is measured where it is asked for.
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import sys
+import threading
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,9 +19,9 @@ import torch
 from mmengine.config import Config
 from mmengine.device import get_device
 
+from mdpd_plugins.files import write_json
 from mdpd_plugins.registry.errors import MDPDError
 from mdpd_plugins.training.best import load_best
-from mdpd_plugins.training.card import write_json
 from mdpd_plugins.training.compiling import compiled
 from mdpd_plugins.training.config import load_config, read_overrides
 from mdpd_plugins.training.experiment import build_experiment
@@ -38,6 +40,7 @@ def work(config: str, overrides: Sequence[str], measure: bool, folder: str, log:
         folder: an existing folder for this run alone.
         log: the file that everything printed goes to, also by libraries written in C.
     """
+    threading.Thread(target=_end_with_the_sweep, daemon=True).start()
     with open(log, "ab", buffering=0) as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
@@ -55,6 +58,14 @@ def work(config: str, overrides: Sequence[str], measure: bool, folder: str, log:
         traceback.print_exc()
         sys.stderr.flush()
         sys.exit(1)
+
+
+def _end_with_the_sweep() -> None:
+    # A sweep that is killed cannot end its runs any more.
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def run_once(config: Config, *, measure: bool) -> dict[str, Any]:

@@ -142,7 +142,9 @@ class PairAdapter(Adapter):
     @property
     def _habits(self) -> Habits:  # type: ignore[override]
         image, text = (tower._habits for tower in self._towers)
-        return Habits(image.called_directly + text.called_directly, image.writers + text.writers)
+        return Habits(
+            image.called_directly + text.called_directly, image.writers + text.writers, image.arranged + text.arranged
+        )
 
     @property
     def towers(self) -> list[range]:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from mdpd_plugins.adapters.storage.weights import offline
 from mdpd_plugins.data.labels import check_label_kind
 from mdpd_plugins.data.source import Source
 from mdpd_plugins.data.sources.columns import Columns, check_columns, open_columns
@@ -183,6 +184,8 @@ def _cache_only_if_unreachable(datasets: Any, path: str) -> Iterator[None]:
 
     before = datasets.config.HF_HUB_OFFLINE
     try:
+        if offline():
+            raise OSError("told to stay offline")
         HfApi(endpoint=datasets.config.HF_ENDPOINT).dataset_info(path, timeout=PATIENCE)
     except HfHubHTTPError:
         pass  # it answers; what is wrong the library says better

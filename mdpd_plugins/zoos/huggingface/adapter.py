@@ -45,6 +45,7 @@ from mdpd_plugins.zoos.huggingface.texts import (
     rows_of,
 )
 from mdpd_plugins.zoos.timm.data import TimmPictures
+from mdpd_plugins.zoos.transformers_code import own_code_only
 
 # transformers' words for kinds of label (`config.problem_type`).
 PROBLEMS = {
@@ -86,11 +87,22 @@ class HuggingFaceAdapter(Adapter):
 
     @cached_property
     def _arguments(self) -> set[str]:
-        return arguments(self.model)
+        return arguments(self._reader)
+
+    @property
+    def _reader(self) -> nn.Module:
+        """What the inputs are handed to."""
+        return self.model
 
     def attention_mask(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor | None:
         """(B, T) bool; None too where the model takes no mask (FNet mixes padding in)."""
         return super().attention_mask(inputs) if "attention_mask" in self._arguments else None
+
+    @cached_property
+    def _makes_cache(self) -> bool:
+        # XLM's is a dictionary that it makes unasked. A `Cache` is made where the configuration's `use_cache` asks.
+        cache = inspect.signature(self._reader.forward).parameters.get("cache")
+        return cache is not None and "Cache" not in str(cache.annotation)
 
     @property
     def _vision(self) -> Any:
@@ -119,7 +131,7 @@ class HuggingFaceAdapter(Adapter):
                 inputs = {k: v for k, v in inputs.items() if k != "attention_mask"}
             # A cache of keys and values would grow with every block that runs a second time.
             without: dict[str, Any] = {"use_cache": False} if "use_cache" in self._arguments else {}
-            if not without and "cache" in self._arguments:
+            if not without and self._makes_cache:
                 without = {"cache": KeepsNothing()}
             return logits_of(self.model(**inputs, **without))
         image = inputs["image"]
@@ -182,11 +194,27 @@ class HuggingFaceAdapter(Adapter):
 
     @cached_property
     def _longest(self) -> int:
-        return longest_text(self.config, self.tokenizer, count_positions(self._run, LENGTH))
+        return longest_text(
+            self.config, self.tokenizer, count_positions(lambda: self._run(self.example_inputs()), LENGTH)
+        )
 
     def _text_transform(self) -> TextTransform:
         agree_on_padding(self.tokenizer, self.config, self.name, made_up=self.made_up_padding)
         return TextTransform(Tokens(self.tokenizer, rows_of(self.model)), self._longest)
+
+    def declared_blocks(self) -> int | None:
+        """By `depths`, by the layers of encoder and decoder, or by `num_hidden_layers`."""
+        config = self._vision if self.modality == "image" else self.config.get_text_config()
+        if getattr(config, "is_encoder_decoder", False):
+            for pair in (("encoder_layers", "decoder_layers"), ("num_layers", "num_decoder_layers")):
+                stacks = [getattr(config, key, None) for key in pair]
+                if all(isinstance(n, int) for n in stacks):
+                    return sum(stacks)
+        depths = getattr(config, "depths", None) or getattr(config, "depth", None)
+        if repeats := getattr(config, "num_block_repeats", None):  # EfficientNet counts four layers to each block
+            depths = [math.ceil(config.depth_coefficient * n) for n in repeats]
+        found = sum(depths) if isinstance(depths, (list, tuple)) else getattr(config, "num_hidden_layers", None)
+        return found if isinstance(found, int) else None
 
     def replace_head(self, num_outputs: int) -> None:
         """A fresh output layer of the zoo's kind; the configuration's labels follow."""
@@ -194,6 +222,14 @@ class HuggingFaceAdapter(Adapter):
         self.config.num_labels = num_outputs
         if hasattr(self.model, "num_labels"):
             self.model.num_labels = num_outputs
+
+    def with_outputs(self, num_outputs: int) -> Adapter:
+        """This adapter; of a bare encoder (`BertModel`), one of the encoder with a linear output layer on top."""
+        from mdpd_plugins.zoos.huggingface.encoder import is_encoder, with_head
+
+        if is_encoder(self.model):
+            return with_head(self, num_outputs)
+        return super().with_outputs(num_outputs)
 
     def set_labels(self, classes: tuple[str, ...], kind: str = "single") -> None:
         """Write class names and the kind of label into the configuration, where transformers' pipelines read them.
@@ -244,7 +280,11 @@ class HuggingFaceAdapter(Adapter):
         import transformers
 
         auto = {"text": TEXT, "image": IMAGE, "image-text": QUESTION}[self.modality]
-        return getattr(transformers, auto).from_pretrained(str(folder), local_files_only=True).eval()
+        with own_code_only(folder):
+            model = getattr(transformers, auto).from_pretrained(
+                str(folder), local_files_only=True, trust_remote_code=False
+            )
+        return model.eval()
 
 
 def arguments(model: nn.Module) -> set[str]:

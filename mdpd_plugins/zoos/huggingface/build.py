@@ -20,6 +20,7 @@ from mdpd_plugins.zoos.huggingface.adapter import arguments, quiet
 from mdpd_plugins.zoos.huggingface.models import CAUSAL, ENCODER, QUESTION, TEXT, Architecture, architecture, modality
 from mdpd_plugins.zoos.huggingface.source import find_source, tokenizer_of, tokenizer_source
 from mdpd_plugins.zoos.huggingface.texts import no_row, read_tokenizer
+from mdpd_plugins.zoos.transformers_code import check_attention, own_code_only
 
 HEADS = ("image", "text", "causal", "mean")
 
@@ -95,9 +96,16 @@ def _configuration(transformers: Any, arch: Architecture, source: str, name: str
     """The configuration in a source, or the architecture's own; of a model that holds several, the one of its type."""
     if source:
         try:
-            config = transformers.AutoConfig.from_pretrained(source, local_files_only=os.path.isdir(source))
+            with own_code_only(source):
+                local = os.path.isdir(source)
+                config = transformers.AutoConfig.from_pretrained(
+                    source, local_files_only=local, trust_remote_code=False
+                )
+        except CheckpointError:
+            raise
         except (OSError, ValueError) as error:
             raise CheckpointError(f"{source!r} has no readable transformers configuration: {error}") from error
+        check_attention(config, source)
     else:
         config = transformers.AutoConfig.for_model(arch.model_type, **arch.config)
     wanted = transformers.AutoConfig.for_model(arch.model_type).model_type
@@ -184,10 +192,17 @@ def _load(auto: Any, config: Any, source: str, name: str, head: str) -> tuple[nn
         for file in folder.glob("pytorch_model*.bin"):
             read_state_dict(file)  # refuses pickled code with our message before transformers opens it
     try:
-        with quiet():
+        with quiet(), own_code_only(source):
             model, report = auto.from_pretrained(
-                source, config=config, local_files_only=local, ignore_mismatched_sizes=True, output_loading_info=True
+                source,
+                config=config,
+                local_files_only=local,
+                ignore_mismatched_sizes=True,
+                output_loading_info=True,
+                trust_remote_code=False,
             )
+    except CheckpointError:
+        raise
     except (OSError, ValueError, RuntimeError) as error:
         raise CheckpointError(f"weights of {name} could not be read from {source!r}: {error}") from error
     whole = auto.__name__ in (ENCODER, CAUSAL)  # every weight is in the checkpoint, the output layer's too
@@ -196,6 +211,9 @@ def _load(auto: Any, config: Any, source: str, name: str, head: str) -> tuple[nn
         new = {} if whole else adapter.head_parameters()
         unused = ("pooler.",) if head == "mean" else ()
         missing = [k for k in report["missing_keys"] if k not in new and not k.startswith(unused)]
+        if missing and not whole:
+            encoder = _encoder_keys(config)  # a norm or a pooler that the classifier adds is new like its output layer
+            missing = [k for k in missing if k.removeprefix(f"{model.base_model_prefix}.") in encoder]
         shapes = [k[0] for k in report["mismatched_keys"] if k[0] not in new]
         # Pretraining heads are left out freely; a further block, told by its number alone, is another architecture.
         base = model.base_model_prefix
@@ -204,6 +222,17 @@ def _load(auto: Any, config: Any, source: str, name: str, head: str) -> tuple[nn
         check_keys(f"{source!r}", type(model).__name__, missing, unexpected, shapes)
 
     return model, check
+
+
+def _encoder_keys(config: Any) -> set[str]:
+    """Keys of a type's bare encoder, which a checkpoint without any head holds."""
+    import transformers
+
+    try:
+        with torch.device("meta"):
+            return set(transformers.AutoModel.from_config(config).state_dict())
+    except RuntimeError:  # some work out numbers while they are built, which a meta tensor does not have
+        return set(transformers.AutoModel.from_config(config).state_dict())
 
 
 def _unnumbered(key: str, base: str) -> str:

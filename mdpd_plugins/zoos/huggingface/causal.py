@@ -19,6 +19,7 @@ from mdpd_plugins.zoos.huggingface.inputs import LENGTH, reads
 from mdpd_plugins.zoos.huggingface.models import CAUSAL
 from mdpd_plugins.zoos.huggingface.question import QuestionAdapter
 from mdpd_plugins.zoos.huggingface.texts import count_positions
+from mdpd_plugins.zoos.transformers_code import own_code_only
 
 Tokens = Callable[[Sequence[Any]], list[list[int]]]
 
@@ -51,7 +52,7 @@ class CausalAdapter(HuggingFaceAdapter):
 
     def _text_transform(self) -> TextTransform:
         tokens = token_stream(self.tokenizer, self.config.get_text_config().vocab_size)
-        positions = count_positions(self._run, LENGTH)
+        positions = count_positions(lambda: self._run(self.example_inputs()), LENGTH)
         limit = getattr(self.config.get_text_config(), "max_position_embeddings", None)
         limits = [n for n in (positions, limit) if isinstance(n, int) and n > 0]
         return PackedTransform(tokens, min(limits, default=2**20))
@@ -68,7 +69,11 @@ class CausalAdapter(HuggingFaceAdapter):
         """The exported folder through `from_pretrained`."""
         import transformers
 
-        return getattr(transformers, CAUSAL).from_pretrained(str(folder), local_files_only=True).eval()
+        with own_code_only(folder):
+            model = getattr(transformers, CAUSAL).from_pretrained(
+                str(folder), local_files_only=True, trust_remote_code=False
+            )
+        return model.eval()
 
 
 class PackedTransform(TextTransform):

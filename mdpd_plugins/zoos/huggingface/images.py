@@ -13,10 +13,12 @@ import numpy as np
 import torch
 from PIL import Image
 
+from mdpd_plugins.adapters.storage.trust import remote_code_trusted
 from mdpd_plugins.adapters.storage.weights import hub_reachable
 from mdpd_plugins.adapters.transform import PictureTransform, Size, Tensors, as_rgb, fixed_size, probe, real_tensors
-from mdpd_plugins.registry.errors import CheckpointError
+from mdpd_plugins.registry.errors import CheckpointError, MDPDError
 from mdpd_plugins.zoos.timm.data import timm_transform
+from mdpd_plugins.zoos.transformers_code import own_code_only
 
 _LOG = logging.getLogger(__name__)
 _PIXELS = "pixel_values"
@@ -87,7 +89,11 @@ def _saved(source: str) -> Any:
             if not settings and not (local and is_timm_config_dict(_json(Path(place, "config.json")))):
                 continue
             # Pillow's arithmetic, in which a picture is the same on every machine.
-            return AutoImageProcessor.from_pretrained(place, local_files_only=local, backend="pil")
+            given = {"local_files_only": local, "trust_remote_code": remote_code_trusted(), "backend": "pil"}
+            with own_code_only(place):
+                return AutoImageProcessor.from_pretrained(place, **given)
+        except MDPDError:
+            raise
         except Exception as error:  # whatever a damaged or foreign file makes of it
             raise CheckpointError(
                 f"the image processor's settings in {place!r} cannot be used ({type(error).__name__}: "

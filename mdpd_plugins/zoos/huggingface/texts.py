@@ -9,8 +9,10 @@ from typing import Any
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from mdpd_plugins.adapters.storage.trust import remote_code_trusted
 from mdpd_plugins.adapters.transform import Tensors
-from mdpd_plugins.registry.errors import CheckpointError, ConfigError
+from mdpd_plugins.registry.errors import CheckpointError, ConfigError, MDPDError
+from mdpd_plugins.zoos.transformers_code import own_code_only
 
 USUAL_LENGTH = 512  # tokens, where neither model nor tokenizer has a limit
 _NO_LIMIT = 10**9  # a tokenizer without a limit says 10**30
@@ -30,7 +32,11 @@ def read_tokenizer(source: str) -> Any:
         "them: backbone.options.tokenizer"
     )
     try:
-        found = AutoTokenizer.from_pretrained(source, local_files_only=os.path.isdir(source))
+        with own_code_only(source):
+            local, trusted = os.path.isdir(source), remote_code_trusted()
+            found = AutoTokenizer.from_pretrained(source, local_files_only=local, trust_remote_code=trusted)
+    except MDPDError:
+        raise
     except Exception as error:  # each type of tokenizer fails in its own way
         reason = (str(error).strip().splitlines() or ["no reason given"])[0]
         raise CheckpointError(f"{source!r} gives no tokenizer ({type(error).__name__}: {reason}): {hint}") from error

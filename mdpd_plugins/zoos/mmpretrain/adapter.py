@@ -15,6 +15,7 @@ from mdpd_plugins.adapters.adapter import Adapter
 from mdpd_plugins.adapters.built import Built, as_built
 from mdpd_plugins.adapters.transform import PictureTransform, Size
 from mdpd_plugins.registry.errors import ConfigError, MissingDependencyError
+from mdpd_plugins.zoos.mmpretrain.config_file import read_exported_config
 from mdpd_plugins.zoos.mmpretrain.pipeline import PipelinePictures, fitted, read_steps, write_steps
 
 CONFIG_FILE, CHECKPOINT_FILE = "config.py", "model.pth"
@@ -52,6 +53,15 @@ class MMPretrainAdapter(Adapter):
         """By the config's own test pipeline, and the model's own data preprocessor."""
         steps, size = fitted(read_steps(self.config), size, self._backbone_size, stretch)
         return PipelinePictures(steps, self.model.data_preprocessor, size)
+
+    def declared_blocks(self) -> int | None:
+        """By the backbone's blocks of each stage, or its number of layers."""
+        backbone = self.model.backbone
+        stages = getattr(backbone, "stage_blocks", None) or getattr(backbone, "depths", None)
+        if isinstance(stages, (list, tuple)):
+            # A dense layer puts out what is new alone: the blocks of DenseNet are what holds them.
+            return len(stages) if hasattr(backbone, "growth_rate") else sum(stages)
+        return getattr(backbone, "num_layers", None)
 
     def replace_head(self, num_outputs: int) -> None:
         """A fresh output layer of the config's own kind; what lies before it in the head keeps its weights."""
@@ -117,7 +127,7 @@ class MMPretrainAdapter(Adapter):
         from mmpretrain import get_model
 
         folder = Path(folder)
-        return get_model(str(folder / CONFIG_FILE), pretrained=str(folder / CHECKPOINT_FILE))
+        return get_model(read_exported_config(folder / CONFIG_FILE), pretrained=str(folder / CHECKPOINT_FILE))
 
 
 def quietly(call) -> None:

@@ -12,6 +12,7 @@ from mdpd_plugins.adapters.storage.checkpoint import check_keys, read_state_dict
 from mdpd_plugins.exports.exported import ExportedModel, Tensors
 from mdpd_plugins.exports.record import ExportRecord
 from mdpd_plugins.zoos.mmpretrain.adapter import CHECKPOINT_FILE, CONFIG_FILE, import_mmpretrain
+from mdpd_plugins.zoos.mmpretrain.config_file import read_exported_config
 from mdpd_plugins.zoos.mmpretrain.pipeline import loaded
 
 
@@ -23,7 +24,7 @@ def load(folder: Path, record: ExportRecord) -> ExportedModel:
     from mmpretrain import ImageClassificationInferencer, get_model
 
     state = read_state_dict(folder / CHECKPOINT_FILE)  # refuses pickled code before the zoo opens it
-    model: Any = get_model(str(folder / CONFIG_FILE), pretrained=str(folder / CHECKPOINT_FILE))
+    model: Any = get_model(read_exported_config(folder / CONFIG_FILE), pretrained=str(folder / CHECKPOINT_FILE))
     # mmengine loads what fits and leaves the rest at random.
     own = model.state_dict()
     missing, unexpected = [k for k in own if k not in state], [k for k in state if k not in own]

@@ -19,15 +19,18 @@ from torch import nn
 from mdpd_plugins.adapters.adapter import Adapter
 from mdpd_plugins.adapters.built import Built, as_built
 from mdpd_plugins.adapters.transform import PictureTransform, Size, TextTransform
-from mdpd_plugins.registry.errors import ConfigError
+from mdpd_plugins.registry.errors import CapabilityError, ConfigError
 from mdpd_plugins.zoos.open_clip.model import (
     IMAGE_PREFIXES,
     TEXT_PREFIXES,
     create,
     evaluation_transform,
     projections_of,
+    settings_of,
+    tokenizer_of,
     zero_other_projection,
 )
+from mdpd_plugins.zoos.transformers_code import own_code_only
 
 CONFIG_FILE, WEIGHTS_FILE = "open_clip_config.json", "open_clip_model.safetensors"
 
@@ -44,10 +47,19 @@ class OpenCLIPAdapter(Adapter):
 
     def __init__(self, model: nn.Module | Built, *, name: str = "", modality: str = ""):
         built = as_built(model)
-        self.settings: dict[str, Any] = built.settings or {}
+        tower = (built.settings or {}).get("tower", "image")
         name = name or f"open_clip/{type(built.model).__name__}"
-        super().__init__(built, name=name, modality=modality or self.settings.get("tower", "image"))
+        super().__init__(built, name=name, modality=modality or tower)
         self.prefixes = IMAGE_PREFIXES if self.modality == "image" else TEXT_PREFIXES
+
+    @cached_property
+    def settings(self) -> dict[str, Any]:
+        """What the model is built from: as `build` was told, or found for a live model.
+
+        Raises:
+            ConfigError: a live model that is none of OpenCLIP's configurations.
+        """
+        return self.built.settings or settings_of(self.model, self.modality)
 
     def _call(self, inputs):
         if self.modality == "image":
@@ -130,8 +142,9 @@ class OpenCLIPAdapter(Adapter):
         import open_clip
 
         # A causal tower with learned positions takes its full context only; shorter texts are padded to it.
-        length = self._text_tower().context_length
-        return open_clip.get_tokenizer(self.settings["config_name"], context_length=length)
+        name, length = self.settings["config_name"], self._text_tower().context_length
+        with own_code_only(name):
+            return tokenizer_of(name, open_clip.get_model_config(name), context_length=length)
 
     def _tokenize(self, texts, max_length: int) -> dict[str, torch.Tensor]:
         if any(isinstance(t, tuple) for t in texts):
@@ -146,10 +159,27 @@ class OpenCLIPAdapter(Adapter):
         end = ids.argmax(-1, keepdim=True)  # end-of-text is the largest id of CLIP's vocabulary
         return {"input_ids": ids, "attention_mask": torch.arange(ids.shape[1]) <= end}
 
+    def declared_blocks(self) -> int | None:
+        """By the tower's configuration, where OpenCLIP builds it itself."""
+        part = (
+            (self.built.settings or {})
+            .get("model_cfg", {})
+            .get("vision_cfg" if self.modality == "image" else "text_cfg", {})
+        )
+        foreign = "timm_model_name" in part or "hf_model_name" in part
+        layers = None if foreign else part.get("layers", 12)  # of CLIPVisionCfg and CLIPTextCfg
+        return sum(layers) if isinstance(layers, (list, tuple)) else layers
+
     def replace_head(self, num_outputs: int) -> None:
         """A fresh projection to `num_outputs` in both towers, as OpenCLIP initialises it."""
+        projections = projections_of(self.settings)
+        if not any(key.startswith(self.prefixes) for key in projections):
+            raise CapabilityError(
+                f"the {self.modality} tower of {self.name} ends without a projection that could be an output layer: "
+                f"build it by its registered name, which gives it one"
+            )
         fresh = create(self.settings, num_outputs)
-        state, projections = fresh.state_dict(), projections_of(self.settings)
+        state = fresh.state_dict()
         for key, value in self.model.state_dict().items():
             if key in projections:
                 module, _, attribute = key.rpartition(".")
@@ -164,12 +194,6 @@ class OpenCLIPAdapter(Adapter):
     def write(self, folder: Path) -> None:
         """The zoo's native files."""
         from safetensors.torch import save_file
-
-        if not self.settings:
-            raise ConfigError(
-                "this OpenCLIP model does not know its configuration, so it cannot be exported: build it by its "
-                "registered name with mdpd_plugins.adapters.build_backbone"
-            )
 
         preprocess = self._preprocess_cfg(self.input_size, self.resize == "stretch")
         config = {
