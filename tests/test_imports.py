@@ -21,7 +21,7 @@ _TOP = _TRAINING | {"training", "planning", "versions"}
 ALLOWED = {
     "registry": set(),
     "files": {"registry"},
-    "cache": {"files"},
+    "cache": {"registry", "files"},
     "versions": set(),
     "checked": {"registry"},
     "data_types": {"registry"},

@@ -103,7 +103,8 @@ def depth(s: Specimen) -> str:
     """As many blocks run as the library's own configuration says there are.
 
     Stages may have a stem, or what joins them, besides: two for each width. Where the parts of a block stand apart (a
-    list of attentions and one of feed-forward layers), each is one.
+    list of attentions and one of feed-forward layers), each is one. A block that stands alone (CANINE's first one) need
+    not be declared, and one that no output depends on (BLIP-2's last) need not run.
     """
     a, declared = s.pristine, s.pristine.declared_blocks()
     if not declared:
@@ -114,6 +115,10 @@ def depth(s: Specimen) -> str:
     widths = len(set(a.dims))
     beside = 2 * widths if widths > 1 else 0
     runs = len(ran)  # a block that runs several times (ALBERT's) counts as often
+    lists = {name.rpartition(".")[0] for name, _ in a.named_blocks}
+    lengths = [sum(1 for _ in a.model.get_submodule(name).children()) for name in lists]
+    if sum(n for n in lengths if n > 1) == declared:
+        return f"{runs} run, {declared} declared and listed"
     assert runs >= declared and runs % declared <= beside, f"{runs} blocks run; its configuration says {declared}"
     return f"{runs} run, {declared} declared"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,8 @@ from mdpd_plugins.training.checkpoints import (
 from mdpd_plugins.training.compiling import check_backend, compiled
 from mdpd_plugins.training.config import RUN_CONFIG, load_config
 from mdpd_plugins.training.experiment import Experiment, build_experiment, first_batch
+from mdpd_plugins.training.interrupts import InterruptHook
+from mdpd_plugins.training.lock import locked
 from mdpd_plugins.training.mmengine_runner import (
     FadingRunner,
     NonFiniteWeightError,
@@ -104,32 +107,34 @@ def train(config: Config, *, resume: bool = False, launcher: str = "none") -> di
     checkpoint = latest_checkpoint(work_dir) if resume else None
     # Before processes join: the figure is of a step that one process takes alone.
     memory = {} if launcher == "none" else _planned_alone(config)
-    with joined(launcher):
-        experiment = build_experiment(config)
-        if launcher == "none":
-            memory = step_bytes(experiment)
-        if checkpoint is not None:
-            load_run(experiment, checkpoint)
-        first = is_main_process()
-        if first:
-            _announce(experiment)
-            clear_leftovers(work_dir, keep_checkpoints=resume)
-        runner = build_runner(experiment, checkpoint, launcher)
-        runner.logger.warning(_origin_lines(experiment))
-        with compiled(experiment.distiller, config.train.compile):
-            metrics = run_to_the_end(runner)
+    with ExitStack() as held:  # what no second run may have until this one's export is there
+        with joined(launcher):
+            experiment = build_experiment(config)
+            if launcher == "none":
+                memory = step_bytes(experiment)
+            if checkpoint is not None:
+                load_run(experiment, checkpoint)
+            first = is_main_process()
+            if first:
+                _announce(experiment)
+                held.enter_context(locked(work_dir))
+                clear_leftovers(work_dir, keep_checkpoints=resume)
+            runner = build_runner(experiment, checkpoint, launcher)
+            runner.logger.warning(_origin_lines(experiment))
+            with compiled(experiment.distiller, config.train.compile):
+                metrics = run_to_the_end(runner)
+            if config.parallel.shard:
+                memory = {**memory, **weights_held(runner)}
+                state = whole_state(experiment.distiller)
+            if not first:
+                return {}
+        if config.train.keep == "best":
+            load_best(experiment, work_dir)
+            metrics = evaluate(experiment)
         if config.parallel.shard:
-            memory = {**memory, **weights_held(runner)}
-            state = whole_state(experiment.distiller)
-        if not first:
-            return {}
-    if config.train.keep == "best":
-        load_best(experiment, work_dir)
-        metrics = evaluate(experiment)
-    if config.parallel.shard:
-        experiment = _whole_again(experiment, state)
-    summary = {**finish(experiment, metrics, export_dir, memory), **runner.spent}
-    write_json(work_dir / "summary.json", summary)
+            experiment = _whole_again(experiment, state)
+        summary = {**finish(experiment, metrics, export_dir, memory), **runner.spent}
+        write_json(work_dir / "summary.json", summary)
     print_summary(summary)
     return summary
 
@@ -145,7 +150,8 @@ def _whole_again(experiment: Experiment, state: dict[str, torch.Tensor]) -> Expe
 def run_to_the_end(runner: FadingRunner) -> dict[str, float]:
     """Train all steps that are left, and return the metrics of the last evaluation."""
     try:
-        runner.train()
+        with next(hook for hook in runner.hooks if isinstance(hook, InterruptHook)).listening():
+            runner.train()
     except NonFiniteLossError as error:
         # A weight that is not finite was found when it was to be saved: the checkpoint before is a good one.
         steps = -1 if isinstance(error, NonFiniteWeightError) else runner.iter
@@ -187,6 +193,7 @@ def build_runner(experiment: Experiment, checkpoint: Path | None, launcher: str 
         custom_hooks=[
             PlainCheckpointHook(),
             StepClockHook(),
+            InterruptHook(),
             *([ShardHook()] if config.parallel.shard else []),
             *([_best_hook(experiment)] if _watches(config) else []),
             *config.custom_hooks,

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from exporting import export, table
+from PIL import Image
 from running import text_table
 from small_zoo import BACKBONES
 
@@ -105,7 +106,7 @@ def test_a_custom_image_processor_is_refused(attacked):
     settings = {"image_processor_type": "Processor", "auto_map": {"AutoImageProcessor": "theirs.Processor"}}
     attacked.change(folder / "preprocessor_config.json", **settings)
     with pytest.raises(CheckpointError, match=rf"preprocessor_config\.json' wants theirs\.Processor to run, .*{FLAG}"):
-        load_export(folder)
+        load_export(folder).prepare([Image.new("RGB", (40, 30))])
 
 
 @pytest.mark.parametrize(
@@ -121,7 +122,9 @@ def test_a_custom_image_processor_is_refused(attacked):
 def test_where_transformers_has_the_class_itself_that_one_is_taken(attacked, exports, key, file, auto_map):
     folder = attacked.copy(key)
     attacked.change(folder / file, auto_map=auto_map, trust_remote_code=True)
-    found, known = (load_export(each).model.state_dict() for each in (folder, exports / key / "export"))
+    loaded = load_export(folder)
+    loaded.prepare(["a text"] if key == "hf-minilm" else [Image.new("RGB", (40, 30))])
+    found, known = loaded.model.state_dict(), load_export(exports / key / "export").model.state_dict()
     assert found.keys() == known.keys() and all(torch.equal(v, known[k]) for k, v in found.items())
 
 
@@ -245,8 +248,6 @@ def test_with_the_flag_it_runs_and_without_it_the_command_ends(exports, tmp_path
     with (folder / "config.py").open("a") as file:
         file.write(f"open({str(mark)!r}, 'w').close()\n")
     picture = tmp_path / "picture.png"
-    from PIL import Image
-
     Image.new("RGB", (40, 30), "red").save(picture)
 
     def predict(*options):
@@ -270,7 +271,8 @@ def test_a_custom_tokenizer_runs_once_it_is_trusted(exports, tmp_path):
     (folder / "theirs.py").write_text(
         f"open({str(mark)!r}, 'w').close()\nfrom transformers import BertTokenizer as Tokenizer\n"
     )
-    code = "import sys; from mdpd_plugins.exports import load_export; load_export(sys.argv[1], trust_remote_code=True)"
+    code = "import sys; from mdpd_plugins.exports import load_export; "
+    code += "load_export(sys.argv[1], trust_remote_code=True).prepare(['a'])"
     env = {**os.environ, "HF_MODULES_CACHE": str(tmp_path / "modules")}
     done = subprocess.run([sys.executable, "-W", "ignore", "-c", code, folder], capture_output=True, text=True, env=env)
     assert mark.exists(), done.stderr

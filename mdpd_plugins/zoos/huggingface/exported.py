@@ -38,8 +38,11 @@ def load(folder: Path, record: ExportRecord) -> ExportedModel:
         given = {k: v for k, v in inputs.items() if k in taken or "kwargs" in taken}
         return logits_of(model(**given))
 
-    kind = "language" if record.task == "language" else record.modality
-    return ExportedModel(record, model, on_first_use(lambda: PREPARATIONS[kind](folder, record)), call)
+    def prepare() -> Any:
+        with quiet(), own_code_only(folder):
+            return PREPARATIONS["language" if record.task == "language" else record.modality](folder, record)
+
+    return ExportedModel(record, model, on_first_use(prepare), call)
 
 
 def _only_here() -> dict[str, Any]:
