@@ -34,7 +34,8 @@ from mdpd_plugins.adapters.inspection.structure import (
     habits,
     ordered_blocks,
 )
-from mdpd_plugins.adapters.transform import Tensors, Transform, make_transform
+from mdpd_plugins.adapters.preparation import Preparation
+from mdpd_plugins.adapters.transform import Size, Tensors
 from mdpd_plugins.files import fresh_folder
 from mdpd_plugins.registry.errors import CapabilityError, ConfigError
 
@@ -42,7 +43,7 @@ WEIGHTS_FILE = "model.safetensors"
 LOGITS = ("logits", "outputs", "output", "out", "scores", "predictions", "prediction", "preds", "pred")
 
 
-class Adapter:
+class Adapter(Preparation):
     """One live backbone with its output layer.
 
     Args:
@@ -149,38 +150,12 @@ class Adapter:
         """Inputs of the model's own size, drawn from a fixed seed: for inspection and tests."""
         if self.given_example is not None:
             return {k: v[torch.arange(batch) % len(v)].to(self.device) for k, v in self.given_example.items()}
-        return self._example_images(batch, self.preprocessing()["size"])
+        return self._example_images(batch, self.image_size)
 
-    def _example_images(self, batch: int, size: tuple[int, int]) -> dict[str, torch.Tensor]:
+    def _example_images(self, batch: int, size: Size) -> dict[str, torch.Tensor]:
         generator = torch.Generator().manual_seed(0)
         image = torch.randn((batch, self.in_channels, *size), generator=generator)
         return {"image": image.to(self.device)}
-
-    input_size: tuple[int, int] | None = None
-    """(height, width) that images are prepared at; None for the backbone's own."""
-
-    def preprocessing(self) -> dict[str, Any]:
-        """How data must be prepared: size, mean, std, interpolation for images; tokenizer, max_length for text."""
-        found = self._preprocessing()
-        image = found.get("image", found)
-        if self.input_size is not None and "size" in image:
-            image["size"] = self.input_size
-        return found
-
-    def transform(self) -> Transform:
-        """A function from a sequence of pictures (`PIL.Image`), texts or pairs to inputs as the checkpoint wants them.
-
-        Raises:
-            ConfigError: the backbone has no tokenizer.
-        """
-        return make_transform(self.preprocessing(), self.modality)
-
-    def _preprocessing(self) -> dict[str, Any]:
-        """What a zoo's adapter overrides."""
-        found = (getattr(m, name, None) for m in self.model.modules() for name in ("image_size", "img_size"))
-        size = next((s for s in found if isinstance(s, int | tuple | list)), 224)  # timm's patches keep it, say
-        size = (size, size) if isinstance(size, int) else tuple(size)
-        return {"size": size, "mean": (0.5,) * 3, "std": (0.5,) * 3, "interpolation": "bicubic"}
 
     def set_labels(self, classes: tuple[str, ...], kind: str = "single") -> None:
         """Write class names and `task.kind` where the zoo keeps them; a library without such a place keeps none."""
@@ -209,7 +184,7 @@ class Adapter:
     @cached_property
     def _takes_three_channels(self) -> bool:
         # TResNet's first convolution reads 16 pixels of three colours at once.
-        size = self.preprocessing()["size"]
+        size = self.image_size
         try:
             with torch.no_grad():
                 self._run({"image": torch.zeros((1, 3, *size), device=self.device)})

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+import torch
+from PIL import Image
 from torch import nn
 
 from mdpd_plugins.adapters.adapter import Adapter
@@ -76,7 +79,12 @@ def _adapter(built: Built, registered: Registered) -> Adapter:
 
 
 def adapt(
-    model: nn.Module, *, num_classes: int | None = None, modality: str = "", example_inputs: Any = None
+    model: nn.Module,
+    *,
+    num_classes: int | None = None,
+    modality: str = "",
+    example_inputs: Any = None,
+    transform: Callable[[Image.Image], torch.Tensor] | None = None,
 ) -> Adapter:
     """An adapter for a live model: a plugin's if one knows it, the general structural one otherwise.
 
@@ -85,6 +93,8 @@ def adapt(
         modality: "image" or "text", where the model does not say: which tower of two is meant.
         example_inputs: inputs that the model takes, as `Adapter.as_inputs` has them, where its own size is not to be
             seen in it: a tensor (B, C, H, W), or a mapping of tensors.
+        transform: what prepares one picture for it (`PIL.Image` in RGB -> (C, H, W)), where the model does not carry
+            that: torchvision's do not, and `weights.transforms()` is it.
 
     Raises:
         ConfigError: `model` is no module, or an example that is no inputs.
@@ -102,6 +112,9 @@ def adapt(
         adapter = type(adapter)(model, name=adapter.name, modality=modality)
     if example_inputs is not None:
         adapter.given_example = adapter.as_inputs(example_inputs)
+    if transform is not None:
+        adapter.given_transform = transform
+        _ = adapter.image_transform()  # refused here if it makes pictures of different sizes
     if num_classes is not None:
         given = adapter.given_example
         adapter = adapter.with_outputs(num_classes)

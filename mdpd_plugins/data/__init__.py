@@ -2,10 +2,10 @@
 
 source = load_source({"type": "packaged", "name": "bbc-topics"}, "train")
 dataset = LabelledDataset(source, make_transform(source), seed=0, train=True)
-collate = make_collate(adapter.preprocessing(), source.modality)
+collate = Collate(adapter.transform())
 """
 
-from mdpd_plugins.data.collate import NumberedCollate, make_collate
+from mdpd_plugins.data.collate import Collate, NumberedCollate
 from mdpd_plugins.data.dataset import LabelledDataset, NumberedDataset
 from mdpd_plugins.data.description import describe, description_lines
 from mdpd_plugins.data.load import load_source
@@ -18,6 +18,7 @@ from mdpd_plugins.data.transforms import AUGMENTS, augment_line, chosen_augment,
 __all__ = [
     "AUGMENTS",
     "READS",
+    "Collate",
     "EpochBatchSampler",
     "LabelledDataset",
     "NumberedCollate",
@@ -29,7 +30,6 @@ __all__ = [
     "describe",
     "description_lines",
     "load_source",
-    "make_collate",
     "make_transform",
     "packaged_names",
     "stack_blocks",

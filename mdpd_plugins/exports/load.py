@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import io
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from mdpd_plugins.adapters.storage.trust import trusting_remote_code, unattended
 from mdpd_plugins.adapters.towers.pair import PAIR_FILE
 from mdpd_plugins.exports import pair, registered
-from mdpd_plugins.exports.exported import ExportedModel
-from mdpd_plugins.exports.record import ExportRecord, read_record
+from mdpd_plugins.exports.exported import ExportedModel, Tensors
+from mdpd_plugins.exports.record import GIVEN, ExportRecord, read_record
 from mdpd_plugins.registry import load_catalogue
 from mdpd_plugins.registry.errors import CapabilityError, CheckpointError, ConfigError, MDPDError, PluginError
 
@@ -67,7 +70,14 @@ def load_folder(folder: Path, record: ExportRecord) -> ExportedModel:
             f"`mdpd export WORK_DIR OUT`"
         ) from error
     exported.model.eval()
-    return exported
+    return replace(exported, prepare=_refused) if record.resize == GIVEN else exported
+
+
+def _refused(examples: Sequence[Any]) -> Tensors:
+    raise ConfigError(
+        "this export's pictures were prepared by a transform that was given to adapt(), which no file holds: load the "
+        "model (mdpd_plugins.load) and prepare them with that transform yourself"
+    )
 
 
 def _loaded(folder: Path, record: ExportRecord) -> ExportedModel:

@@ -21,6 +21,7 @@ from mdpd_plugins.files import sha256, without_home, write_text
 from mdpd_plugins.registry.errors import CheckpointError, ConfigError
 
 RECORD_FILE = "mdpd.json"
+GIVEN = "given"
 AGAIN = "export again with `mdpd export WORK_DIR OUT`"
 # What zoos' loaders look for: weights, settings, vocabularies. A card or a licence beside them changes nothing.
 READ = {".json", ".py", ".safetensors", ".bin", ".pth", ".pt", ".txt", ".model", ".jinja", ".npz", ".npy", ".h5"}
@@ -38,6 +39,8 @@ class ExportRecord:
         modality: "image", "text" or "image-text".
         task: kind of label ("single", "multi", "float", "pair"), or "language". classes: names of outputs, in order.
         size: (height, width) of prepared images, pixels; None for other modalities.
+        resize: how pictures of another shape are fitted: "auto", as the zoo does it, or "stretch"; "given" where a
+            transform of the user's own prepared pictures, which no file holds.
         max_length: tokens that texts are cut to; None for other modalities.
         columns: what the columns of the table that it was trained on were called: "text", "text_pair", "image" -> name.
         eval_split: the split that `metrics` were measured on.
@@ -51,6 +54,7 @@ class ExportRecord:
     task: str
     classes: tuple[str, ...]
     size: tuple[int, int] | None = None
+    resize: str = "auto"
     max_length: int | None = None
     metrics: dict[str, float] = field(default_factory=dict)
     eval_split: str = "val"
@@ -66,6 +70,11 @@ class ExportRecord:
         """The part of the backbone's name before the slash; "" for a model of no zoo."""
         zoo, slash, _ = self.backbone.partition("/")
         return zoo if slash else ""
+
+    @property
+    def loaded_resize(self) -> str:
+        """What a loader passes to `Adapter.prepare`: of a transform that no file holds, nothing."""
+        return "auto" if self.resize == GIVEN else self.resize
 
     def write(self, folder: Path) -> None:
         """Put the record into a folder that holds everything else of the export."""
@@ -158,6 +167,7 @@ def read_record(folder: str | Path) -> ExportRecord:
         given = {key: value for key, value in raw.items() if key in known}
         given["classes"] = tuple(map(str, given["classes"]))
         given["size"] = tuple(given["size"]) if given.get("size") else None
+        given.setdefault("resize", "stretch")  # records that do not say are older than the choice
         return ExportRecord(**given)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{str(path)!r} is not a record of an export ({error}): {AGAIN}") from error
@@ -186,21 +196,21 @@ def record_of(adapter: Adapter, *, max_length: int | None = None, **about: Any) 
     """
     kind, classes = adapter.labels or ("single", adapter.class_names(adapter.num_outputs))
     try:
-        preprocessing = adapter.preprocessing()
-    except ConfigError:  # a text model without a tokenizer: whoever uses it has one
-        preprocessing = {}
-    image, text = (preprocessing.get(part, preprocessing) for part in ("image", "text"))
-    limits = [n for n in (max_length, text.get("max_length")) if n is not None]
+        limit = None if adapter.modality == "image" else adapter.text_transform().max_length
+    except (ConfigError, CheckpointError):  # a text model without a tokenizer: whoever uses it has one
+        limit = None
+    lengths = [n for n in (max_length, limit) if n is not None]
     return ExportRecord(
         **adapter.parts,
         modality=adapter.modality,
         task=kind,
         classes=tuple(classes),
-        size=tuple(image["size"]) if "size" in image else None,
-        max_length=min(limits) if "max_length" in text else None,
+        size=None if adapter.modality == "text" else adapter.image_transform().size,
+        resize=GIVEN if adapter.given_transform is not None else adapter.resize,
+        max_length=None if limit is None else min(lengths),
         weights=adapter.origin,
         **about,
     )
 
 
-__all__ = ["RECORD_FILE", "ExportRecord", "check_replaceable", "read_record", "record_of", "write_record"]
+__all__ = ["GIVEN", "RECORD_FILE", "ExportRecord", "check_replaceable", "read_record", "record_of", "write_record"]

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from mdpd_plugins.adapters import build_backbone
 from mdpd_plugins.adapters.storage.trust import asks_for_trust, refused, remote_code_trusted
-from mdpd_plugins.data import make_collate
-from mdpd_plugins.exports.exported import ExportedModel, Tensors
+from mdpd_plugins.exports.exported import ExportedModel
 from mdpd_plugins.exports.record import RECORD_FILE, ExportRecord
 
 
@@ -28,19 +24,8 @@ def load(folder: Path, record: ExportRecord) -> ExportedModel:
     options = _found_here(record.options)
     built = build_backbone(record.backbone, pretrained=None, num_classes=len(record.classes), **options)
     adapter = built.around(built.load_exported(folder))
-    preprocessing = dict(adapter.preprocessing())
-    if record.modality == "text":
-        preprocessing["max_length"] = record.max_length
-    else:
-        preprocessing["size"] = record.size
-    collate = make_collate(preprocessing, record.modality)
-
-    def prepare(examples: Sequence[Any]) -> Tensors:
-        unlabelled = torch.zeros(())
-        inputs: Tensors = collate([(example, unlabelled) for example in examples])["inputs"]
-        return inputs
-
-    return ExportedModel(record, adapter.model, prepare, adapter.forward)
+    adapter.prepare(input_size=record.size, resize=record.loaded_resize, max_length=record.max_length)
+    return ExportedModel(record, adapter.model, adapter.transform(), adapter.forward)
 
 
 def _found_here(options: dict[str, Any]) -> dict[str, Any]:

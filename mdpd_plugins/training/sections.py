@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from mdpd_plugins.adapters.transform import RESIZE
 from mdpd_plugins.checked import setting
 from mdpd_plugins.engine import Rates
 
@@ -38,6 +39,9 @@ class DataSection:
     eval_batch_size: int = setting(64, "samples of an evaluation step", at_least=1)
     num_workers: int = setting(0, "processes that read data beside the training", at_least=0)
     input_size: int | None = setting(None, "side of images in pixels; None: the backbone's own", at_least=1)
+    resize: str = setting(
+        "auto", "pictures of another shape: as the backbone's zoo does it; or stretched", choices=RESIZE
+    )
     max_length: int = setting(128, "tokens that texts are cut to", at_least=1)
     augment: str = setting("auto", "none, crop, crop+flip, or auto: what the data says is safe")
     eval_split: str = setting("val", "evaluated on: val while tuning, test for final numbers", choices=("val", "test"))

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from mdpd_plugins.adapters.pictures import to_rgb
-from mdpd_plugins.adapters.transform import make_transform
+from mdpd_plugins.adapters.transform import ImageTransform
 from mdpd_plugins.data.images import read_image
 from mdpd_plugins.registry import DataError
 
@@ -153,7 +153,7 @@ def test_a_backbones_transform_reads_pictures_as_the_data_does(tmp_path: Path) -
     clear = stored(Image.new("RGBA", (5, 3), (0, 0, 0, 0)), tmp_path / "clear.png")
     deep = stored(Image.fromarray((RAMP * 65535).astype(np.int32)), tmp_path / "deep.tif")
     settings = {"size": (4, 4), "mean": (0.5,) * 3, "std": (0.5,) * 3, "interpolation": "bilinear"}
-    transform = make_transform(settings, "image")
+    transform = ImageTransform(**settings)
     for path in (clear, deep, turned(tmp_path / "turned.png")):
         with Image.open(path) as opened:
             given, read = transform([opened]), transform([read_image(path)])

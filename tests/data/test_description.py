@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from mdpd_plugins.adapters.transform import make_transform
+from mdpd_plugins.adapters.transform import ImageTextTransform, ImageTransform, TextTransform
 from mdpd_plugins.data import Source, describe, description, description_lines, load_source
 from mdpd_plugins.data.description import near_names
 from mdpd_plugins.data.images import read_image
@@ -56,7 +56,7 @@ def test_sizes_classes_and_one_example_as_the_model_gets_it() -> None:
     train = texts(["red and round", "round", "red green"], [0, 1, 0])
     found = describe(
         {"train": train, "val": texts(["and"], [1])},
-        transform=make_transform({"tokenizer": tokenize, "max_length": 4}, "text"),
+        transform=TextTransform(tokenize, 4),
         tokenizer=tokenize,
         max_length=4,
         decode=tokenize.decode,  # type: ignore[attr-defined]
@@ -99,7 +99,7 @@ def test_texts_are_cut_where_something_of_them_is_lost(fixed: bool) -> None:
 def test_a_picture_as_the_model_gets_it(tmp_path: Path) -> None:
     Image.new("RGB", (20, 10), (255, 255, 255)).save(tmp_path / "white.png")
     source = Source([tmp_path / "white.png"] * 2, [0, 1], ("a", "b"), "image", "p", read=read_image, augment="crop")
-    found = describe({"train": source}, transform=make_transform(PREPROCESSING, "image"))
+    found = describe({"train": source}, transform=ImageTransform(**PREPROCESSING))
     assert found["example"]["input"] == "white.png, 20x10"
     pixels = {"shape": [3, 6, 8], "dtype": "float32", "lowest": 1.0, "mean": 1.0, "highest": 1.0}
     assert found["example"]["tensors"] == {"image": pixels}
@@ -203,7 +203,7 @@ def test_pictures_with_texts_and_what_was_left_out(tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match="1 of 5 examples"):
         sources = {split: load_source(cfg, split) for split in ("train", "val")}
     tokenize = huggingface()
-    transform = make_transform({"image": PREPROCESSING, "text": {"tokenizer": tokenize, "max_length": 3}}, "image-text")
+    transform = ImageTextTransform(ImageTransform(**PREPROCESSING), TextTransform(tokenize, 3))
     found = describe(sources, transform=transform, tokenizer=tokenize, max_length=3)
     assert set(found["example"]["tensors"]) >= {"image", "input_ids"}
     assert sum(cut["cut"] for cut in found["cut"].values()) == 3

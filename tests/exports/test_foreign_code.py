@@ -149,7 +149,7 @@ def test_files_that_training_starts_from_are_held_to_the_same(attacked):
     attacked.change(tokenizer / "tokenizer_config.json", **settings)
     built = build_backbone(name, pretrained=None, num_classes=2, tokenizer=str(tokenizer), **options)
     with pytest.raises(MDPDError, match=r"tokenizer_config\.json' wants theirs\.Tokenizer to run"):
-        built.preprocessing()
+        built.transform()
 
 
 # ---- OpenCLIP

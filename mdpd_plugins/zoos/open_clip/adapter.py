@@ -18,11 +18,13 @@ from torch import nn
 
 from mdpd_plugins.adapters.adapter import Adapter
 from mdpd_plugins.adapters.built import Built, as_built
+from mdpd_plugins.adapters.transform import PictureTransform, Size, TextTransform
 from mdpd_plugins.registry.errors import CapabilityError, ConfigError
 from mdpd_plugins.zoos.open_clip.model import (
     IMAGE_PREFIXES,
     TEXT_PREFIXES,
     create,
+    evaluation_transform,
     projections_of,
     settings_of,
     tokenizer_of,
@@ -106,18 +108,30 @@ class OpenCLIPAdapter(Adapter):
         found = tower.config.pad_token_id if hasattr(tower, "config") else getattr(tower, "pad_id", 0)
         return found or 0
 
-    def _preprocessing(self) -> dict[str, Any]:
-        """OpenCLIP's preprocess configuration, or its tokenizer (fixed length, as its text tower wants)."""
-        if self.modality == "text":
-            return {"tokenizer": self._tokenize, "max_length": self._text_tower().context_length}
-        cfg = self.model.visual.preprocess_cfg
-        size = cfg["size"]
-        return {
-            "size": (size, size) if isinstance(size, int) else tuple(size),
-            "mean": tuple(cfg["mean"]),
-            "std": tuple(cfg["std"]),
-            "interpolation": cfg.get("interpolation", "bicubic"),
-        }
+    @property
+    def _own_size(self) -> Size:  # type: ignore[override]
+        size = self._said["size"]
+        return (size, size) if isinstance(size, int) else (size[0], size[1])
+
+    @property
+    def _said(self) -> dict[str, Any]:
+        # A model made by its class alone has none.
+        return getattr(self.model.visual, "preprocess_cfg", None) or {"size": self.model.visual.image_size}
+
+    def _preprocess_cfg(self, size: Size | None, stretch: bool) -> dict[str, Any]:
+        """OpenCLIP's preprocess configuration: that of the weights, which `build` or OpenCLIP left on the model."""
+        cfg = dict(self._said)
+        if size is not None and size != self._own_size:
+            cfg["size"] = size[0] if size[0] == size[1] else size
+        return {**cfg, "resize_mode": "squash"} if stretch else cfg
+
+    def _image_transform(self, size: Size | None, stretch: bool) -> PictureTransform:
+        """OpenCLIP's own evaluation transform."""
+        return evaluation_transform(self._preprocess_cfg(size, stretch))
+
+    def _text_transform(self) -> TextTransform:
+        """OpenCLIP's tokenizer, of fixed length as its text tower wants it."""
+        return TextTransform(self._tokenize, self._text_tower().context_length)
 
     def _text_tower(self):
         return getattr(self.model, "text", self.model)
@@ -181,8 +195,7 @@ class OpenCLIPAdapter(Adapter):
         """The zoo's native files."""
         from safetensors.torch import save_file
 
-        # Training stretches images to the model's size; OpenCLIP alone would cut the middle out.
-        preprocess = {**self.model.visual.preprocess_cfg, "resize_mode": "squash"}
+        preprocess = self._preprocess_cfg(self.input_size, self.resize == "stretch")
         config = {
             "model_cfg": self.settings["model_cfg"],
             "preprocess_cfg": {k: v for k, v in preprocess.items() if v is not None},

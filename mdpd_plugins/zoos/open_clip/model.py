@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from mdpd_plugins.adapters.storage.trust import SETTING, remote_code_trusted, unattended
+from mdpd_plugins.adapters.transform import EachPicture
 from mdpd_plugins.registry.errors import ConfigError, MissingDependencyError
 
 IMAGE_PREFIXES = ("visual.",)
@@ -20,7 +21,7 @@ TEXT_PREFIXES = ("transformer.", "token_embedding.", "positional_embedding", "ln
 
 def create(settings: dict[str, Any], embed_dim: int) -> nn.Module:
     import open_clip
-    from open_clip.transform import PreprocessCfg
+    from open_clip.transform import PreprocessCfg, merge_preprocess_dict
 
     cfg = copy.deepcopy({**settings["model_cfg"], "embed_dim": embed_dim})
     custom = cfg.pop("custom_text", False) or "hf_model_name" in cfg["text_cfg"]
@@ -35,9 +36,23 @@ def create(settings: dict[str, Any], embed_dim: int) -> nn.Module:
     if kind is open_clip.CoCa:
         # As its init_parameters would, which OpenCLIP does not call: what memory held may not even be numbers.
         nn.init.normal_(model.text_decoder.text_projection, std=model.text_decoder.width**-0.5)
-    preprocess = PreprocessCfg(size=model.visual.image_size)
-    open_clip.set_model_preprocess_cfg(model, preprocess.__dict__.copy())
+    # As OpenCLIP leaves it on a model: what the weights say, at the size that the model was built for.
+    said = merge_preprocess_dict(PreprocessCfg(), settings.get("preprocess_cfg") or {})
+    open_clip.set_model_preprocess_cfg(model, {**said, "size": model.visual.image_size})
     return model
+
+
+def evaluation_transform(preprocess_cfg: dict[str, Any]) -> EachPicture:
+    """OpenCLIP's transform of a preprocess configuration, for evaluation.
+
+    Args:
+        preprocess_cfg: fields of OpenCLIP's `PreprocessCfg`; those left out, or None, are its defaults.
+    """
+    from open_clip.transform import PreprocessCfg, image_transform_v2, merge_preprocess_dict
+
+    cfg = PreprocessCfg(**merge_preprocess_dict(PreprocessCfg(), preprocess_cfg))
+    height, width = cfg.input_size[1:]
+    return EachPicture(image_transform_v2(cfg, is_train=False), (height, width))
 
 
 def settings_of(model: nn.Module, tower: str) -> dict[str, Any]:
@@ -147,6 +162,7 @@ __all__ = [
     "IMAGE_PREFIXES",
     "TEXT_PREFIXES",
     "create",
+    "evaluation_transform",
     "import_open_clip",
     "projections_of",
     "tokenizer_of",
