@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from mdpd_plugins.adapters.built import RANDOM
-from mdpd_plugins.files import without_home, write_json
+from mdpd_plugins.files import without_home
 
 TITLE = ", fine-tuned with Masked Dual Path Distillation"
 
@@ -45,6 +45,7 @@ loads it without any other package.
 - Method: {summary["method"]} ({summary["steps"]} steps). Trained in the backbone: {backbone} parameters; a side \
 network of {side} parameters was trained beside it and thrown away.
 - Data: {summary["data"]}
+- Examples: {_sizes(summary["examples"])}
 - Classes: {", ".join(summary["classes"][:50]) or "none"}
 - Weights it started from: {summary["weights"]}
 - Settings: seed {summary["seed"]}; everything else is in `config.py` of the work directory.
@@ -54,6 +55,12 @@ network of {side} parameters was trained beside it and thrown away.
 {metrics}
 {f"{chr(10)}{summary['usage']}{chr(10)}" if summary["usage"] else ""}"""
     (folder / "README.md").write_text(without_home(text))
+
+
+def _sizes(examples: dict[str, Any]) -> str:
+    """How many examples each split holds, and what looked wrong with them."""
+    sizes = ", ".join(f"{split} {about['size']:,}" for split, about in examples["splits"].items())
+    return "; ".join([sizes, *examples["warnings"]])
 
 
 def print_summary(summary: dict[str, Any]) -> None:
@@ -97,4 +104,4 @@ def print_summary(summary: dict[str, Any]) -> None:
             console.print(notice, style="bold red")
 
 
-__all__ = ["print_summary", "random_notice", "write_card", "write_json"]
+__all__ = ["print_summary", "random_notice", "write_card"]

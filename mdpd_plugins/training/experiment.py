@@ -56,6 +56,7 @@ class Experiment:
     val_loader: DataLoader
     metric: PathMetric
     source: Source
+    eval_source: Source
     max_steps: int
     steps_per_epoch: int
 
@@ -112,6 +113,7 @@ def build_experiment(config: Config, *, adopt: Callable[[nn.Module], None] | Non
         val_loader=loaders[1],
         metric=PathMetric(task),
         source=train,
+        eval_source=val,
         max_steps=max_steps,
         steps_per_epoch=steps_per_epoch,
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 from contextlib import ExitStack
 from pathlib import Path
@@ -15,23 +14,24 @@ from mmengine.dist import is_main_process
 from mmengine.evaluator import Evaluator
 from rich.console import Console
 
+from mdpd_plugins.data import describe, description_lines
 from mdpd_plugins.engine import NonFiniteLossError, fade
 from mdpd_plugins.exports import check_replaceable, record_of
-from mdpd_plugins.files import fresh_folder
+from mdpd_plugins.files import fresh_folder, write_json
 from mdpd_plugins.registry.errors import ConfigError
 from mdpd_plugins.training.best import BestHook, best_weights, load_best
-from mdpd_plugins.training.card import print_summary, random_notice, write_card, write_json
+from mdpd_plugins.training.card import print_summary, random_notice, write_card
 from mdpd_plugins.training.checkpoints import (
     clear_leftovers,
     latest_checkpoint,
     load_run,
     load_weights_alone,
+    read_summary,
     refuse_last,
 )
 from mdpd_plugins.training.compiling import check_backend, compiled
 from mdpd_plugins.training.config import RUN_CONFIG, load_config
 from mdpd_plugins.training.experiment import Experiment, build_experiment, first_batch
-from mdpd_plugins.training.interrupts import InterruptHook
 from mdpd_plugins.training.lock import locked
 from mdpd_plugins.training.mmengine_runner import (
     FadingRunner,
@@ -53,7 +53,8 @@ COMPARED = 16
 def dry_run(config: Config) -> dict[str, Any]:
     """Build everything, run one step of each phase, report its memory; nothing is written."""
     experiment = build_experiment(config)
-    _announce(experiment)
+    data = described(experiment)
+    _announce(experiment, data)
     experiment.distiller.to(get_device())
     memory = measure_step(experiment, first_batch(experiment.train_loader))
     parameters = parameters_of(experiment)
@@ -68,6 +69,7 @@ def dry_run(config: Config) -> dict[str, Any]:
         "memory": memory.as_dict(),
         "parameters": parameters,
         "steps": experiment.max_steps,
+        "examples": data,
     }
 
 
@@ -116,11 +118,14 @@ def train(config: Config, *, resume: bool = False, launcher: str = "none") -> di
                 load_run(experiment, checkpoint)
             first = is_main_process()
             if first:
-                _announce(experiment)
+                data = described(experiment)
+                _announce(experiment, data)
                 held.enter_context(locked(work_dir))
                 clear_leftovers(work_dir, keep_checkpoints=resume)
             runner = build_runner(experiment, checkpoint, launcher)
             runner.logger.warning(_origin_lines(experiment))
+            if first:
+                runner.logger.info("\n".join(description_lines(data)))
             with compiled(experiment.distiller, config.train.compile):
                 metrics = run_to_the_end(runner)
             if config.parallel.shard:
@@ -133,7 +138,7 @@ def train(config: Config, *, resume: bool = False, launcher: str = "none") -> di
             metrics = evaluate(experiment)
         if config.parallel.shard:
             experiment = _whole_again(experiment, state)
-        summary = {**finish(experiment, metrics, export_dir, memory), **runner.spent}
+        summary = {**finish(experiment, metrics, export_dir, memory, data), **runner.spent}
         write_json(work_dir / "summary.json", summary)
     print_summary(summary)
     return summary
@@ -150,8 +155,7 @@ def _whole_again(experiment: Experiment, state: dict[str, torch.Tensor]) -> Expe
 def run_to_the_end(runner: FadingRunner) -> dict[str, float]:
     """Train all steps that are left, and return the metrics of the last evaluation."""
     try:
-        with next(hook for hook in runner.hooks if isinstance(hook, InterruptHook)).listening():
-            runner.train()
+        runner.train()
     except NonFiniteLossError as error:
         # A weight that is not finite was found when it was to be saved: the checkpoint before is a good one.
         steps = -1 if isinstance(error, NonFiniteWeightError) else runner.iter
@@ -193,7 +197,6 @@ def build_runner(experiment: Experiment, checkpoint: Path | None, launcher: str 
         custom_hooks=[
             PlainCheckpointHook(),
             StepClockHook(),
-            InterruptHook(),
             *([ShardHook()] if config.parallel.shard else []),
             *([_best_hook(experiment)] if _watches(config) else []),
             *config.custom_hooks,
@@ -220,7 +223,11 @@ def _best_hook(experiment: Experiment) -> BestHook:
 
 
 def finish(
-    experiment: Experiment, metrics: dict[str, float], export_dir: Path, memory: dict[str, int]
+    experiment: Experiment,
+    metrics: dict[str, float],
+    export_dir: Path,
+    memory: dict[str, int],
+    examples: dict[str, Any],
 ) -> dict[str, Any]:
     """Fade, export with a card, and return the summary."""
     config, adapter = experiment.config, experiment.adapter
@@ -242,6 +249,7 @@ def finish(
         "fading": report.as_dict(),
         "weights": adapter.origin,
         "data": experiment.source.description,
+        "examples": examples,
         "classes": list(experiment.task.classes),
         "steps": int(experiment.distiller.step),
         "seed": config.train.seed,
@@ -283,9 +291,8 @@ def export_work_dir(work_dir: str | Path, out: str | Path, *, checkpoint: str | 
     if Path(checkpoint) != newest:
         state = load_weights_alone(experiment, Path(checkpoint))
     experiment.distiller.load_state_dict(state)
-    trained = work_dir / "summary.json"
-    memory = json.loads(trained.read_text())["memory"] if trained.is_file() else {}
-    print_summary(finish(experiment, evaluate(experiment), out, memory))
+    memory = read_summary(work_dir).get("memory", {})
+    print_summary(finish(experiment, evaluate(experiment), out, memory, described(experiment)))
     return out
 
 
@@ -318,12 +325,28 @@ def check_writable(work_dir: Path) -> None:
                 folder.rmdir()
 
 
-def _announce(experiment: Experiment) -> None:
+def described(experiment: Experiment) -> dict[str, Any]:
+    """What the data holds, as the backbone is given it (`mdpd_plugins.data.describe`)."""
+    config, adapter = experiment.config, experiment.adapter
+    text = None if adapter.modality == "image" else adapter.text_transform()
+    return describe(
+        {"train": experiment.source, config.data.eval_split: experiment.eval_source},
+        transform=adapter.transform(),
+        tokenizer=text.tokenizer if text else None,
+        max_length=text.max_length if text else None,
+        augment=config.data.augment,
+        kind=experiment.task.kind,
+    )
+
+
+def _announce(experiment: Experiment, data: dict[str, Any]) -> None:
     console = Console(stderr=True)
     weights, *notice = _origin_lines(experiment).splitlines()
     console.print(weights)
     for line in notice:
         console.print(line, style="bold red")
+    for line in description_lines(data):
+        console.print(line, style="bold yellow" if line.startswith("warning") else None, markup=False, highlight=False)
 
 
 def _origin_lines(experiment: Experiment) -> str:

@@ -9,7 +9,7 @@ from running import write_config
 from small_zoo import BACKBONES, randomise
 
 from mdpd_plugins.training import Experiment, build_experiment, load_config
-from mdpd_plugins.training.train import evaluate, finish
+from mdpd_plugins.training.train import described, evaluate, finish
 
 _RESNET, _RESNET_OPTIONS = BACKBONES["mm-resnet"]
 # Beside those of small_zoo.
@@ -53,7 +53,7 @@ def export(folder: Path, key: str, /, seed: int = 0, **sections: Any) -> tuple[E
     config.work_dir = str(folder)
     experiment = build_experiment(config)
     randomise(experiment.adapter.model, seed)
-    summary = finish(experiment, evaluate(experiment), folder / "export", {})
+    summary = finish(experiment, evaluate(experiment), folder / "export", {}, described(experiment))
     return experiment, of_the_backbone(summary)
 
 
