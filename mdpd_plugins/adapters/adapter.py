@@ -141,7 +141,7 @@ class Adapter(Preparation):
                 f"them from pictures or texts"
             )
         names = {"pixel_values": "image"}
-        return {names.get(key, key): value.to(self.device) for key, value in given.items()}
+        return {names.get(str(key), str(key)): value.to(self.device) for key, value in given.items()}
 
     given_example: Tensors | None = None
     """Inputs that the model is known to take, of any number of samples; None where its own size says enough."""
@@ -247,7 +247,7 @@ class Adapter(Preparation):
     def _probe(self) -> Probe:
         return Probe(self._run, self.example_inputs, self._copied)
 
-    def _copied(self) -> tuple[Probe, Callable[[nn.Module], nn.Module]] | None:
+    def _copied(self) -> tuple[Probe, Callable[[nn.Module], Any]] | None:
         shared = {id(t): t for t in [*self.model.parameters(), *self.model.buffers()]}
         try:
             twin = copy.deepcopy(self, shared)

@@ -12,11 +12,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from mdpd_plugins.cache import cache_folder
 from mdpd_plugins.data.images import image_name, read_image, read_image_text
 from mdpd_plugins.data.picture_check import broken_pictures
 from mdpd_plugins.data.source import Source
 from mdpd_plugins.registry import ConfigError, DataError, DataWarning, closest
+from mdpd_plugins.registry.attempts import cache_folder
 
 ON_BROKEN = ("error", "skip")
 NAMED = 100  # examples that a message names; where there are more, a file lists them all

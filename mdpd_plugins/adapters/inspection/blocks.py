@@ -254,7 +254,8 @@ def _last_to_run(root: nn.Module, stages: dict[str, list[str]], forward: Callabl
 
 def _levels(names: Iterable[str]) -> list[list[str]]:
     """`names` by how many of the others they lie in."""
-    names, levels = list(names), {}
+    names = list(names)
+    levels: dict[int, list[str]] = {}
     for name in names:
         levels.setdefault(sum(name.startswith(f"{other}.") for other in names), []).append(name)
     return [levels[depth] for depth in sorted(levels)]

@@ -50,12 +50,12 @@ def step_by_step() -> Iterator[None]:
     its own encoder layers is not taken: it hands padded texts on as nested tensors, and past the attention module.
     """
     before, fast = checkpointing.CheckpointFunction, torch.backends.mha.get_fastpath_enabled()
-    checkpointing.CheckpointFunction = _Plain  # where `checkpoint` looks it up, however a model imported that
+    vars(checkpointing)["CheckpointFunction"] = _Plain  # where `checkpoint` looks it up, however a model imported that
     torch.backends.mha.set_fastpath_enabled(False)
     try:
         yield
     finally:
-        checkpointing.CheckpointFunction = before
+        vars(checkpointing)["CheckpointFunction"] = before
         torch.backends.mha.set_fastpath_enabled(fast)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 import torch
@@ -98,7 +99,7 @@ class Probe:
             probe, twin = copy
             for inputs in others:
                 try:
-                    return attempt(lambda inputs=inputs: probe.call(inputs), [twin(m) for m in modules])
+                    return attempt(partial(probe.call, inputs), [twin(m) for m in modules])
                 except Exception:  # a model refuses a size in any way it likes
                     continue
         return attempt(lambda: self.call(own), modules)

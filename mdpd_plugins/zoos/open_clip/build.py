@@ -156,7 +156,7 @@ def _find(open_clip: Any, config_name: str, config: dict[str, Any], pretrained: 
         published = _published(open_clip, where)
     except (OSError, RuntimeError, ValueError) as error:
         if pretrained != "auto":
-            raise CheckpointError(f"weights {tag!r} of {config_name} cannot be had: {error}") from error
+            raise CheckpointError(f"weights {tag!r} of {config_name} are not available: {error}") from error
         missing = f"{RANDOM}: weights {tag!r} of {config_name} are neither in the local cache nor reachable"
         return Weights(None, missing, said)
     return Weights(read_state_dict(published), f"OpenCLIP, {config_name} {tag}", said, quick)
