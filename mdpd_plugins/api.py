@@ -121,6 +121,7 @@ def load(folder: str | Path, model: nn.Module | None = None, *, device: str | No
             f"{str(folder)!r} holds the weights of {record.backbone}, a model that belongs to no zoo: give a model of "
             f"that architecture to put them into, load(folder, model)"
         )
+    record.check_files(Path(folder))
     from mdpd_plugins.adapters.adapter import WEIGHTS_FILE
     from mdpd_plugins.adapters.storage.checkpoint import check_keys, read_state_dict
 

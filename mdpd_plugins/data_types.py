@@ -11,7 +11,7 @@ _SOURCES = "mdpd_plugins.data.sources"
 SPECS = (
     SourceSpec("packaged", open="mdpd_plugins.data.packaged.catalogue:open_packaged", summary="data sets in packages"),
     SourceSpec("image_folder", open=f"{_SOURCES}.image_folder:open_image_folder", summary="a folder for each class"),
-    SourceSpec("table", open=f"{_SOURCES}.table:open_table", summary="CSV, TSV and JSON Lines"),
+    SourceSpec("table", open=f"{_SOURCES}.table:open_table", summary="CSV, TSV, JSON Lines, parquet and Excel files"),
     SourceSpec("glue", open=f"{_SOURCES}.glue:open_glue", summary="GLUE's tasks by name"),
     SourceSpec("vtab", open=f"{_SOURCES}.vtab:open_vtab", summary="VTAB-1k's tasks by name"),
 )

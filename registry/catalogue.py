@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from .attempts import Attempts
 from .errors import (
     ConfigError,
     DuplicateBackboneError,
@@ -15,15 +16,16 @@ from .errors import (
     UnknownBackboneError,
     closest,
 )
+from .foreign import PLUGIN_ERRORS, foreign_code
 from .loader import (
-    PLUGIN_ERRORS,
+    OWN_DISTRIBUTION,
     Candidate,
+    Choice,
     Loader,
     PluginFailure,
     PluginInfo,
     describe_error,
     find_candidates,
-    foreign_code,
     raise_if_strict,
 )
 from .registration import Register, UnavailableZoo
@@ -44,6 +46,8 @@ class Catalogue:
         self._sources: dict[str, RegisteredSource] = {}
         self._unavailable: dict[str, UnavailableZoo] = {}
         self._plugins: list[PluginInfo] = []
+        self._turned_off: list[tuple[Candidate, str]] = []
+        self._unknown_choice: list[str] = []
         self._load()
 
     # ---- queries
@@ -57,6 +61,16 @@ class Catalogue:
     def plugins(self) -> list[PluginInfo]:
         """The plugins that work, in the order in which they were loaded."""
         return list(self._plugins)
+
+    @property
+    def turned_off(self) -> list[PluginFailure]:
+        """The plugins that MDPD_DISABLE_PLUGINS or MDPD_ONLY_PLUGINS keeps out, with which of them says so."""
+        return [candidate.failure(f"left out by {variable}") for candidate, variable in self._turned_off]
+
+    @property
+    def unknown_choice(self) -> list[str]:
+        """The names in those variables that no installed plugin or distribution has."""
+        return list(self._unknown_choice)
 
     @property
     def unavailable(self) -> list[UnavailableZoo]:
@@ -189,10 +203,23 @@ class Catalogue:
         self._loader.failures.extend(failures)
         for failure in failures:
             raise_if_strict(failure, PluginError(failure.reason))
+        choice, attempts = Choice.from_environment(), Attempts()
+        self._unknown_choice = choice.unknown(candidates)
         for candidate in candidates:
-            start = time.perf_counter()
-            if self._loader.load(candidate):
-                self._register(candidate, start)
+            if variable := choice.turned_off(candidate):
+                self._turned_off.append((candidate, variable))
+            elif candidate.distribution == OWN_DISTRIBUTION:
+                self._load_one(candidate)
+            elif reason := attempts.unfinished(*_identity(candidate)):
+                self._loader.leave_out(candidate, reason)
+            else:
+                with attempts.loading(*_identity(candidate)):
+                    self._load_one(candidate)
+
+    def _load_one(self, candidate: Candidate) -> None:
+        start = time.perf_counter()
+        if self._loader.load(candidate):
+            self._register(candidate, start)
 
     def _register(self, candidate: Candidate, start: float) -> None:
         try:
@@ -224,7 +251,7 @@ class Catalogue:
 
         def run(owner: Candidate, function: Callable[..., Any]) -> None:
             if owner is candidate:
-                with foreign_code():
+                with foreign_code(loading=True):
                     function(register)
 
         try:
@@ -274,12 +301,22 @@ class Catalogue:
         return closest(name, self._backbones)
 
     def _skipped_hint(self) -> str:
+        if self._turned_off:
+            names = ", ".join(sorted({candidate.plugin for candidate, _ in self._turned_off}))
+            variables = " and ".join(sorted({variable for _, variable in self._turned_off}))
+            return f". Left out by {variables}: {names}"
         if not self._plugins and not self._loader.failures:
             return ". No plugin is installed, not even the built-in ones: run `pip install -e .` or reinstall"
         if not self._loader.failures:
             return ""
         names = ", ".join(sorted({f.plugin for f in self._loader.failures}))
         return f". Skipped because they failed: {names}; `mdpd doctor` shows why"
+
+
+def _identity(candidate: Candidate) -> tuple[str, ...]:
+    # With the version and the place, so that another one of them is tried.
+    about = (candidate.plugin, candidate.distribution, candidate.version)
+    return (*about, candidate.entry_point.value, candidate.location)
 
 
 _catalogue: Catalogue | None = None

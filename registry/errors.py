@@ -48,6 +48,10 @@ class DataError(MDPDError, ValueError):
     """Data that cannot be read, or does not fit the task."""
 
 
+class DataWarning(UserWarning):
+    """Data that is used, although something about it should be known: parts of it are left out, say."""
+
+
 class CheckpointError(MDPDError, ValueError):
     """A checkpoint that is missing, unsafe, or made for another architecture."""
 

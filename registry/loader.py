@@ -6,22 +6,22 @@ called by itself, so that one broken package costs its own backbones and nothing
 
 from __future__ import annotations
 
-import contextlib
 import importlib.metadata
 import os
 import re
-import sys
 import traceback
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pluggy
 
 from .errors import DuplicateBackboneError, PluginError, closest
+from .foreign import PLUGIN_ERRORS, foreign_code
 from .hooks import ENTRY_POINT_GROUP, HOOK_NAMES, PROJECT_NAME, PluginHooks
 
 OWN_DISTRIBUTION = "mdpd-plugins"
+ONLY, DISABLE = "MDPD_ONLY_PLUGINS", "MDPD_DISABLE_PLUGINS"
 
 
 _ENTRY_POINT_VALUE = re.compile(r"\s*[\w.]+\s*(:\s*[\w.]+\s*)?(\[.*\])?\s*")
@@ -29,13 +29,17 @@ _ENTRY_POINT_VALUE = re.compile(r"\s*[\w.]+\s*(:\s*[\w.]+\s*)?(\[.*\])?\s*")
 
 @dataclass(frozen=True)
 class PluginFailure:
-    """A plugin that was set aside: which one, the reason in one line, and the whole traceback."""
+    """A plugin that was set aside: which one, the reason in one line, and the whole traceback.
+
+    unfinished: it was not loaded, because a load of it before never came back.
+    """
 
     plugin: str
     distribution: str
     reason: str
     traceback: str
     version: str = ""
+    unfinished: bool = False
 
     def __str__(self) -> str:
         package = f"{self.distribution} {self.version}".strip() or "an unnamed distribution"
@@ -62,6 +66,7 @@ class Candidate:
     distribution: str
     version: str
     entry_point: importlib.metadata.EntryPoint
+    location: str = ""
 
     @property
     def key(self) -> str:
@@ -69,8 +74,7 @@ class Candidate:
         return f"{self.distribution}:{self.plugin}"
 
     def failure(self, reason: str, error: BaseException | None = None) -> PluginFailure:
-        trace = "".join(traceback.format_exception(error)) if error is not None else ""
-        return PluginFailure(self.plugin, self.distribution, reason, trace, self.version)
+        return PluginFailure(self.plugin, self.distribution, reason, format_error(error) if error else "", self.version)
 
 
 def strict() -> bool:
@@ -80,19 +84,58 @@ def strict() -> bool:
 
 def describe_error(error: BaseException) -> str:
     """The exception's class and the first line of its message."""
-    first = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {first[0]}" if first else type(error).__name__
+    try:
+        first = str(error).strip().splitlines()
+    except Exception:  # its own __str__ fails
+        first = []
+    return printable(f"{type(error).__name__}: {first[0]}" if first else type(error).__name__)
 
 
-@contextlib.contextmanager
-def foreign_code() -> Iterator[None]:
-    """Run a plugin's code: what it prints goes to stderr, where it cannot spoil `--json` output."""
-    with contextlib.redirect_stdout(sys.stderr):
-        yield
+def format_error(error: BaseException) -> str:
+    """The whole traceback. Python itself says `<exception str() failed>` where an exception cannot be written."""
+    try:
+        return "".join(traceback.format_exception(error))
+    except Exception:
+        return describe_error(error)
 
 
-# What a plugin may raise. SystemExit is one of them: sys.exit() at import must not end the program.
-PLUGIN_ERRORS = (Exception, SystemExit)
+def printable(text: object) -> str:
+    """`text` in characters that any terminal and encoding can take: the others as Python writes them in a string."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Which plugins the environment asks for, by name, distribution, or "distribution:name".
+
+    Attributes:
+        only: MDPD_ONLY_PLUGINS; None where it is not set: all. disabled: MDPD_DISABLE_PLUGINS.
+    """
+
+    only: frozenset[str] | None
+    disabled: frozenset[str]
+
+    @classmethod
+    def from_environment(cls) -> Choice:
+        """What both variables say; names are between commas."""
+        only, disabled = (os.environ.get(name) for name in (ONLY, DISABLE))
+        return cls(_names(only) if only is not None and only.strip() else None, _names(disabled or ""))
+
+    def turned_off(self, candidate: Candidate) -> str:
+        """The variable that keeps a plugin out, as it was set, or ""."""
+        called = {candidate.plugin, candidate.distribution, candidate.key}
+        if self.only is not None and not self.only & called:
+            return f"{ONLY}={','.join(sorted(self.only))}"
+        return f"{DISABLE}={','.join(sorted(self.disabled))}" if self.disabled & called else ""
+
+    def unknown(self, candidates: list[Candidate]) -> list[str]:
+        """The names that no installed plugin or distribution has."""
+        known = {name for c in candidates for name in (c.plugin, c.distribution, c.key)}
+        return sorted((self.disabled | (self.only or frozenset())) - known)
+
+
+def _names(text: str) -> frozenset[str]:
+    return frozenset(name for part in text.split(",") if (name := part.strip()))
 
 
 def find_candidates() -> tuple[list[Candidate], list[PluginFailure]]:
@@ -107,29 +150,34 @@ def find_candidates() -> tuple[list[Candidate], list[PluginFailure]]:
     for distribution in importlib.metadata.distributions():
         try:
             text = distribution.read_text("entry_points.txt") or ""
-        except (OSError, UnicodeDecodeError):
+        except OSError:
+            continue
+        except UnicodeDecodeError as error:
+            if ENTRY_POINT_GROUP.encode() in error.object:
+                reason = f"its entry points cannot be read: {describe_error(error)}"
+                failures.append(PluginFailure("?", printable(_folder_of(distribution)), reason, ""))
             continue
         if ENTRY_POINT_GROUP not in text:
             continue
         name, version = "", ""
         try:
-            name, version = str(distribution.metadata["Name"] or ""), str(distribution.version or "")
+            name, version = printable(distribution.metadata["Name"] or ""), printable(distribution.version or "")
             entry_points = [e for e in distribution.entry_points if e.group == ENTRY_POINT_GROUP]
         except PLUGIN_ERRORS as error:
             reason = f"its metadata cannot be read: {describe_error(error)}"
-            trace = "".join(traceback.format_exception(error))
-            failures.append(PluginFailure("?", name, reason, trace, version))
+            failures.append(PluginFailure("?", name, reason, format_error(error), version))
             continue
         canonical = re.sub(r"[-_.]+", "-", name).lower()
-        candidates = [Candidate(e.name, name, version, e) for e in entry_points]
+        location = str(distribution.locate_file(""))
+        candidates = [Candidate(printable(e.name), name, version, e, location) for e in entry_points]
         if canonical not in found:
-            found[canonical], first[canonical] = candidates, (version, str(distribution.locate_file("")))
+            found[canonical], first[canonical] = candidates, (version, location)
         elif version != first[canonical][0]:
             # The import system takes whatever comes first on sys.path, so the second never runs.
             used, folder = first[canonical]
             failures.extend(
                 c.failure(
-                    f"this version, in {distribution.locate_file('')}, is shadowed: version {used} of {name}, in "
+                    f"this version, in {location}, is shadowed: version {used} of {name}, in "
                     f"{folder}, comes first on sys.path and is the one that is used; remove one with "
                     f"`pip uninstall {name}`"
                 )
@@ -137,6 +185,11 @@ def find_candidates() -> tuple[list[Candidate], list[PluginFailure]]:
             )
     ordered = sorted(found, key=lambda canonical: (canonical != OWN_DISTRIBUTION, canonical))
     return [c for canonical in ordered for c in sorted(found[canonical], key=lambda c: c.plugin)], failures
+
+
+def _folder_of(distribution: importlib.metadata.Distribution) -> str:
+    # The metadata's own folder says more than nothing where the name in it cannot be trusted.
+    return os.path.basename(str(getattr(distribution, "_path", "?")))
 
 
 class Loader:
@@ -154,7 +207,7 @@ class Loader:
         try:
             if not _ENTRY_POINT_VALUE.fullmatch(value):
                 raise PluginError(f"its entry point {value!r} is neither 'module' nor 'module:attribute'")
-            with foreign_code():
+            with foreign_code(loading=True):
                 plugin = candidate.entry_point.load()
         except PluginError as error:
             self.set_aside(candidate, str(error), error)
@@ -169,7 +222,7 @@ class Loader:
             return False
         try:
             # inspect.signature, called by pluggy, may run the plugin's own descriptors.
-            with foreign_code():
+            with foreign_code(loading=True):
                 if plugin is None or self.manager.register(plugin, name=candidate.key) is None:
                     raise PluginError(f"its entry point {candidate.entry_point.value!r} names {plugin!r}")
                 self._check_hooks(plugin, candidate)
@@ -221,6 +274,12 @@ class Loader:
             if result is not None:
                 return result
         return None
+
+    def leave_out(self, candidate: Candidate, reason: str) -> None:
+        """Keep why a plugin is not even loaded. Raises instead when MDPD_STRICT_PLUGINS is set."""
+        failure = replace(candidate.failure(reason), unfinished=True)
+        self.failures.append(failure)
+        raise_if_strict(failure, PluginError(reason))
 
     def set_aside(self, candidate: Candidate, reason: str, error: BaseException) -> PluginFailure:
         """Drop a plugin and keep why. Raises instead when MDPD_STRICT_PLUGINS is set."""

@@ -35,7 +35,8 @@ class Register(Generic[Spec]):
     """
 
     def __init__(self, plugin: str, hook: str, kind: type[Spec]) -> None:
-        self._plugin, self._hook, self._kind = plugin, hook, kind
+        self._plugin, self._hook = plugin, hook
+        self._kind: type[Spec] = kind
         self._specs: dict[str, Spec] = {}
         self._unavailable: list[UnavailableZoo] = []
         self._open = True

@@ -120,7 +120,7 @@ print(exported.record.classes[int(logits.argmax())])
     shutil.copytree(export, tmp_path / "broken")
     (tmp_path / "broken" / "model.safetensors").unlink()
     done = run_mdpd("predict", str(tmp_path / "broken"), str(picture), site=site)
-    assert done.returncode == 2 and "cannot be loaded (FileNotFoundError" in done.stderr
+    assert done.returncode == 2 and "is not whole: model.safetensors missing" in done.stderr
 
 
 def test_a_live_model_of_it_is_adapted_distilled_and_exported(site, tmp_path):

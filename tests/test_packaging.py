@@ -23,7 +23,7 @@ def wheel(tmp_path_factory):
     copy = tmp_path_factory.mktemp("source")
     for name in ("pyproject.toml", "LICENSE"):
         shutil.copy(ROOT / name, copy)
-    for name in ("registry", "mdpd_plugins"):
+    for name in ("registry", "mdpd_plugins", "zoo_configs"):
         shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
     done = subprocess.run([sys.executable, "-c", BUILD], cwd=copy, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -62,7 +62,9 @@ def test_the_package_list_is_complete():
     tomllib = pytest.importorskip("tomllib")
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
     folders = {init.parent.relative_to(ROOT) for init in (ROOT / "mdpd_plugins").rglob("__init__.py")}
-    found = {".".join(folder.parts) for folder in folders} | {"mdpd_plugins.registry"}
+    configs = [f for f in (ROOT / "zoo_configs").rglob("*") if f.is_dir() and f.name != "__pycache__"]
+    found = {".".join(folder.parts) for folder in folders} | {"mdpd_plugins.registry", "mdpd_plugins.zoo_configs"}
+    found |= {f"mdpd_plugins.{'.'.join(folder.relative_to(ROOT).parts)}" for folder in configs}
     assert set(settings["packages"]) == found
 
 
@@ -71,6 +73,7 @@ def test_the_wheel_holds_every_module_and_no_top_level_registry(wheel):
         names = set(archive.namelist())
     modules = {str(p.relative_to(ROOT)) for p in (ROOT / "mdpd_plugins").rglob("*.py")}
     modules |= {f"mdpd_plugins/{p.relative_to(ROOT)}" for p in (ROOT / "registry").rglob("*.py")}
+    modules |= {f"mdpd_plugins/{p.relative_to(ROOT)}" for p in (ROOT / "zoo_configs").rglob("*.py")}
     assert modules <= names
     assert "mdpd_plugins/py.typed" in names
     assert any(name.endswith("licenses/LICENSE") for name in names)

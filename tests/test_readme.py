@@ -8,9 +8,23 @@ COMMANDS = re.findall(r"```sh\n(.*?)\n```", (ROOT / "README.md").read_text(encod
 
 
 def test_ci_runs_the_test_command_as_it_stands():
-    assert COMMANDS[1].endswith("-m pytest -n 2 --dist loadfile")
+    (command,) = (c for c in COMMANDS if c.endswith("-m pytest -n 2 --dist loadfile"))
     script = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
-    assert COMMANDS[1] in script.splitlines()
+    assert command in script.splitlines()
+
+
+def test_the_first_command_is_the_main_job_and_its_output_is_what_the_tool_wrote():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    config = re.search(r"zoo_configs/[\w/]+\.py", COMMANDS[0])
+    assert config and "tools/train.py" in COMMANDS[0]
+    (shown,) = re.findall(r"<!-- printed by: (.+?) -->", text)
+    assert f"tools/train.py {config[0]}" in shown
+
+
+def test_every_page_that_it_links_to_exists():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    linked = {link.partition("#")[0] for link in re.findall(r"\]\(([^):]+)\)", text)}
+    assert len(linked) > 12 and [link for link in linked if not (ROOT / link).is_file()] == []
 
 
 def test_every_config_that_it_names_exists():

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from mdpd_plugins.engine import Settings
-from mdpd_plugins.registry import load_catalogue
+from mdpd_plugins.registry import ConfigError, load_catalogue
 from mdpd_plugins.training import load_config
+from mdpd_plugins.training.config import installed_configs
 
 FOLDER = Path(__file__).parent.parent / "zoo_configs"
 CONFIGS = sorted(path for path in FOLDER.glob("*/*.py") if path.parent.name != "_base_")
@@ -28,3 +29,13 @@ def test_a_configuration_reads_and_names_what_exists(path):
 def test_no_two_configurations_train_into_one_folder():
     folders = [load_config(path).work_dir for path in CONFIGS]
     assert len(set(folders)) == len(folders) > 15
+
+
+def test_a_configuration_is_found_by_its_name_from_any_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    named = {f"{path.parent.name}/{path.stem}" for path in CONFIGS}
+    assert set(installed_configs()) == named
+    config = load_config("huggingface/minilm_bbc_topics")
+    assert config.backbone.name == "huggingface/minilm-l6" and config.work_dir == "work_dirs/minilm_bbc_topics"
+    with pytest.raises(ConfigError, match="did you mean 'huggingface/minilm_bbc_topics'"):
+        load_config("huggingface/minilm_bbc_topic")

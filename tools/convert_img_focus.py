@@ -16,11 +16,8 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import os
 import re
-import shutil
 import sys
-import tempfile
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from safetensors.numpy import save_file
 
+from mdpd_plugins.files import fresh_folder
 from mdpd_plugins.registry import CheckpointError, MDPDError, MissingDependencyError
 
 if TYPE_CHECKING:
@@ -187,22 +185,12 @@ def convert(out: Path) -> None:
     source, version = find_onnx()
     tensors = hub_tensors(import_onnx().load(str(source)))
     card = _CARD.format(version=version, digest=hashlib.sha256(source.read_bytes()).hexdigest())
-    out.parent.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
-    try:
+    with fresh_folder(out) as draft:
         save_file(tensors, draft / "model.safetensors", metadata={"format": "pt"})
         (draft / "config.json").write_text(json.dumps(config_of(tensors), indent=2) + "\n", "utf-8")
         (draft / "preprocessor_config.json").write_text(json.dumps(preprocessor(), indent=2) + "\n", "utf-8")
         (draft / "README.md").write_text(card, "utf-8")
         load(draft)
-        draft.chmod(0o755)  # mkdtemp keeps others out, and safetensors does so for its file
-        (draft / "model.safetensors").chmod(0o644)
-        if out.exists():
-            out.rmdir()
-        os.replace(draft, out)
-    except BaseException:
-        shutil.rmtree(draft, ignore_errors=True)
-        raise
 
 
 def load(folder: Path) -> Any:

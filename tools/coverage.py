@@ -16,6 +16,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from mdpd_plugins.files import write_text
 from mdpd_plugins.registry import Catalogue, ConfigError, MDPDError, load_catalogue
 from mdpd_plugins.testing import CHECKS
 from mdpd_plugins.testing.many import FAIL, PASS, UNAVAILABLE, matrix
@@ -183,8 +184,8 @@ def main() -> int:
         return 2
     catalogue = load_catalogue()
     own = [r for r in rows if r["name"] in catalogue and catalogue.get(r["name"]).distribution == verified.DISTRIBUTION]
-    args.page.write_text(page(rows, versions, args.note), encoding="utf-8")
-    args.verified.write_text(verified.as_text(own, versions), encoding="utf-8")
+    write_text(args.page, page(rows, versions, args.note))
+    write_text(args.verified, verified.as_text(own, versions))
     print(f"wrote {args.page} and {args.verified}: {len(rows)} rows, {sum(r['status'] == PASS for r in rows)} passed")
     return 0
 

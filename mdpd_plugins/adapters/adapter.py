@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import replace
+from dataclasses import fields, is_dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -23,24 +23,27 @@ from mdpd_plugins.adapters.inspection.blocks import norm_modules
 from mdpd_plugins.adapters.inspection.capture import Capture, capture
 from mdpd_plugins.adapters.inspection.direct_calls import called_through
 from mdpd_plugins.adapters.inspection.layout import first_tensor, from_tokens, with_first_tensor
-from mdpd_plugins.adapters.inspection.recompute import patched_forward, protected, recompute
+from mdpd_plugins.adapters.inspection.recompute import patched_forward, protected, recompute, step_by_step
 from mdpd_plugins.adapters.inspection.structure import (
     Anatomy,
     Habits,
     NamedBlocks,
+    Probe,
     Structure,
     anatomy,
     habits,
     ordered_blocks,
 )
-from mdpd_plugins.adapters.transform import Tensors, Transform, make_transform
+from mdpd_plugins.adapters.preparation import Preparation
+from mdpd_plugins.adapters.transform import Size, Tensors
 from mdpd_plugins.files import fresh_folder
 from mdpd_plugins.registry.errors import CapabilityError, ConfigError
 
 WEIGHTS_FILE = "model.safetensors"
+LOGITS = ("logits", "outputs", "output", "out", "scores", "predictions", "prediction", "preds", "pred")
 
 
-class Adapter:
+class Adapter(Preparation):
     """One live backbone with its output layer.
 
     Args:
@@ -101,7 +104,7 @@ class Adapter:
             inputs: {"image": (B, 3, H, W) normalised} or {"input_ids": (B, T), "attention_mask": (B, T)}.
         """
         if not self._open_captures:
-            return self._call(inputs)
+            return self._run(inputs)
         first = next(iter(inputs.values()))
         for seen in self._open_captures:
             seen.batch = first.shape[0]  # it tells samples from positions
@@ -109,6 +112,10 @@ class Adapter:
             seen.image_size = (first.shape[-2], first.shape[-1]) if self.modality == "image" else None
         # Hooks must see every block, and what a block was given must stay what it was.
         with protected(self._habits.writers), called_through(self._habits.called_directly):
+            return self._run(inputs)
+
+    def _run(self, inputs: Tensors) -> torch.Tensor:
+        with step_by_step():
             return self._call(inputs)
 
     def _call(self, inputs: Tensors) -> torch.Tensor:
@@ -134,7 +141,7 @@ class Adapter:
                 f"them from pictures or texts"
             )
         names = {"pixel_values": "image"}
-        return {names.get(key, key): value.to(self.device) for key, value in given.items()}
+        return {names.get(str(key), str(key)): value.to(self.device) for key, value in given.items()}
 
     given_example: Tensors | None = None
     """Inputs that the model is known to take, of any number of samples; None where its own size says enough."""
@@ -143,37 +150,12 @@ class Adapter:
         """Inputs of the model's own size, drawn from a fixed seed: for inspection and tests."""
         if self.given_example is not None:
             return {k: v[torch.arange(batch) % len(v)].to(self.device) for k, v in self.given_example.items()}
-        return self._example_images(batch, self.preprocessing()["size"])
+        return self._example_images(batch, self.image_size)
 
-    def _example_images(self, batch: int, size: tuple[int, int]) -> dict[str, torch.Tensor]:
+    def _example_images(self, batch: int, size: Size) -> dict[str, torch.Tensor]:
         generator = torch.Generator().manual_seed(0)
         image = torch.randn((batch, self.in_channels, *size), generator=generator)
         return {"image": image.to(self.device)}
-
-    input_size: tuple[int, int] | None = None
-    """(height, width) that images are prepared at; None for the backbone's own."""
-
-    def preprocessing(self) -> dict[str, Any]:
-        """How data must be prepared: size, mean, std, interpolation for images; tokenizer, max_length for text."""
-        found = self._preprocessing()
-        image = found.get("image", found)
-        if self.input_size is not None and "size" in image:
-            image["size"] = self.input_size
-        return found
-
-    def transform(self) -> Transform:
-        """A function from a sequence of pictures (`PIL.Image`), texts or pairs to inputs as the checkpoint wants them.
-
-        Raises:
-            ConfigError: the backbone has no tokenizer.
-        """
-        return make_transform(self.preprocessing(), self.modality)
-
-    def _preprocessing(self) -> dict[str, Any]:
-        """What a zoo's adapter overrides."""
-        size = getattr(self.model, "image_size", 224)
-        size = (size, size) if isinstance(size, int) else tuple(size)
-        return {"size": size, "mean": (0.5,) * 3, "std": (0.5,) * 3, "interpolation": "bicubic"}
 
     def set_labels(self, classes: tuple[str, ...], kind: str = "single") -> None:
         """Write class names and `task.kind` where the zoo keeps them; a library without such a place keeps none."""
@@ -195,7 +177,20 @@ class Adapter:
     def in_channels(self) -> int:
         """Channels of an input image: what the first convolution reads."""
         first = next((m for m in self.model.modules() if isinstance(m, nn.Conv2d)), None)
-        return 3 if first is None else first.in_channels
+        if first is None or first.in_channels <= 4:
+            return 3 if first is None else first.in_channels
+        return 3 if self._takes_three_channels else first.in_channels
+
+    @cached_property
+    def _takes_three_channels(self) -> bool:
+        # TResNet's first convolution reads 16 pixels of three colours at once.
+        size = self.image_size
+        try:
+            with torch.no_grad():
+                self._run({"image": torch.zeros((1, 3, *size), device=self.device)})
+        except RuntimeError:  # a convolution given other channels than its own
+            return False
+        return True
 
     @property
     def num_outputs(self) -> int:
@@ -240,20 +235,35 @@ class Adapter:
     @cached_property
     def _structure(self) -> Structure:
         # All that takes a forward to find out at once, so that none runs when somebody already watches.
-        named = ordered_blocks(self.model, self.prefixes, self._run)
-        return Structure(named, habits([block for _, block in named], self._run))
+        named = ordered_blocks(self.model, self.prefixes, self._probe.run)
+        return Structure(named, habits([block for _, block in named], self._probe))
 
     @cached_property
     def _habits(self) -> Habits:
         blocks = self.blocks()  # a subclass may list others than those that would be found
-        return self._structure.habits if "_structure" in vars(self) else habits(blocks, self._run)
+        return self._structure.habits if "_structure" in vars(self) else habits(blocks, self._probe)
 
-    def _run(self) -> torch.Tensor:
-        return self._call(self.example_inputs())
+    @property
+    def _probe(self) -> Probe:
+        return Probe(self._run, self.example_inputs, self._copied)
+
+    def _copied(self) -> tuple[Probe, Callable[[nn.Module], Any]] | None:
+        shared = {id(t): t for t in [*self.model.parameters(), *self.model.buffers()]}
+        try:
+            twin = copy.deepcopy(self, shared)
+        except Exception:  # some models hold what cannot be copied
+            return None
+        return twin._probe, lambda module: shared[id(module)]
 
     def blocks(self) -> list[nn.Module]:
-        """The repeated blocks in execution order."""
-        return [block for _, block in self.named_blocks]
+        """The repeated blocks in execution order.
+
+        Raises:
+            CapabilityError: there are none.
+        """
+        if not (named := self.named_blocks):
+            raise CapabilityError(f"{self.name} has no blocks: its adapter's named_blocks is empty")
+        return [block for _, block in named]
 
     @property
     def towers(self) -> list[range]:
@@ -264,6 +274,10 @@ class Adapter:
     def last_layers(self) -> list[int]:
         """The last layer of each tower."""
         return [layers[-1] for layers in self.towers]
+
+    def declared_blocks(self) -> int | None:
+        """How many blocks the library's own configuration says there are; None where it does not say."""
+        return None
 
     def norm_parameters(self) -> dict[str, nn.Parameter]:
         """Native state-dict key -> affine parameter of every normalisation layer."""
@@ -388,9 +402,11 @@ class Adapter:
 
     @contextmanager
     def _capture(self, layers, attention, keep_calls) -> Iterator[Capture]:
-        _ = self._habits  # found before anything is watched
+        arranged = self._habits.arranged  # found before anything is watched
         starts = [layers_of[0] for layers_of in self.towers]
-        with capture(self.blocks(), layers, starts=starts, attention=attention, keep_calls=keep_calls) as seen:
+        with capture(
+            self.blocks(), layers, arranged=arranged, starts=starts, attention=attention, keep_calls=keep_calls
+        ) as seen:
             self._open_captures.append(seen)
             try:
                 yield seen
@@ -440,21 +456,33 @@ class Adapter:
         """Give the model a fresh output layer of `num_outputs`, of the zoo's own kind.
 
         Raises:
-            CapabilityError: no linear output layer is known for this model.
+            CapabilityError: no linear layer or convolution is known to be this model's output layer.
         """
         owners = {key.rpartition(".")[0] for key in self.head_parameters()}
-        linear = {n: m for n, m in self.model.named_modules() if n in owners and isinstance(m, nn.Linear)}
-        if not linear:
-            raise CapabilityError(f"{self.name} has no linear output layer; build it with num_classes={num_outputs}")
-        last = list(linear)[-1]
+        layers = {n: m for n, m in self.model.named_modules() if n in owners and isinstance(m, (nn.Linear, nn.Conv2d))}
+        if not layers:
+            raise CapabilityError(
+                f"{self.name} has no linear layer or convolution behind its blocks that could be its output layer; "
+                f"build it with num_classes={num_outputs}"
+            )
+        last = list(layers)[-1]
         parent = last.rpartition(".")[0]
-        for name, old in linear.items():
+        for name, old in layers.items():
             # A distilled DeiT averages two output layers that stand side by side.
-            beside = name.rpartition(".")[0] == parent and old.weight.shape == linear[last].weight.shape
+            beside = name.rpartition(".")[0] == parent and old.weight.shape == layers[last].weight.shape
             if name == last or beside:
-                new = nn.Linear(old.in_features, num_outputs, bias=old.bias is not None).train(old.training)
+                new = _with_outputs(old, num_outputs).train(old.training)
                 owner = self.model.get_submodule(parent)
                 setattr(owner, name.rpartition(".")[2], new.to(old.weight.device, old.weight.dtype))
+
+    def with_outputs(self, num_outputs: int) -> Adapter:
+        """An adapter of this model with `num_outputs` outputs: this one, unless the model has to be wrapped for it.
+
+        Raises:
+            CapabilityError: as `replace_head`.
+        """
+        self.replace_head(num_outputs)
+        return self
 
     def export(self, folder: str | Path) -> Path:
         """Write the model in its zoo's native format. The folder appears whole or not at all."""
@@ -482,14 +510,47 @@ class Adapter:
         return model
 
 
+def _with_outputs(old: nn.Linear | nn.Conv2d, num_outputs: int) -> nn.Module:
+    if isinstance(old, nn.Linear):
+        return nn.Linear(old.in_features, num_outputs, bias=old.bias is not None)
+    # SqueezeNet's and ResNet-like networks' output layer where a convolution reads every position.
+    size, stride, padding = old.kernel_size, old.stride, old.padding
+    return nn.Conv2d(old.in_channels, num_outputs, size, stride, padding, bias=old.bias is not None)  # type: ignore[arg-type]
+
+
 def logits_of(output: Any) -> torch.Tensor:
-    """The logits in what a model returned: a tensor, or the one called so, or the first."""
+    """The logits in what a model returned: a tensor, the one that is called so, the only one, or a tuple's first.
+
+    Raises:
+        CapabilityError: there is none, or several under names that do not say which.
+    """
     if isinstance(output, torch.Tensor):
         return output
-    if isinstance(output, Mapping) and "logits" in output:
-        return output["logits"]
+    named = _named(output)
+    if named is None:
+        return first_tensor(output)
+    tensors = {k: v for k, v in named.items() if isinstance(v, torch.Tensor) and v.is_floating_point()}
+    for name in LOGITS:
+        if name in tensors:
+            return tensors[name]
+    if sum(t.dim() == 2 for t in tensors.values()) > 1:
+        raise CapabilityError(
+            f"the model returns a {type(output).__name__} with {', '.join(map(repr, tensors))}, and none of them is "
+            f"called 'logits': give a model whose forward returns the logits, or an adapter with a _call of its own"
+        )
+    return first_tensor(tensors)
+
+
+def _named(output: Any) -> Mapping[str, Any] | None:
+    """The parts of a model's output by name: of a mapping, a dataclass or a named tuple; None for any other."""
+    if isinstance(output, Mapping):
+        return output
+    if is_dataclass(output) and not isinstance(output, type):
+        return {f.name: getattr(output, f.name) for f in fields(output)}
+    if hasattr(output, "_asdict"):
+        return output._asdict()
     found = getattr(output, "logits", None)
-    return first_tensor(output) if found is None else found
+    return None if found is None else {"logits": found}
 
 
 __all__ = ["Adapter", "logits_of"]

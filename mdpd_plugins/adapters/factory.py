@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+import torch
+from PIL import Image
 from torch import nn
 
 from mdpd_plugins.adapters.adapter import Adapter
 from mdpd_plugins.adapters.built import RANDOM, Built, as_built
+from mdpd_plugins.adapters.live import check_plain, unwrapped
+from mdpd_plugins.adapters.storage.trust import unattended
 from mdpd_plugins.registry import MODALITIES, Registered, load_catalogue
 from mdpd_plugins.registry.errors import ConfigError, PluginError, closest
 
@@ -38,7 +43,8 @@ def build_backbone(name: str, *, pretrained: str | None = "auto", num_classes: i
     if unknown:
         raise ConfigError(f"{name} takes no option {unknown[0]!r}; it takes {sorted(parameters)}")
     named = {"name": name} if "name" in parameters else {}
-    built = as_built(build(pretrained=pretrained, num_classes=num_classes, **named, **options))
+    with unattended():
+        built = as_built(build(pretrained=pretrained, num_classes=num_classes, **named, **options))
     if not isinstance(built.model, nn.Module):
         raise PluginError(
             f"{registered.spec.build} of {name} (from {registered.origin}) returned {type(built.model).__name__}; an "
@@ -73,22 +79,32 @@ def _adapter(built: Built, registered: Registered) -> Adapter:
 
 
 def adapt(
-    model: nn.Module, *, num_classes: int | None = None, modality: str = "", example_inputs: Any = None
+    model: nn.Module,
+    *,
+    num_classes: int | None = None,
+    modality: str = "",
+    example_inputs: Any = None,
+    transform: Callable[[Image.Image], torch.Tensor] | None = None,
 ) -> Adapter:
     """An adapter for a live model: a plugin's if one knows it, the general structural one otherwise.
 
     Args:
-        num_classes: outputs of a fresh output layer; None keeps the model's own.
+        num_classes: outputs of a fresh output layer, also for a model that has none yet; None keeps the model's own.
         modality: "image" or "text", where the model does not say: which tower of two is meant.
         example_inputs: inputs that the model takes, as `Adapter.as_inputs` has them, where its own size is not to be
             seen in it: a tensor (B, C, H, W), or a mapping of tensors.
+        transform: what prepares one picture for it (`PIL.Image` in RGB -> (C, H, W)), where the model does not carry
+            that: torchvision's do not, and `weights.transforms()` is it.
 
     Raises:
         ConfigError: `model` is no module, or an example that is no inputs.
-        CapabilityError: it has no repeated blocks, or no output layer that could be replaced.
+        CapabilityError: it has no repeated blocks, no output layer that could be replaced, or weights that cannot be
+            trained (see `live.check_plain`).
     """
     if not isinstance(model, nn.Module):
         raise ConfigError(f"adapt() takes a live torch.nn.Module, and {type(model).__name__} was given")
+    model = unwrapped(model)
+    check_plain(model)
     adapter = load_catalogue().adapt(model, Adapter) or Adapter(model)
     if modality and modality != adapter.modality:
         if modality not in MODALITIES:
@@ -96,8 +112,13 @@ def adapt(
         adapter = type(adapter)(model, name=adapter.name, modality=modality)
     if example_inputs is not None:
         adapter.given_example = adapter.as_inputs(example_inputs)
+    if transform is not None:
+        adapter.given_transform = transform
+        _ = adapter.image_transform()  # refused here if it makes pictures of different sizes
     if num_classes is not None:
-        adapter.replace_head(num_classes)
+        given = adapter.given_example
+        adapter = adapter.with_outputs(num_classes)
+        adapter.given_example = given
     return adapter
 
 

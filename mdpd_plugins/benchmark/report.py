@@ -6,6 +6,8 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from mdpd_plugins.files import fresh_file
+
 HEADER = (
     "method",
     "trainable",
@@ -98,11 +100,9 @@ def save(figure: Any, path: Path) -> None:
     """Write a figure, whole or not at all; the same figure gives the same file."""
     from matplotlib import rc_context
 
-    temporary = path.with_name(f".{path.stem}.part{path.suffix}")
     # Without the date, and with names that are not drawn at random.
-    with rc_context({"svg.hashsalt": "mdpd"}):
+    with rc_context({"svg.hashsalt": "mdpd"}), fresh_file(path) as temporary:
         figure.savefig(temporary, metadata={"Date": None} if path.suffix == ".svg" else None)
-    temporary.replace(path)
 
 
 def front(x: Mapping[str, float], y: Mapping[str, float], best=min) -> list[str]:

@@ -27,8 +27,8 @@ def run(args: argparse.Namespace) -> int:
     from mdpd_plugins.benchmark import report as bench_report
     from mdpd_plugins.benchmark.bench import COMPARED, bench
     from mdpd_plugins.engine import METHODS
+    from mdpd_plugins.files import write_json
     from mdpd_plugins.training import read_overrides
-    from mdpd_plugins.training.card import write_json
 
     methods = args.methods or list(COMPARED)
     for method in methods:
@@ -57,8 +57,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _plan(args: argparse.Namespace, methods: list[str], options: dict[str, Any]) -> int:
+    from mdpd_plugins.files import write_json
     from mdpd_plugins.planning.plan import plan, print_plans
-    from mdpd_plugins.training.card import write_json
     from mdpd_plugins.training.config import load_config
 
     plans = {}

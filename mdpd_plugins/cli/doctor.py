@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
+import subprocess
 import sys
 from dataclasses import asdict
 from typing import Any
 
 from mdpd_plugins.cli.environment import check_core, package_table
 from mdpd_plugins.registry import Catalogue, EnvironmentReport, Finding, PluginFailure, load_catalogue
+from mdpd_plugins.registry.attempts import RETRY
+from mdpd_plugins.registry.loader import DISABLE, ONLY
 
 SLOW_PLUGIN_SECONDS = 0.5
+RETRY_SECONDS = 30.0  # that a plugin gets which never came back before (our choice)
 MARKS = {"ok": "ok     ", "note": "note   ", "problem": "PROBLEM"}
 
 
@@ -37,10 +42,16 @@ def examine(*, try_imports: bool = True) -> dict[str, Any]:
     """Everything that doctor knows, as JSON values.
 
     Keys: ok, python, platform, packages (name, required, extra, installed, ok), plugins (plugin,
-    distribution, version, module, backbones, seconds, status, reason, traceback), findings (level, topic,
-    message, fix, plugin).
+    distribution, version, module, backbones, seconds, status: ok, failed or off, reason, traceback), findings (level,
+    topic, message, fix, plugin).
+
+    A plugin that was set aside because a load of it never came back is tried once more, in a process of its own, unless
+    try_imports is False.
     """
     catalogue = load_catalogue()
+    tried: dict[PluginFailure, str] = {}
+    if try_imports:
+        catalogue, tried = _tried_again(catalogue)
     report = EnvironmentReport(try_imports=try_imports)
     packages = package_table()
     for package in packages:
@@ -48,13 +59,15 @@ def examine(*, try_imports: bool = True) -> dict[str, Any]:
     check_core(report)
     catalogue.check_environment(report)
     _report_slow_plugins(report, catalogue)
+    for name in catalogue.unknown_choice:
+        report.note("plugins", f"{ONLY} or {DISABLE} names {name!r}, and no plugin is called so")
     problem = any(finding.level == "problem" for finding in report.findings)
     return {
         "ok": not problem and not catalogue.skipped,
         "python": platform.python_version(),
         "platform": platform.platform(),
         "packages": packages,
-        "plugins": _plugin_rows(catalogue),
+        "plugins": _plugin_rows(catalogue, tried),
         "findings": [asdict(finding) for finding in report.findings],
     }
 
@@ -84,7 +97,38 @@ def _report_slow_plugins(report: EnvironmentReport, catalogue: Catalogue) -> Non
             )
 
 
-def _plugin_rows(catalogue: Catalogue) -> list[dict[str, Any]]:
+def _tried_again(catalogue: Catalogue) -> tuple[Catalogue, dict[PluginFailure, str]]:
+    """The catalogue, with what loads now after all; and of the others how their load ended."""
+    tried = {failure: _ended(failure) for failure in catalogue.skipped if failure.unfinished}
+    if "" in tried.values():
+        catalogue = load_catalogue(reload=True)
+    return catalogue, {failure: ended for failure, ended in tried.items() if ended}
+
+
+def _ended(failure: PluginFailure) -> str:
+    """How a process of its own ends that loads this plugin and no other; "" if it comes back."""
+    environment = {**os.environ, ONLY: f"{failure.distribution}:{failure.plugin}", RETRY: "1"}
+    environment.pop("MDPD_STRICT_PLUGINS", None)
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", "from mdpd_plugins.registry import load_catalogue; load_catalogue(); print('back')"],
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=RETRY_SECONDS,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return f"tried again: no end within {RETRY_SECONDS:.0f} s"
+    if done.stdout.endswith("back\n"):
+        return ""
+    code = done.returncode
+    return f"tried again: it ended Python with {f'signal {-code}' if code < 0 else f'status {code}'}"
+
+
+def _plugin_rows(catalogue: Catalogue, tried: dict[PluginFailure, str]) -> list[dict[str, Any]]:
     failures = catalogue.skipped
     failed = {(failure.plugin, failure.distribution, failure.version) for failure in failures}
     rows = [
@@ -92,10 +136,11 @@ def _plugin_rows(catalogue: Catalogue) -> list[dict[str, Any]]:
         for info in catalogue.plugins
         if (info.plugin, info.distribution, info.version) not in failed
     ]
-    return rows + [_failure_row(failure, catalogue) for failure in failures]
+    rows += [_failure_row(failure, catalogue, tried.get(failure, "")) for failure in failures]
+    return rows + [{**_failure_row(failure, catalogue, ""), "status": "off"} for failure in catalogue.turned_off]
 
 
-def _failure_row(failure: PluginFailure, catalogue: Catalogue) -> dict[str, Any]:
+def _failure_row(failure: PluginFailure, catalogue: Catalogue, tried: str) -> dict[str, Any]:
     same = (failure.plugin, failure.distribution, failure.version)
     info = next((i for i in catalogue.plugins if (i.plugin, i.distribution, i.version) == same), None)
     return {
@@ -106,7 +151,7 @@ def _failure_row(failure: PluginFailure, catalogue: Catalogue) -> dict[str, Any]
         "backbones": info.backbones if info else 0,
         "seconds": info.seconds if info else 0.0,
         "status": "failed",
-        "reason": failure.reason,
+        "reason": f"{failure.reason}; {tried}" if tried else failure.reason,
         "traceback": failure.traceback,
     }
 
@@ -123,7 +168,7 @@ def _print(result: dict[str, Any]) -> None:
         print(" ", " ".join(column for column in columns if column).rstrip())
     print("\nPlugins")
     for plugin in result["plugins"]:
-        mark = MARKS["ok" if plugin["status"] == "ok" else "problem"]
+        mark = MARKS[{"ok": "ok", "off": "note"}.get(plugin["status"], "problem")]
         origin = f"{plugin['distribution']} {plugin['version']}".strip()
         print(f"  {mark} {plugin['plugin']} ({origin}): {plugin['reason'] or _count(plugin['backbones'])}")
         for line in plugin["traceback"].rstrip().splitlines():

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import io
 import os
+import signal
 import sys
+import warnings
 from collections.abc import Sequence
+from typing import Any
 
 from mdpd_plugins.cli import (
     bench,
@@ -21,7 +25,7 @@ from mdpd_plugins.cli import (
     train,
     verify,
 )
-from mdpd_plugins.registry import MDPDError
+from mdpd_plugins.registry import DataWarning, MDPDError
 
 COMMANDS = {
     "list-backbones": list_backbones,
@@ -42,23 +46,44 @@ COMMANDS = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return the exit status.
 
-    0: done; 1: `doctor` found a problem; 2: an error that its message explains; 130: interrupted.
+    0: done; 1: `doctor` found a problem; 2: an error that its message explains; 130: interrupted; 143: training was
+    ended by SIGTERM, with everything saved.
     """
+    for stream in (sys.stdout, sys.stderr):
+        # What plugins and files are called need not fit a terminal's encoding.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    if os.environ.get("MDPD_OFFLINE", "").lower() in {"1", "true", "yes", "on"}:
+        # The libraries' own switches, which they read when they are imported.
+        for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE"):
+            os.environ[name] = "1"
+        os.environ.setdefault("WANDB_MODE", "offline")
     args = _parser().parse_args(argv)
     command = COMMANDS[args.command]
+    warnings.formatwarning = _format
     try:
         return command.run(args)
     except MDPDError as error:
         print(f"error: {_one_line(error)}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print(getattr(command, "INTERRUPTED", "interrupted"), file=sys.stderr)
-        return 130
+    except KeyboardInterrupt as error:
+        print(str(error) or getattr(command, "INTERRUPTED", "interrupted"), file=sys.stderr)
+        return 128 + getattr(error, "signal", signal.SIGINT)
     except BrokenPipeError:
         # The reader went away (`mdpd list-backbones | head`). Python flushes stdout once more at exit, so
         # give it somewhere to go.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+
+
+def _format(message: Warning | str, category: type[Warning], *where: Any, **line: Any) -> str:
+    # Ours say what they mean, and the line of code that said it helps nobody.
+    return (
+        f"warning: {message}\n" if issubclass(category, DataWarning) else _formatted(message, category, *where, **line)
+    )
+
+
+_formatted = warnings.formatwarning
 
 
 def _one_line(error: MDPDError) -> str:

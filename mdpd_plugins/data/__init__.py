@@ -2,30 +2,34 @@
 
 source = load_source({"type": "packaged", "name": "bbc-topics"}, "train")
 dataset = LabelledDataset(source, make_transform(source), seed=0, train=True)
-collate = make_collate(adapter.preprocessing(), source.modality)
+collate = Collate(adapter.transform())
 """
 
-from mdpd_plugins.data.collate import make_collate
-from mdpd_plugins.data.dataset import LabelledDataset
+from mdpd_plugins.data.collate import Collate, NumberedCollate
+from mdpd_plugins.data.dataset import LabelledDataset, NumberedDataset
+from mdpd_plugins.data.description import describe, description_lines
 from mdpd_plugins.data.load import load_source
-from mdpd_plugins.data.numbered import NumberedCollate, NumberedDataset
 from mdpd_plugins.data.packaged.catalogue import packaged_names
 from mdpd_plugins.data.packed import PackedDataset, stack_blocks
 from mdpd_plugins.data.sampler import EpochBatchSampler
 from mdpd_plugins.data.source import READS, Source
-from mdpd_plugins.data.transforms import AUGMENTS, make_transform
+from mdpd_plugins.data.transforms import AUGMENTS, augment_line, chosen_augment, make_transform
 
 __all__ = [
     "AUGMENTS",
     "READS",
+    "Collate",
     "EpochBatchSampler",
     "LabelledDataset",
     "NumberedCollate",
     "NumberedDataset",
     "PackedDataset",
     "Source",
+    "augment_line",
+    "chosen_augment",
+    "describe",
+    "description_lines",
     "load_source",
-    "make_collate",
     "make_transform",
     "packaged_names",
     "stack_blocks",

@@ -72,3 +72,18 @@ class LabelledDataset(Dataset[tuple[Any, torch.Tensor]]):
         row = torch.zeros(len(self.source.classes))
         row[cast("list[int]", label)] = 1.0
         return row
+
+
+class NumberedDataset(Dataset[tuple[Any, int]]):
+    """`dataset[v]` is (what a `LabelledDataset` gives there, which example that is), the same number in each epoch."""
+
+    def __init__(self, dataset: LabelledDataset):
+        self.dataset = dataset
+        self.metainfo = dataset.metainfo
+        self.epoch_stride = dataset.epoch_stride
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> tuple[Any, int]:
+        return self.dataset[index], int(index) % len(self.dataset)

@@ -4,42 +4,38 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Iterable
-from pathlib import Path
+import struct
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
+from mdpd_plugins.adapters.pictures import to_rgb
 from mdpd_plugins.registry import DataError
 
 SUFFIXES = frozenset(
     (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".jp2")
 )
 """File name endings (lower case) that count as images in a folder."""
+# PIL's decoders raise any of these on damaged files.
+_DAMAGED = (OSError, ValueError, SyntaxError, TypeError, EOFError, struct.error, Image.DecompressionBombError)
 
 
 def read_image(raw: Any) -> Image.Image:
-    """Read one image as RGB, turned upright where the camera noted its orientation.
+    """Read one image as 8-bit RGB, by the rules of `mdpd_plugins.adapters.pictures.to_rgb`.
 
     Args:
         raw: a path, a `PIL.Image`, an uint8 array (H, W), (H, W, 1) or (H, W, 3), or a mapping with "bytes"
             or "path" (as HuggingFace `datasets` stores images).
 
     Raises:
-        DataError: the file is missing or does not decode (it is named), or the array has another form.
+        DataError: the file is missing, does not decode or has values without a known meaning (it is named), or the
+            array has another form.
     """
-    if isinstance(raw, dict):
-        name = str(raw.get("path") or "an image without a file name")
-        raw = io.BytesIO(raw["bytes"]) if raw.get("bytes") is not None else raw.get("path")
-        return _decode(raw, name)
-    if isinstance(raw, (str, os.PathLike)):
-        return _decode(raw, str(raw))
-    if isinstance(raw, Image.Image):
-        return _to_rgb(raw)
-    if isinstance(raw, np.ndarray):
-        return _from_array(raw)
-    raise DataError(f"an image must be a path, a PIL image, an array or bytes, not {type(raw).__name__}")
+    try:
+        return _read(raw)
+    except _Fault as fault:
+        raise DataError(f"image {image_name(raw)} {fault}; replace it or remove it from the data") from fault
 
 
 def read_image_text(raw: tuple[Any, str]) -> tuple[Image.Image, str]:
@@ -47,43 +43,52 @@ def read_image_text(raw: tuple[Any, str]) -> tuple[Image.Image, str]:
     return read_image(raw[0]), raw[1]
 
 
-def check_images(paths: Iterable[Path]) -> None:
-    """Read the header of every image, so that a file that is no image stops a run before it starts.
-
-    Raises:
-        DataError: names the first file that is missing or is no image.
-    """
-    for path in paths:
-        try:
-            with Image.open(path):
-                pass
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            raise _broken(str(path), error) from error
-
-
-def _decode(file: Any, name: str) -> Image.Image:
+def image_fault(raw: Any) -> str | None:
+    """What is wrong with an image, in words that go on after its name; None if `read_image` reads it, to the end."""
     try:
-        with Image.open(file) as image:
-            return _to_rgb(ImageOps.exif_transpose(image))
-    # PIL's decoders raise any of these on damaged files.
-    except (OSError, ValueError, SyntaxError, TypeError, EOFError, Image.DecompressionBombError) as error:
-        raise _broken(name, error) from error
+        _read(raw)
+    except _Fault as fault:
+        return str(fault)
+    return None
 
 
-def _broken(name: str, error: Exception) -> DataError:
-    if isinstance(error, FileNotFoundError):
-        return DataError(f"image {name} does not exist; correct its path or remove its row")
-    return DataError(f"image {name} does not decode ({error}); replace the file or remove it from the data")
+def image_name(raw: Any) -> str:
+    """What to call an image in a message: its path where there is one."""
+    if isinstance(raw, dict):
+        return str(raw.get("path") or "without a file name")
+    if isinstance(raw, Image.Image):
+        return str(getattr(raw, "filename", "") or "object")
+    return str(raw)
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I;16"):  # PIL's own conversion clips 16 bits to 8 instead of scaling them
-        values = np.asarray(image).astype(np.uint16)
-        image = Image.fromarray((values >> 8).astype(np.uint8))
-    if image.mode == "RGB":
-        image.load()
-        return image
-    return image.convert("RGB")
+class _Fault(Exception):
+    """Why one image cannot be read; the text goes on after the image's name."""
+
+
+def _read(raw: Any) -> Image.Image:
+    if isinstance(raw, np.ndarray):
+        return _from_array(raw)
+    if isinstance(raw, dict):
+        raw = io.BytesIO(raw["bytes"]) if raw.get("bytes") is not None else raw.get("path")
+    if not isinstance(raw, (str, os.PathLike, io.BytesIO, Image.Image)):
+        raise DataError(f"an image must be a path, a PIL image, an array or bytes, not {type(raw).__name__}")
+    try:
+        if isinstance(raw, Image.Image):
+            return to_rgb(raw)
+        with Image.open(raw) as image:
+            return to_rgb(image)
+    except DataError as error:
+        raise _Fault(f"cannot be used: {error}") from error
+    except FileNotFoundError as error:
+        raise _Fault("does not exist") from error
+    except _DAMAGED as error:
+        raise _Fault(f"does not decode ({_in_short(error)})") from error
+
+
+def _in_short(error: Exception) -> str:
+    # PIL puts the file's name, or an object's address, into some of its messages.
+    text = str(error)
+    return "it is no image of a known format" if text.startswith("cannot identify image file") else text
 
 
 def _from_array(array: np.ndarray) -> Image.Image:

@@ -126,7 +126,7 @@ def _names(value: Any, kind: LabelKind, separator: str | None, where: str) -> li
 
 
 def _name(value: Any) -> str:
-    if value is None:
+    if value is None or (isinstance(value, float) and math.isnan(value)):  # how tables say that a cell is empty
         return ""
     if isinstance(value, numbers.Real) and not isinstance(value, bool) and float(value).is_integer():
         return str(int(float(value)))  # 1.0 and numpy's 1 mean class "1"

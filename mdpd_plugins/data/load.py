@@ -9,9 +9,11 @@ from typing import Any
 
 from mdpd_plugins.data.source import Source
 from mdpd_plugins.data.splits import Sizes, select_split
+from mdpd_plugins.data.unusable import without_unusable
 from mdpd_plugins.registry import ConfigError, closest, load_catalogue
 
-_COMMON = tuple(field.name for field in fields(Sizes))
+_SIZES = tuple(field.name for field in fields(Sizes))
+_COMMON = (*_SIZES, "verify", "on_broken")
 
 
 def load_source(cfg: Mapping[str, Any], split: str) -> Source:
@@ -20,12 +22,14 @@ def load_source(cfg: Mapping[str, Any], split: str) -> Source:
     Args:
         cfg: `type`, one that a plugin registers (`load_catalogue().sources`), the keys of that type (the arguments of
             its `open` function), and optionally `train_size`, `val_size`, `test_size`
-            (a count or a share) and `split_seed`.
+            (a count or a share), `split_seed`, and `verify` and `on_broken` (see
+            `mdpd_plugins.data.unusable.without_unusable`).
         split: "train", "val" or "test". Splits of one configuration are disjoint, and the same every time.
 
     Raises:
         ConfigError: an unknown type, key, split or size.
-        DataError: data that is missing, empty, or does not fit the configuration.
+        DataError: data that is missing, empty, or does not fit the configuration; examples that cannot be used, all of
+            them named.
         MissingDependencyError: a package that the data needs is not installed.
     """
     options = dict(cfg)
@@ -34,10 +38,11 @@ def load_source(cfg: Mapping[str, Any], split: str) -> Source:
     if kind is None:
         raise ConfigError(f"the data configuration has no type; choose one of {', '.join(catalogue.sources)}")
     opener = catalogue.source(kind).load_open()
-    sizes = Sizes(**{key: options.pop(key) for key in _COMMON if key in options})
+    sizes = Sizes(**{key: options.pop(key) for key in _SIZES if key in options})
+    checks = {key: options.pop(key) for key in _COMMON if key in options}
     # The packaged data sets have options of their own, which open_packaged checks itself.
     check_keys(opener, options, f"data type {kind!r}", also=_COMMON)
-    return select_split(opener(**options), split, sizes)
+    return select_split(without_unusable(opener(**options), **checks), split, sizes)
 
 
 def check_keys(function: Any, options: Mapping[str, Any], what: str, also: tuple[str, ...] = ()) -> None:

@@ -6,8 +6,8 @@ Every source type (image folder, table, hub, MMPretrain, packaged) produces this
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol, TypeAlias, overload
 
 from mdpd_plugins.registry import DataError
@@ -52,11 +52,19 @@ class Source(Sequence[Example]):
         label_kind: "single", "multi", "float" or "pair".
         read: turns a raw input into the input of an example. A module-level function, so that a source can be
             sent to loader processes.
-        augment: the augmentation that is safe here when nobody asked for one (see `transforms.AUGMENTS`).
+        augment: what may be done to the pictures when nobody asked for anything: "none", or else "crop"
+            ("crop+flip" is taken for "crop": see `transforms.chosen_augment`).
         groups: one number per input, or None. Inputs of one group stay together when splits are cut: no
             picture has one of its questions in training and another in validation.
         metric: the metric by which this data is usually judged, where it is not its label kind's main one
             (Matthews correlation for CoLA).
+        where: index -> words that lead to an example, such as "reviews.csv, line 12"; for messages. Loader processes do
+            without.
+        fingerprint: tells data whose pictures are not files of their own from other such data, so that checking them
+            can be remembered; None where nothing does.
+        columns: names of the columns that a table's inputs were read from ("text", "text_pair", "image" -> name); an
+            export remembers them for tables to predict.
+        left_out: how many examples were found unusable and left out (see `mdpd_plugins.data.unusable`).
     """
 
     inputs: Indexable
@@ -69,6 +77,10 @@ class Source(Sequence[Example]):
     augment: str = "none"
     groups: Sequence[int] | None = None
     metric: str | None = None
+    where: Callable[[int], str] | None = None
+    fingerprint: str | None = None
+    columns: Mapping[str, str] = field(default_factory=dict)
+    left_out: int = 0
 
     def __post_init__(self) -> None:
         if len(self.inputs) != len(self.labels):
@@ -95,11 +107,21 @@ class Source(Sequence[Example]):
         # it.
         return self
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "where": None}  # it may be any function, and hold a whole table
+
     def subset(self, indices: Sequence[int]) -> Source:
         """The examples at `indices`, in that order, as a source of the same classes."""
         labels = [self.labels[i] for i in indices]
         groups = None if self.groups is None else [self.groups[i] for i in indices]
-        return replace(self, inputs=_Selection(self.inputs, indices), labels=labels, groups=groups)
+        found = self.where
+        where = None if found is None else (lambda i: found(indices[i]))
+        inputs = _Selection(self.inputs, indices)
+        return replace(self, inputs=inputs, labels=labels, groups=groups, where=where, fingerprint=None)
+
+    def place(self, index: int) -> str:
+        """Words that lead to an example."""
+        return f"example {index}" if self.where is None else self.where(index)
 
 
 class _Selection(Sequence[Any]):

@@ -27,9 +27,7 @@ def make_transform(source: Source, augment: str = "auto") -> Transform | None:
     Args:
         source: the training data.
         augment: "none"; "crop" (a random part of 60 to 100 % of the area, its sides' ratio changed by up to
-            4/3); "crop+flip" (and half of the pictures mirrored); "auto" takes what the source says is safe
-            (nothing for digits, texts, and pictures with a text, which may speak of left and right or of what a
-            crop cuts off; else "crop+flip").
+            4/3); "crop+flip" (and half of the pictures mirrored); "auto": see `chosen_augment`.
 
     Returns:
         A transform, or None where there is nothing to do.
@@ -37,15 +35,40 @@ def make_transform(source: Source, augment: str = "auto") -> Transform | None:
     Raises:
         ConfigError: an unknown name, or image augmentation for texts.
     """
-    if augment not in AUGMENTS:
-        raise ConfigError(f"augment={augment!r} does not exist: {closest(augment, AUGMENTS)}")
-    chosen = source.augment if augment == "auto" else augment
+    chosen = chosen_augment(source, augment)
     if chosen == "none":
         return None
     if source.modality == "text":
         raise ConfigError(f"augment={augment!r} is for images, and this data holds texts; set augment='none'")
     crop = RandomCrop(flip=chosen == "crop+flip")
     return PictureOf(crop) if source.modality == "image-text" else crop
+
+
+def chosen_augment(source: Source, augment: str = "auto") -> str:
+    """What `augment` comes to for a source: "none", "crop" or "crop+flip".
+
+    "auto" is a crop, or nothing where the source says that even a crop is not safe: digits, texts, and pictures with a
+    text, which may speak of left and right or of what a crop cuts off. It never mirrors: nothing in a folder of
+    pictures says that they hold no writing, no digits and no left hands. Flips are for who knows that.
+
+    Raises:
+        ConfigError: an unknown name.
+    """
+    if augment not in AUGMENTS:
+        raise ConfigError(f"augment={augment!r} does not exist: {closest(augment, AUGMENTS)}")
+    if augment != "auto":
+        return augment
+    return "none" if source.augment == "none" else "crop"
+
+
+def augment_line(source: Source, augment: str = "auto") -> str:
+    """`chosen_augment` as a line for the log: what is done, who chose it, and how to choose otherwise."""
+    chosen = chosen_augment(source, augment)
+    if augment != "auto":
+        return f"augmentation: {chosen}, as data.augment says"
+    if chosen == "none":
+        return "augmentation: none, the data's default"
+    return f"augmentation: {chosen}, the default; where mirrored pictures mean the same, data.augment='crop+flip'"
 
 
 class PictureOf:

@@ -1,4 +1,4 @@
-"""Low-rank updates of the backbone's linear layers, by peft, merged into the plain weights at fading."""
+"""Low-rank updates of the backbone's linear layers and convolutions, by peft, merged into its weights at fading."""
 
 from __future__ import annotations
 
@@ -20,8 +20,9 @@ def low_rank_targets(adapter: Adapter, *, everywhere: bool) -> list[str]:
     """Names of the modules in the blocks that get an update.
 
     Args:
-        everywhere: all linear layers; otherwise query and value projections. `nn.MultiheadAttention` is one target:
-            it never calls its inner linear layer.
+        everywhere: all linear layers and convolutions; otherwise query and value projections. `nn.MultiheadAttention`
+            is one target: it never calls its inner linear layer. Grouped and depthwise convolutions are none: peft
+            cannot merge their updates.
 
     Raises:
         CapabilityError: the blocks have none.
@@ -31,21 +32,37 @@ def low_rank_targets(adapter: Adapter, *, everywhere: bool) -> list[str]:
         inside: list[str] = []
         for name, module in block.named_modules():
             full = f"{block_name}.{name}" if name else block_name
-            if any(full.startswith(f"{m}.") for m in inside):
+            if any(full.startswith(f"{m}.") for m in inside) or module is block:  # a block stays the module it is
                 continue
             if isinstance(module, nn.MultiheadAttention):
                 inside.append(full)
                 found.append(full)
-            elif _linear(module) and (everywhere or _QUERY_VALUE.search(name)):
+            elif (_linear(module) or _plain_convolution(module)) and (everywhere or _QUERY_VALUE.search(name)):
                 found.append(full)
     if not found:
-        what = "linear layers" if everywhere else "query and value projections"
-        raise CapabilityError(f"{adapter.name} has no {what} in its blocks that a low-rank update could go to")
+        what = "linear layers or plain convolutions" if everywhere else "query and value projections"
+        raise CapabilityError(
+            f"{adapter.name} has no {what} in its blocks that a low-rank update could go to: train its norms instead, "
+            f"with distill.method='mdpd' or distill.backbone_update='norm'"
+        )
     return found
 
 
 def _linear(module: nn.Module) -> bool:
     return isinstance(module, nn.Linear) or _transposed(module)
+
+
+def _plain_convolution(module: nn.Module) -> bool:
+    """Whether the update that peft learns beside it can be merged into its kernel.
+
+    Not that of a grouped one; nor where peft's own convolution would read other pixels (dilation, padding other than
+    zeros); nor of one that computes its kernel or its padding itself (weight standardisation).
+    """
+    if not isinstance(module, (nn.Conv1d, nn.Conv2d)):
+        return False
+    kind = nn.Conv1d if isinstance(module, nn.Conv1d) else nn.Conv2d
+    plain = type(module).forward is kind.forward and type(module)._conv_forward is kind._conv_forward
+    return plain and module.groups == 1 and set(module.dilation) == {1} and module.padding_mode == "zeros"
 
 
 def _transposed(module: nn.Module) -> bool:

@@ -9,18 +9,24 @@ from typing import Any
 import torch
 from torch import nn
 
+from mdpd_plugins.adapters.storage.trust import remote_code_trusted, trusting_remote_code, unattended
 from mdpd_plugins.exports.record import ExportRecord
 
 Tensors = dict[str, torch.Tensor]
 
 
 def on_first_use(make: Callable[[], Callable[[Sequence[Any]], Tensors]]) -> Callable[[Sequence[Any]], Tensors]:
-    """A preparation that is made when it is first called: who wants the model alone needs no tokenizer."""
+    """A preparation that is made when it is first called: who wants the model alone needs no tokenizer.
+
+    What was trusted when the model was loaded is trusted then, and nothing else is.
+    """
+    trusted = remote_code_trusted()
     made: list[Callable[[Sequence[Any]], Tensors]] = []
 
     def prepare(examples: Sequence[Any]) -> Tensors:
         if not made:
-            made.append(make())
+            with trusting_remote_code(trusted), unattended():
+                made.append(make())
         return made[0](examples)
 
     return prepare

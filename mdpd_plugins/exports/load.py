@@ -4,35 +4,43 @@ from __future__ import annotations
 
 import contextlib
 import io
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
+from mdpd_plugins.adapters.storage.trust import trusting_remote_code, unattended
 from mdpd_plugins.adapters.towers.pair import PAIR_FILE
 from mdpd_plugins.exports import pair, registered
-from mdpd_plugins.exports.exported import ExportedModel
-from mdpd_plugins.exports.record import ExportRecord, read_record
+from mdpd_plugins.exports.exported import ExportedModel, Tensors
+from mdpd_plugins.exports.record import GIVEN, ExportRecord, read_record
 from mdpd_plugins.registry import load_catalogue
 from mdpd_plugins.registry.errors import CapabilityError, CheckpointError, ConfigError, MDPDError, PluginError
 
 MODALITIES = ("image", "text", "image-text")
 
 
-def load_export(folder: str | Path, device: str | None = None) -> ExportedModel:
+def load_export(folder: str | Path, device: str | None = None, *, trust_remote_code: bool = False) -> ExportedModel:
     """Load an export, put it into eval mode and on a device.
 
     Args:
         folder: what training wrote (WORK_DIR/export), or `mdpd export`.
         device: "cpu", "cuda", "cuda:1" ...; by default a GPU if there is one.
+        trust_remote_code: run Python code that lies in the folder, where the zoo's loader wants it.
 
     Raises:
         ConfigError: the folder is no export, or the device does not exist.
-        CheckpointError: its files cannot be read, or do not fit together.
+        CheckpointError: its files are not those that were exported, cannot be read, do not fit together, or want
+            code of their own to run.
         MissingDependencyError: its zoo is not installed here.
     """
     where = _device(device)
     record = read_record(folder)
-    exported = load_folder(Path(folder), record)
+    record.check_files(Path(folder))
+    with trusting_remote_code(trust_remote_code):
+        exported = load_folder(Path(folder), record)
     exported.model.to(where)
     return exported
 
@@ -51,7 +59,7 @@ def load_folder(folder: Path, record: ExportRecord) -> ExportedModel:
         )
     try:
         # Frameworks print which file they load; standard output is for results.
-        with contextlib.redirect_stdout(io.StringIO()):
+        with contextlib.redirect_stdout(io.StringIO()), unattended():
             exported = _loaded(folder, record)
     except MDPDError:
         raise
@@ -62,7 +70,14 @@ def load_folder(folder: Path, record: ExportRecord) -> ExportedModel:
             f"`mdpd export WORK_DIR OUT`"
         ) from error
     exported.model.eval()
-    return exported
+    return replace(exported, prepare=_refused) if record.resize == GIVEN else exported
+
+
+def _refused(examples: Sequence[Any]) -> Tensors:
+    raise ConfigError(
+        "this export's pictures were prepared by a transform that was given to adapt(), which no file holds: load the "
+        "model (mdpd_plugins.load) and prepare them with that transform yourself"
+    )
 
 
 def _loaded(folder: Path, record: ExportRecord) -> ExportedModel:

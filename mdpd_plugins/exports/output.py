@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
 from mdpd_plugins.exports.predict import Row
+from mdpd_plugins.files import fresh_file
 from mdpd_plugins.registry.errors import ConfigError
 
 GIVEN = ("input", "pair")  # keys of a row that are not predicted
@@ -28,13 +28,8 @@ def write_rows(rows: Sequence[Row], form: str, out: Path | None = None) -> None:
     if out is None:
         FORMATS[form](rows, sys.stdout)
         return
-    temporary = out.with_name(f".{out.name}.part")
-    try:
-        with temporary.open("w", encoding="utf-8", newline="") as file:
-            FORMATS[form](rows, file)
-        os.replace(temporary, out)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with fresh_file(out) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        FORMATS[form](rows, file)
 
 
 def check_out(out: Path | None) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -12,6 +13,8 @@ from mdpd_plugins.exports.inputs import Input
 from mdpd_plugins.registry.errors import CapabilityError, ConfigError
 
 Row = dict[str, Any]
+# Names that a prediction may have in one of the forms that `output` writes.
+_OURS = re.compile(r"input|pair|top|value|labels|probabilities|(label|probability)(_\d+)?")
 
 
 def predict(
@@ -19,7 +22,9 @@ def predict(
 ) -> Iterator[Row]:
     """One row an input, in order: plain data.
 
-    Every row has "input", and "pair" where a second text was given. To these come, by the kind of label:
+    Every row has "input", and "pair" where a second text was given. The other columns of a table follow last, under
+    their own names; one that is called like something predicted gets "given_" in front: a table's own "label" is
+    "given_label". To these come, by the kind of label:
 
     - single: "label", "probability" (softmax), and for `top_k` above 1 "top", the most probable labels with theirs.
     - multi: "labels", every label whose probability (sigmoid) is above 0.5, the most probable first.
@@ -61,7 +66,16 @@ def _rows(exported: ExportedModel, inputs: Sequence[Input], batch_size: int, top
         logits = exported.logits([one.read() for one in batch])
         for one, row in zip(batch, logits, strict=True):
             pair = {} if one.pair is None else {"pair": one.pair}
-            yield {"input": one.name, **pair, **decode(row, classes, top_k)}
+            others = {_other(name, one.others): value for name, value in one.others.items()}
+            yield {"input": one.name, **pair, **decode(row, classes, top_k), **others}
+
+
+def _other(name: str, others: Mapping[str, Any]) -> str:
+    while _OURS.fullmatch(name):
+        name = f"given_{name}"
+        while name in others:
+            name = f"given_{name}"
+    return name
 
 
 def _single(logits: torch.Tensor, classes: Sequence[str], top_k: int) -> Row:

@@ -2,19 +2,31 @@
 
 The zoo's own files say how to build the network. They do not say which backbone it is, what its outputs mean, or at
 which length texts were cut; this one does. The zoos' loaders take no notice of it.
+
+It also holds the SHA-256 of every file that a loader may read, and one of itself. So what was damaged, lost, or put in
+from another export is found and named. That is against accidents: whoever changes a folder on purpose can sign it anew.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
+import logging
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from mdpd_plugins.adapters import Adapter
+from mdpd_plugins.files import sha256, without_home, write_text
 from mdpd_plugins.registry.errors import CheckpointError, ConfigError
 
 RECORD_FILE = "mdpd.json"
+GIVEN = "given"
+AGAIN = "export again with `mdpd export WORK_DIR OUT`"
+# What zoos' loaders look for: weights, settings, vocabularies. A card or a licence beside them changes nothing.
+READ = {".json", ".py", ".safetensors", ".bin", ".pth", ".pt", ".txt", ".model", ".jinja", ".npz", ".npy", ".h5"}
+READ |= {".msgpack", ".gguf", ".vocab", ".bpe", ".spm", ".yaml", ".yml"}
+NOTES = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -27,9 +39,13 @@ class ExportRecord:
         modality: "image", "text" or "image-text".
         task: kind of label ("single", "multi", "float", "pair"), or "language". classes: names of outputs, in order.
         size: (height, width) of prepared images, pixels; None for other modalities.
+        resize: how pictures of another shape are fitted: "auto", as the zoo does it, or "stretch"; "given" where a
+            transform of the user's own prepared pictures, which no file holds.
         max_length: tokens that texts are cut to; None for other modalities.
+        columns: what the columns of the table that it was trained on were called: "text", "text_pair", "image" -> name.
         eval_split: the split that `metrics` were measured on.
         method: how it was trained. weights: where training started from.
+        files: path in the folder -> SHA-256; empty in exports made before they were kept.
     """
 
     backbone: str
@@ -38,6 +54,7 @@ class ExportRecord:
     task: str
     classes: tuple[str, ...]
     size: tuple[int, int] | None = None
+    resize: str = "auto"
     max_length: int | None = None
     metrics: dict[str, float] = field(default_factory=dict)
     eval_split: str = "val"
@@ -45,6 +62,8 @@ class ExportRecord:
     weights: str = ""
     text_backbone: str = ""
     text_options: dict[str, Any] = field(default_factory=dict)
+    files: dict[str, str] = field(default_factory=dict)
+    columns: dict[str, str] = field(default_factory=dict)
 
     @property
     def zoo(self) -> str:
@@ -52,11 +71,75 @@ class ExportRecord:
         zoo, slash, _ = self.backbone.partition("/")
         return zoo if slash else ""
 
+    @property
+    def loaded_resize(self) -> str:
+        """What a loader passes to `Adapter.prepare`: of a transform that no file holds, nothing."""
+        return "auto" if self.resize == GIVEN else self.resize
+
     def write(self, folder: Path) -> None:
-        """Put the record into an existing folder."""
-        # Sorted: a config's own order is not kept where it is read again.
-        text = json.dumps(asdict(self), indent=2, sort_keys=True)
-        (folder / RECORD_FILE).write_text(text + "\n", encoding="utf-8")
+        """Put the record into a folder that holds everything else of the export."""
+        files = {name: sha256(folder / name) for name in _read_by_loaders(folder)}
+        # Options and origins may be paths. A home folder's is written so that it is still found, but not whose it is.
+        write_record(folder, _without_home({**asdict(self), "files": files}))
+
+    def check_files(self, folder: Path) -> None:
+        """Compare a folder with the files that were exported. Nothing is compared of an export without their sums.
+
+        Raises:
+            CheckpointError: a file that a loader may read differs, is missing, or was added.
+        """
+        if not self.files:
+            NOTES.warning(
+                f"note: {folder} was exported before files were signed, so damage is not noticed; `mdpd export "
+                f"WORK_DIR OUT` makes a signed one"
+            )
+            return
+        found = _read_by_loaders(folder)
+        missing = [name for name in self.files if name not in found]
+        try:
+            differing = [name for name in self.files if name in found and sha256(folder / name) != self.files[name]]
+        except OSError as error:
+            raise CheckpointError(f"a file of the export {str(folder)!r} cannot be read: {error}") from error
+        added = [name for name in found if name not in self.files]
+        said = [
+            f"{', '.join(names)} {what}"
+            for names, what in (
+                (missing, "missing"),
+                (differing, f"not what {RECORD_FILE} says (damaged, or of another export)"),
+                (added, "not part of it, and its loader might read that: move it elsewhere"),
+            )
+            if names
+        ]
+        if said:
+            raise CheckpointError(f"the export {str(folder)!r} is not whole: {'; '.join(said)}. {AGAIN}")
+
+
+def write_record(folder: Path, content: dict[str, Any]) -> None:
+    """Sign a record and put it into an existing folder."""
+    content = json.loads(json.dumps(content))  # as it will be read: tuples are lists then, and keys are texts
+    # Sorted: a config's own order is not kept where it is read again.
+    signed = {**content, "digest": _digest(content)}
+    write_text(folder / RECORD_FILE, json.dumps(signed, indent=2, sort_keys=True) + "\n")
+
+
+def _without_home(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_home(v) for key, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_without_home(v) for v in value]
+    return without_home(value) if isinstance(value, str) else value
+
+
+def _digest(content: dict[str, Any]) -> str:
+    unsigned = {key: value for key, value in content.items() if key != "digest"}
+    return hashlib.sha256(json.dumps(unsigned, sort_keys=True).encode()).hexdigest()
+
+
+def _read_by_loaders(folder: Path) -> list[str]:
+    """The files of an export but for its record, its card, notes of its owner, and hidden ones: sorted paths in it."""
+    inside = (path.relative_to(folder) for path in folder.rglob("*") if path.suffix in READ and path.is_file())
+    names = (p.as_posix() for p in inside if not any(part.startswith(".") for part in p.parts))
+    return sorted(name for name in names if name != RECORD_FILE)
 
 
 def read_record(folder: str | Path) -> ExportRecord:
@@ -78,15 +161,16 @@ def read_record(folder: str | Path) -> ExportRecord:
         raise ConfigError(f"{hint}export again with `mdpd export WORK_DIR OUT`")
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
+        if {"digest", "files"} & raw.keys() and raw.get("digest") != _digest(raw):
+            raise ValueError("it is not what was written")
         known = {f.name for f in fields(ExportRecord)}
         given = {key: value for key, value in raw.items() if key in known}
         given["classes"] = tuple(map(str, given["classes"]))
         given["size"] = tuple(given["size"]) if given.get("size") else None
+        given.setdefault("resize", "stretch")  # records that do not say are older than the choice
         return ExportRecord(**given)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(
-            f"{str(path)!r} is not a record of an export ({error}): export again with `mdpd export WORK_DIR OUT`"
-        ) from error
+        raise CheckpointError(f"{str(path)!r} is not a record of an export ({error}): {AGAIN}") from error
 
 
 def check_replaceable(folder: Path) -> None:
@@ -108,25 +192,25 @@ def record_of(adapter: Adapter, *, max_length: int | None = None, **about: Any) 
 
     Args:
         max_length: tokens that texts were cut to in training, if fewer than the model takes.
-        about: fields of the record that the training knows: metrics, eval_split, method.
+        about: fields of the record that the training knows: metrics, eval_split, method, columns.
     """
     kind, classes = adapter.labels or ("single", adapter.class_names(adapter.num_outputs))
     try:
-        preprocessing = adapter.preprocessing()
-    except ConfigError:  # a text model without a tokenizer: whoever uses it has one
-        preprocessing = {}
-    image, text = (preprocessing.get(part, preprocessing) for part in ("image", "text"))
-    limits = [n for n in (max_length, text.get("max_length")) if n is not None]
+        limit = None if adapter.modality == "image" else adapter.text_transform().max_length
+    except (ConfigError, CheckpointError):  # a text model without a tokenizer: whoever uses it has one
+        limit = None
+    lengths = [n for n in (max_length, limit) if n is not None]
     return ExportRecord(
         **adapter.parts,
         modality=adapter.modality,
         task=kind,
         classes=tuple(classes),
-        size=tuple(image["size"]) if "size" in image else None,
-        max_length=min(limits) if "max_length" in text else None,
+        size=None if adapter.modality == "text" else adapter.image_transform().size,
+        resize=GIVEN if adapter.given_transform is not None else adapter.resize,
+        max_length=None if limit is None else min(lengths),
         weights=adapter.origin,
         **about,
     )
 
 
-__all__ = ["RECORD_FILE", "ExportRecord", "check_replaceable", "read_record", "record_of"]
+__all__ = ["GIVEN", "RECORD_FILE", "ExportRecord", "check_replaceable", "read_record", "record_of", "write_record"]

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from mdpd_plugins.adapters import build_backbone
-from mdpd_plugins.data import make_collate
-from mdpd_plugins.exports.exported import ExportedModel, Tensors
-from mdpd_plugins.exports.record import ExportRecord
+from mdpd_plugins.adapters.storage.trust import asks_for_trust, refused, remote_code_trusted
+from mdpd_plugins.exports.exported import ExportedModel
+from mdpd_plugins.exports.record import RECORD_FILE, ExportRecord
 
 
 def load(folder: Path, record: ExportRecord) -> ExportedModel:
@@ -19,22 +17,20 @@ def load(folder: Path, record: ExportRecord) -> ExportedModel:
 
     Raises:
         UnknownBackboneError: the plugin is not installed here.
+        CheckpointError: the record's options would let code of others run.
     """
-    built = build_backbone(record.backbone, pretrained=None, num_classes=len(record.classes), **record.options)
+    if not remote_code_trusted() and asks_for_trust(record.options):
+        raise refused(folder / RECORD_FILE, "switches on that code of others runs")
+    options = _found_here(record.options)
+    built = build_backbone(record.backbone, pretrained=None, num_classes=len(record.classes), **options)
     adapter = built.around(built.load_exported(folder))
-    preprocessing = dict(adapter.preprocessing())
-    if record.modality == "text":
-        preprocessing["max_length"] = record.max_length
-    else:
-        preprocessing["size"] = record.size
-    collate = make_collate(preprocessing, record.modality)
+    adapter.prepare(input_size=record.size, resize=record.loaded_resize, max_length=record.max_length)
+    return ExportedModel(record, adapter.model, adapter.transform(), adapter.forward)
 
-    def prepare(examples: Sequence[Any]) -> Tensors:
-        unlabelled = torch.zeros(())
-        inputs: Tensors = collate([(example, unlabelled) for example in examples])["inputs"]
-        return inputs
 
-    return ExportedModel(record, adapter.model, prepare, adapter.forward)
+def _found_here(options: dict[str, Any]) -> dict[str, Any]:
+    # A path in the home folder of whoever exported is one in the home folder of whoever loads.
+    return {k: os.path.expanduser(v) if isinstance(v, str) and v.startswith("~/") else v for k, v in options.items()}
 
 
 __all__ = ["load"]

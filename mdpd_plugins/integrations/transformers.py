@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -106,7 +106,7 @@ class DistillTrainer(Trainer):
         if self.student is None:
             return super().create_optimizer()
         if self.optimizer is None:
-            kind, options = self.get_optimizer_cls_and_kwargs(self.args, self.model)
+            kind, options = self.get_optimizer_cls_and_kwargs(self.args, cast(Any, self.model))
             options = {k: v for k, v in options.items() if k not in ("lr", "params", "model", "optimizer_dict")}
             self.optimizer = kind(self.student.parameter_groups(**self._rates), **options)
         return self.optimizer
@@ -131,7 +131,7 @@ class DistillTrainer(Trainer):
         if self.student is None:
             super()._save(output_dir, state_dict)
             return
-        folder = output_dir or self.args.output_dir
+        folder = output_dir or self.args.output_dir or "."
         os.makedirs(folder, exist_ok=True)
         path = os.path.join(folder, STUDENT_FILE)
         torch.save(self.student.state_dict(), f"{path}.part")
@@ -143,7 +143,7 @@ class DistillTrainer(Trainer):
         self._load_student(resume_from_checkpoint)
 
     def _load_best_model(self) -> None:
-        self._load_student(self.state.best_model_checkpoint)
+        self._load_student(str(self.state.best_model_checkpoint))
 
     def _load_student(self, folder: str) -> None:
         assert self.student is not None

@@ -12,7 +12,7 @@ from typing import Any
 from mmengine.config import Config
 
 from mdpd_plugins.registry.errors import ConfigError
-from mdpd_plugins.training.checkpoints import checkpoints
+from mdpd_plugins.training.checkpoints import checkpoints, latest_checkpoint, read_summary
 from mdpd_plugins.training.config import RUN_CONFIG, load_config
 
 Points = list[tuple[int, float]]
@@ -66,32 +66,23 @@ def read_record(work_dir: Path) -> Record:
             f"{str(work_dir)!r} holds no {RUN_CONFIG}: it is not a work directory of a training run. Give the folder "
             f"that holds config.py and iter_N.pth (by default work_dirs/<config name>)"
         )
-    found = checkpoints(work_dir)
-    if not found:
+    if not checkpoints(work_dir):
         raise ConfigError(
             f"{str(work_dir)!r} holds no iter_*.pth yet: a report shows what a checkpoint has learned. Wait for the "
             f"first one (train.checkpoint_every steps, once an epoch by default), or train"
         )
-    step = int(found[-1].stem[5:])
-    summary = _json(work_dir / "summary.json")
+    checkpoint = latest_checkpoint(work_dir)
+    step = int(checkpoint.stem[5:])
+    summary = read_summary(work_dir)
     return Record(
         work_dir=work_dir,
         config=load_config(work_dir / RUN_CONFIG),
-        checkpoint=found[-1],
+        checkpoint=checkpoint,
         step=step,
         # An earlier run's summary stays until the next one finishes.
         summary=summary if summary.get("steps") == step else {},
         scalars=read_scalars(work_dir),
     )
-
-
-def _json(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        return {}
-    try:
-        return json.loads(path.read_text())
-    except ValueError as error:
-        raise ConfigError(f"{path} is no JSON ({error}): remove it, and the report goes without it") from error
 
 
 def read_scalars(work_dir: Path) -> Scalars:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import torch
 from jinja2 import Environment, PackageLoader
 from mmengine.device import get_device
 
+from mdpd_plugins.files import without_home, write_text
 from mdpd_plugins.registry.errors import ConfigError
 from mdpd_plugins.reporting.attention import Attention, measure_attention
 from mdpd_plugins.reporting.charts import Chart, bars, curves, layer_bars, layer_line
@@ -62,10 +62,8 @@ def write_report(work_dir: Path, out: Path | None = None, *, bench: Path | None 
     pages = Environment(loader=PackageLoader("mdpd_plugins.reporting", ""), autoescape=True, trim_blocks=True)
     pages.lstrip_blocks = True
     text = pages.get_template("report.html.j2").render(context)
-    temporary = target.with_name(f".{target.name}.part")
     try:
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, target)
+        write_text(target, without_home(text))
     except OSError as error:
         raise ConfigError(f"{str(target)!r} cannot be written ({error.strerror}): name another with --out") from error
     return target

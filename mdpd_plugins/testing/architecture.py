@@ -18,7 +18,7 @@ def architecture(adapter: Adapter) -> list[str]:
         named = adapter.named_blocks
         paths = [name.split(".") for name, _ in named]
         shared = 0
-        while all(len(path) > shared + 1 and path[shared] == paths[0][shared] for path in paths):
+        while paths and all(len(path) > shared + 1 and path[shared] == paths[0][shared] for path in paths):
             shared += 1
         above = [model, *(model.get_submodule(".".join(paths[0][: i + 1])) for i in range(shared))]
     except Exception:  # the check called "blocks" says what is wrong

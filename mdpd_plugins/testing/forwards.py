@@ -14,6 +14,7 @@ from mdpd_plugins.registry.errors import CapabilityError
 from mdpd_plugins.testing.outcome import NotApplicable
 from mdpd_plugins.testing.specimen import Specimen
 
+MOST_SAMPLES, MOST_PIXELS = 64, 256  # of batches and pictures whose sizes are made to coincide
 TOLERANCE = 1e-4  # of kernels that sum in another order for another batch or length
 
 
@@ -165,6 +166,50 @@ def odd_size(s: Specimen) -> str:
     return f"{tuple(other['image'].shape[-2:])} instead of {(height, width)}"
 
 
+def equal_sizes(s: Specimen) -> str:
+    """As many samples as tokens or channels, and as high and wide a grid as there are channels, are read as ever."""
+    a = s.pristine
+    shapes = {tuple(h.shape[1:]) for h in s.seen.hidden.values()}
+    batches = sorted({n for shape in shapes for n in shape if 2 < n <= MOST_SAMPLES})
+    for batch in batches:
+        inputs = a.example_inputs(batch)
+        with torch.no_grad(), a.capture() as seen:
+            a.forward(inputs)
+        with torch.no_grad(), a.capture() as alone:
+            a.forward({k: v[-1:] for k, v in inputs.items()})
+        for i, hidden in seen.hidden.items():
+            assert hidden.shape == (batch, *s.seen.hidden[i].shape[1:]), (
+                f"block {i} of {batch} samples leaves {tuple(hidden.shape)}, of 2 {tuple(s.seen.hidden[i].shape)}"
+            )
+            _same(hidden[-1:], alone.hidden[i], f"one of {batch} samples at block {i}")
+    grids = _square_of_channels(s)
+    return f"batches of {', '.join(map(str, batches)) or 'no such number'}; grids as wide as channels: {grids}"
+
+
+def _square_of_channels(s: Specimen) -> int:
+    """How many blocks could be given a grid as high and wide as they have channels; all were read as ever."""
+    a, image, tried = s.pristine, s.inputs.get("image"), set()
+    for i, layout in s.seen.layouts.items():
+        if image is None or image.dim() != 4 or layout.grid is None:
+            continue
+        side = a.dims[i] * image.shape[-1] // layout.grid[1]
+        if side in tried or side > MOST_PIXELS:
+            continue
+        inputs = {**{k: v[:1] for k, v in s.inputs.items()}, "image": image.new_zeros(1, image.shape[1], side, side)}
+        try:
+            with torch.no_grad():
+                a.forward(inputs)
+        except Exception:  # a model refuses a size in any way it likes
+            continue
+        tried.add(side)
+        with torch.no_grad(), a.capture() as seen:
+            a.forward(inputs)
+        for j, axes in s.seen.axes.items():
+            assert seen.axes[j] == axes, f"block {j} is read as {seen.axes[j]} at {side} pixels, and else as {axes}"
+            assert seen.hidden[j].shape[-1] == a.dims[j], f"block {j} leaves {tuple(seen.hidden[j].shape)} at {side} px"
+    return len(tried)
+
+
 def padding(s: Specimen) -> str:
     """A text that is padded beside a longer one gives the same output as alone, to tolerance."""
     if "input_ids" not in s.inputs:
@@ -236,4 +281,4 @@ def _line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:120]
 
 
-__all__ = ["attention", "batch_of_one", "odd_size", "padding", "tail", "trace"]
+__all__ = ["attention", "batch_of_one", "equal_sizes", "odd_size", "padding", "tail", "trace"]

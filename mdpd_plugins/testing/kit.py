@@ -9,7 +9,7 @@ from typing import Any
 
 from mdpd_plugins.adapters import Adapter
 from mdpd_plugins.registry.errors import CapabilityError
-from mdpd_plugins.testing import forwards, structure, training
+from mdpd_plugins.testing import forwards, recipes, structure, training
 from mdpd_plugins.testing.architecture import architecture
 from mdpd_plugins.testing.outcome import FAIL, NOT_APPLICABLE, PASS, NotApplicable, Outcome, Report
 from mdpd_plugins.testing.specimen import Specimen
@@ -46,6 +46,7 @@ CHECKS = tuple(
     Check(function.__name__, function)
     for function in (
         structure.blocks,
+        structure.depth,
         structure.shapes,
         forwards.tail,
         forwards.trace,
@@ -55,8 +56,10 @@ CHECKS = tuple(
         training.norm_gradients,
         training.distillation,
         training.export,
+        recipes.recipes,
         forwards.batch_of_one,
         forwards.odd_size,
+        forwards.equal_sizes,
         forwards.padding,
     )
 )

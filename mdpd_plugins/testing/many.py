@@ -14,6 +14,7 @@ from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
+from mdpd_plugins.files import write_text
 from mdpd_plugins.registry import ConfigError, MDPDError, MissingDependencyError, Registered, load_catalogue
 from mdpd_plugins.versions import installed_versions
 
@@ -186,9 +187,7 @@ class Results:
         self.rows[row["name"]] = row
         if self.path is not None:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            temporary = self.path.with_name(f".{self.path.name}.tmp")
-            temporary.write_text(json.dumps(self.as_dict(), indent=1, default=str) + "\n", encoding="utf-8")
-            os.replace(temporary, self.path)
+            write_text(self.path, json.dumps(self.as_dict(), indent=1, default=str) + "\n")
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data: results, totals and versions."""

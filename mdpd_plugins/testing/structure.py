@@ -99,6 +99,30 @@ def _embeddings(s: Specimen) -> set[int]:
     return found | {id(p) for m in readers for p in m.parameters()}
 
 
+def depth(s: Specimen) -> str:
+    """As many blocks run as the library's own configuration says there are.
+
+    Stages may have a stem, or what joins them, besides: two for each width. Where the parts of a block stand apart (a
+    list of attentions and one of feed-forward layers), each is one. A block that stands alone (CANINE's first one) need
+    not be declared, and one that no output depends on (BLIP-2's last) need not run.
+    """
+    a, declared = s.pristine, s.pristine.declared_blocks()
+    if not declared:
+        raise NotApplicable("its library does not say how many blocks it has")
+    ran: list[int] = []
+    handles = [b.register_forward_pre_hook(lambda m, _: ran.append(id(m))) for b in dict.fromkeys(a.blocks())]
+    _forward_with(s, handles)
+    widths = len(set(a.dims))
+    beside = 2 * widths if widths > 1 else 0
+    runs = len(ran)  # a block that runs several times (ALBERT's) counts as often
+    lists = {name.rpartition(".")[0] for name, _ in a.named_blocks}
+    lengths = [sum(1 for _ in a.model.get_submodule(name).children()) for name in lists]
+    if sum(n for n in lengths if n > 1) == declared:
+        return f"{runs} run, {declared} declared and listed"
+    assert runs >= declared and runs % declared <= beside, f"{runs} blocks run; its configuration says {declared}"
+    return f"{runs} run, {declared} declared"
+
+
 def shapes(s: Specimen) -> str:
     """Hidden states come as (B, T, D_i), with D_i, prefix tokens and grid as the adapter declares them."""
     a, batch = s.pristine, len(next(iter(s.inputs.values())))
@@ -205,4 +229,4 @@ def head(s: Specimen) -> str:
     return f"{len(old)} tensors"
 
 
-__all__ = ["blocks", "head", "norm_parameters", "shapes"]
+__all__ = ["blocks", "depth", "head", "norm_parameters", "shapes"]

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
-import os
 from pathlib import Path
 from typing import Any
 
 from mdpd_plugins.adapters.built import RANDOM
+from mdpd_plugins.files import without_home
 
 TITLE = ", fine-tuned with Masked Dual Path Distillation"
 
@@ -22,18 +21,21 @@ def random_notice(origin: str) -> str:
     )
 
 
-def write_json(path: Path, data: dict[str, Any]) -> None:
-    """`data` as a JSON file that appears whole or not at all."""
-    temporary = path.with_name(f".{path.name}.part")
-    temporary.write_text(json.dumps(data, indent=2) + "\n")
-    os.replace(temporary, path)
+def untrained_notice(trained: int) -> str:
+    """A loud line if the run trained nothing that the export holds, otherwise nothing."""
+    if trained:
+        return ""
+    return (
+        "UNTRAINED EXPORT: this method trains the side network alone, and an export holds the plain backbone: it is "
+        "the one that training began with, its output layer included. Metrics of the side path are not the export's."
+    )
 
 
 def write_card(folder: Path, summary: dict[str, Any]) -> None:
     """README.md of an exported model."""
-    notice = random_notice(summary["weights"])
-    metrics = "\n".join(f"| {key} | {value:.4f} |" for key, value in summary["metrics"].items())
     trained = summary["parameters"]
+    notice = " ".join(filter(None, (random_notice(summary["weights"]), untrained_notice(trained["backbone_trained"]))))
+    metrics = "\n".join(f"| {key} | {value:.4f} |" for key, value in summary["metrics"].items())
     backbone, side = f"{trained['backbone_trained']:,} of {trained['backbone']:,}", f"{trained['side']:,}"
     text = f"""# {summary["backbone"]}{TITLE}
 
@@ -43,6 +45,7 @@ loads it without any other package.
 - Method: {summary["method"]} ({summary["steps"]} steps). Trained in the backbone: {backbone} parameters; a side \
 network of {side} parameters was trained beside it and thrown away.
 - Data: {summary["data"]}
+- Examples: {_sizes(summary["examples"])}
 - Classes: {", ".join(summary["classes"][:50]) or "none"}
 - Weights it started from: {summary["weights"]}
 - Settings: seed {summary["seed"]}; everything else is in `config.py` of the work directory.
@@ -51,7 +54,13 @@ network of {side} parameters was trained beside it and thrown away.
 | --- | --- |
 {metrics}
 {f"{chr(10)}{summary['usage']}{chr(10)}" if summary["usage"] else ""}"""
-    (folder / "README.md").write_text(text)
+    (folder / "README.md").write_text(without_home(text))
+
+
+def _sizes(examples: dict[str, Any]) -> str:
+    """How many examples each split holds, and what looked wrong with them."""
+    sizes = ", ".join(f"{split} {about['size']:,}" for split, about in examples["splits"].items())
+    return "; ".join([sizes, *examples["warnings"]])
 
 
 def print_summary(summary: dict[str, Any]) -> None:
@@ -87,9 +96,12 @@ def print_summary(summary: dict[str, Any]) -> None:
     table.add_row("loads with", summary["load_with"])
     console = Console()
     console.print(table)
-    notice = random_notice(summary["weights"])
-    if notice:
-        console.print(notice, style="bold red")
+    for notice in (
+        random_notice(summary["weights"]),
+        untrained_notice(summary["parameters"]["backbone_trained"]),
+    ):
+        if notice:
+            console.print(notice, style="bold red")
 
 
-__all__ = ["print_summary", "random_notice", "write_card", "write_json"]
+__all__ = ["print_summary", "random_notice", "write_card"]

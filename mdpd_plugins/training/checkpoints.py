@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import logging
 import os
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -10,11 +13,14 @@ from typing import Any
 import torch
 
 from mdpd_plugins.adapters.storage.checkpoint import check_keys, read_state_dict
+from mdpd_plugins.files import LEFTOVERS, sha256, write_json
 from mdpd_plugins.registry.errors import CheckpointError, ConfigError
 from mdpd_plugins.training.experiment import Experiment
 
+SUMS = "checkpoints.json"  # name of a checkpoint -> its SHA-256
 EARLIER = "previous"
 REFUSED = "nonfinite_"
+NOTES = logging.getLogger(__name__)
 
 
 def checkpoints(work_dir: str | Path) -> list[Path]:
@@ -23,19 +29,118 @@ def checkpoints(work_dir: str | Path) -> list[Path]:
     return sorted(found, key=lambda p: int(p.stem[5:]))
 
 
+def read_summary(work_dir: Path) -> dict[str, Any]:
+    """summary.json of a work directory; empty where there is none, as of a run that has not finished.
+
+    Raises:
+        ConfigError: it is damaged.
+    """
+    path = work_dir / "summary.json"
+    try:
+        found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        if not isinstance(found, dict) or not isinstance(found.get("memory", {}), dict):
+            raise ValueError("it holds no summary of a run")
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"{str(path)!r} is damaged ({error}): remove it to go on without what it says of the run's memory and time"
+        ) from error
+    return found
+
+
 def latest_checkpoint(work_dir: str | Path) -> Path:
-    """The newest complete checkpoint.
+    """The newest complete checkpoint, and no other than this run wrote.
 
     Raises:
         ConfigError: there is none.
+        CheckpointError: the newest is gone, was damaged, or was put here by something else; or the sums are damaged.
     """
+    work_dir = Path(work_dir)
+    sums = _read_sums(work_dir)
+    if sums:
+        return _checked(work_dir, sums)
     found = checkpoints(work_dir)
+    if found:
+        NOTES.warning(f"note: {work_dir} was written before checkpoints were signed, so damage to them is not noticed")
     if not found:
         raise ConfigError(
             f"there is nothing to resume or export in {str(work_dir)!r}: it holds no iter_*.pth. Check the work "
             f"directory, or train without --resume"
         )
     return found[-1]
+
+
+def add_sum(written: Path, checkpoint: Path) -> None:
+    """Sign a checkpoint that has been written under a temporary name, before it gets its own.
+
+    So a kill between the two leaves the sum and the temporary file, and `latest_checkpoint` finds both; what has no
+    sum is not this run's.
+    """
+    work_dir = checkpoint.parent
+    known = _read_sums(work_dir)
+    kept = {p.name: known.get(p.name) or sha256(p) for p in checkpoints(work_dir)}
+    write_json(work_dir / SUMS, {**kept, checkpoint.name: sha256(written)})
+
+
+def _read_sums(work_dir: Path) -> dict[str, str]:
+    path = work_dir / SUMS
+    if not path.exists():
+        return {}
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        names_only = isinstance(found, dict) and all(re.fullmatch(r"iter_\d+\.pth", name) for name in found)
+        if not names_only or not found or not all(isinstance(value, str) for value in found.values()):
+            raise ValueError("it holds no sums of iter_*.pth")
+    except (OSError, ValueError, TypeError) as error:
+        raise CheckpointError(
+            f"{str(path)!r} is damaged ({error}), so the checkpoints beside it cannot be checked: put it back, or "
+            f"remove it to go on from the newest of them unchecked"
+        ) from error
+    return found
+
+
+def _checked(work_dir: Path, sums: dict[str, str]) -> Path:
+    name = max([*sums, *(p.name for p in checkpoints(work_dir))], key=lambda name: int(name[5:-4]))
+    newest = work_dir / name
+    unchecked = f"or remove {str(work_dir / SUMS)!r} as well to go on from what is left, unchecked"
+    if name not in sums:
+        raise CheckpointError(f"{str(newest)!r} was not written by this run ({SUMS} does not know it): remove it")
+    if not newest.is_file():
+        # A kill came when it was whole and signed, and had not got its name yet.
+        for leftover in work_dir.glob(f".{newest.stem}{LEFTOVERS}"):
+            if sha256(leftover) == sums[name]:
+                _link(leftover, newest)
+                return newest
+        raise CheckpointError(f"the newest checkpoint, {str(newest)!r}, is missing: put it back, {unchecked}")
+    if sha256(newest) != sums[name]:
+        raise CheckpointError(
+            f"{str(newest)!r} is not what this run wrote (damaged, or of another run): put the right one back; or "
+            f"remove it and {str(work_dir / SUMS)!r} to go on from what is left, unchecked"
+        )
+    return newest
+
+
+def _link(leftover: Path, newest: Path) -> None:
+    try:
+        os.link(leftover, newest)  # a training that is just renaming it does not lose it
+    except OSError:  # a file system without links
+        os.replace(leftover, newest)
+
+
+def load_weights_alone(experiment: Experiment, checkpoint: Path) -> dict[str, torch.Tensor]:
+    """The state of `experiment.distiller` in any file of its run, checked before anything is changed.
+
+    Raises:
+        CheckpointError: the file is missing, holds pickled code, or belongs to another configuration.
+    """
+    state, own = read_state_dict(checkpoint), experiment.distiller.state_dict()
+    check_keys(
+        f"{str(checkpoint)!r}",
+        f"this configuration's {experiment.config.backbone.name}",
+        [k for k in own if k not in state],
+        [k for k in state if k not in own],
+        [k for k in own if k in state and own[k].shape != state[k].shape],
+    )
+    return state
 
 
 def load_run(experiment: Experiment, checkpoint: Path) -> dict[str, torch.Tensor]:
@@ -47,15 +152,7 @@ def load_run(experiment: Experiment, checkpoint: Path) -> dict[str, torch.Tensor
     Raises:
         CheckpointError: the file holds pickled code or is no run's, or it belongs to another configuration.
     """
-    state = read_state_dict(checkpoint)
-    own = experiment.distiller.state_dict()
-    check_keys(
-        f"{str(checkpoint)!r}",
-        f"this configuration's {experiment.config.backbone.name}",
-        [k for k in own if k not in state],
-        [k for k in state if k not in own],
-        [k for k in own if k in state and own[k].shape != state[k].shape],
-    )
+    state = load_weights_alone(experiment, checkpoint)
     run: dict[str, Any] = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
     wanted = {name: _sizes(wrapper.state_dict()) for name, wrapper in experiment.optim.items()}
     try:
@@ -83,7 +180,7 @@ def clear_leftovers(work_dir: Path, *, keep_checkpoints: bool) -> None:
 
     Otherwise `--resume` could later pick a checkpoint of the run before, whose step count was higher.
     """
-    for leftover in [*work_dir.glob(".iter_*.pth.part"), *work_dir.glob(".*.json.part")]:
+    for leftover in work_dir.glob(LEFTOVERS):
         leftover.unlink()
     for leftover in work_dir.glob(".export.*"):
         shutil.rmtree(leftover, ignore_errors=True)
@@ -92,8 +189,9 @@ def clear_leftovers(work_dir: Path, *, keep_checkpoints: bool) -> None:
         aside = work_dir / EARLIER
         shutil.rmtree(aside, ignore_errors=True)
         aside.mkdir()
-        for path in found:
-            path.rename(aside / path.name)
+        for path in [*found, work_dir / SUMS]:
+            if path.is_file():
+                path.rename(aside / path.name)
 
 
 def refuse_last(work_dir: Path, steps: int) -> str:
@@ -106,9 +204,21 @@ def refuse_last(work_dir: Path, steps: int) -> str:
     if len(found) > 1 and found[-1].name == f"iter_{steps}.pth":
         refused = found.pop()
         os.replace(refused, refused.with_name(REFUSED + refused.name))
+        if left := {name: value for name, value in _read_sums(work_dir).items() if name != refused.name}:
+            write_json(work_dir / SUMS, left)
     if not found:
         return "no checkpoint had been written yet"
     return f"--resume goes on from {found[-1]}"
 
 
-__all__ = ["checkpoints", "clear_leftovers", "latest_checkpoint", "load_run", "refuse_last"]
+__all__ = [
+    "SUMS",
+    "add_sum",
+    "checkpoints",
+    "clear_leftovers",
+    "latest_checkpoint",
+    "load_run",
+    "load_weights_alone",
+    "read_summary",
+    "refuse_last",
+]

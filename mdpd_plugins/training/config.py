@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -21,20 +22,23 @@ DEFAULTS: dict[str, Any] = defaults(RunSections)
 def load_config(path: str | Path, options: Mapping[str, Any] | None = None) -> Config:
     """A complete configuration from a file and `--cfg-options`.
 
+    Args:
+        path: a file, or the name of a configuration that is installed with the package, such as
+            "huggingface/minilm_bbc_topics".
+
     Raises:
         ConfigError: the file does not exist or cannot be read, or a key that no part of the project reads.
     """
-    path = Path(path)
-    if not path.is_file():
-        folder = path.parent if path.parent.is_dir() else Path(".")
-        known = [str(p) for p in folder.glob("*.py")]
-        raise ConfigError(f"config file {str(path)!r} does not exist: {closest(str(path), known)}")
+    path = _config_file(Path(path))
     try:
         config = Config.fromfile(str(path))
     except Exception as error:  # a config file is Python: anything can be raised inside it
         raise ConfigError(f"config file {str(path)!r} cannot be read: {type(error).__name__}: {error}") from error
-    if options:
-        config.merge_from_dict(dict(options))
+    try:
+        config.merge_from_dict(dict(options or {}))
+    except (TypeError, KeyError, AssertionError, ValueError, AttributeError) as error:
+        given = ", ".join(f"{key}={value!r}" for key, value in (options or {}).items())
+        raise ConfigError(f"{path} has no place for {given}: a part of the key is no section ({error})") from error
     complete = Config(completed(RunSections, config.to_dict()))
     # The name under which mmengine's Runner will write it to the work directory.
     object.__setattr__(complete, "_filename", RUN_CONFIG)
@@ -48,6 +52,26 @@ def load_config(path: str | Path, options: Mapping[str, Any] | None = None) -> C
     if not complete.work_dir:
         complete.work_dir = str(Path("work_dirs") / path.stem)
     return complete
+
+
+def installed_configs() -> dict[str, Path]:
+    """Name -> file of the configurations that are installed with the package."""
+    folder = resources.files("mdpd_plugins") / "zoo_configs"
+    if not folder.is_dir():  # a checkout, installed for editing: they lie beside the package
+        folder = resources.files("mdpd_plugins").parent / "zoo_configs"  # type: ignore[attr-defined]
+    files = sorted(Path(str(folder)).glob("*/*.py"))
+    return {f"{file.parent.name}/{file.stem}": file for file in files if not file.parent.name.startswith("_")}
+
+
+def _config_file(path: Path) -> Path:
+    if path.is_file():
+        return path
+    installed = installed_configs()
+    if (name := str(path).removesuffix(".py")) in installed:
+        return installed[name]
+    folder = path.parent if path.parent.is_dir() else Path(".")
+    known = [*(str(p) for p in folder.glob("*.py")), *installed]
+    raise ConfigError(f"config file {str(path)!r} does not exist: {closest(str(path), known)}")
 
 
 def read_overrides(pairs: Sequence[str]) -> dict[str, Any]:
@@ -70,4 +94,4 @@ def read_overrides(pairs: Sequence[str]) -> dict[str, Any]:
     return found
 
 
-__all__ = ["DEFAULTS", "RUN_CONFIG", "load_config", "read_overrides"]
+__all__ = ["DEFAULTS", "RUN_CONFIG", "installed_configs", "load_config", "read_overrides"]

@@ -17,6 +17,7 @@ from mdpd_plugins.adapters import Adapter
 from mdpd_plugins.adapters.causal import CausalLanguageModel, check_causal
 from mdpd_plugins.data import (
     READS,
+    Collate,
     EpochBatchSampler,
     LabelledDataset,
     NumberedCollate,
@@ -24,7 +25,6 @@ from mdpd_plugins.data import (
     PackedDataset,
     Source,
     load_source,
-    make_collate,
     make_transform,
     stack_blocks,
 )
@@ -34,7 +34,7 @@ from mdpd_plugins.registry.errors import ConfigError
 from mdpd_plugins.tasks import AnyTask, Language, PathMetric, make_task
 from mdpd_plugins.training.model import RunnerModel
 from mdpd_plugins.training.optim import PathOptimisers, build_optim
-from mdpd_plugins.training.towers import build_towers, prepared
+from mdpd_plugins.training.towers import build_towers, prepare
 
 OTHER_BACKBONE = {
     **{m: f"choose a backbone of that modality (mdpd list-backbones --modality {m})" for m in ("image", "text")},
@@ -56,6 +56,7 @@ class Experiment:
     val_loader: DataLoader
     metric: PathMetric
     source: Source
+    eval_source: Source
     max_steps: int
     steps_per_epoch: int
 
@@ -88,9 +89,9 @@ def build_experiment(config: Config, *, adopt: Callable[[nn.Module], None] | Non
             f"{OTHER_BACKBONE[train.modality]}, or other data"
         )
     _check_language(adapter, task)
-    preprocessing = prepared(adapter, config)
+    prepare(adapter, config)
     numbered = settings.cache_features > 0
-    loaders = _loaders(config, train, val, preprocessing, task.kind, adapter.modality, numbered=numbered)
+    loaders = _loaders(config, train, val, adapter, task.kind, numbered=numbered)
     steps_per_epoch = len(loaders[0].batch_sampler)  # type: ignore[arg-type]
     max_steps = config.train.max_steps or math.ceil(config.train.max_epochs * steps_per_epoch)
     distiller = RunnerModel(
@@ -112,6 +113,7 @@ def build_experiment(config: Config, *, adopt: Callable[[nn.Module], None] | Non
         val_loader=loaders[1],
         metric=PathMetric(task),
         source=train,
+        eval_source=val,
         max_steps=max_steps,
         steps_per_epoch=steps_per_epoch,
     )
@@ -129,7 +131,7 @@ def _check_language(adapter: Adapter, task: AnyTask) -> None:
 
 
 def _loaders(
-    config: Config, train: Source, val: Source, preprocessing, kind: str, modality: str, *, numbered: bool
+    config: Config, train: Source, val: Source, adapter: Adapter, kind: str, *, numbered: bool
 ) -> tuple[DataLoader, DataLoader]:
     from mmengine.dataset import DefaultSampler
 
@@ -139,12 +141,19 @@ def _loaders(
     dataset: Any
     evaluation: Any
     collate: Any
+    evaluation_collate: Any
     if kind == Language.kind:
-        transform, collate = None, stack_blocks
-        packing = preprocessing["tokenizer"], preprocessing["max_length"]
+        transform, collate, evaluation_collate = None, stack_blocks, stack_blocks
+        text = adapter.text_transform()
+        packing = text.tokenizer, text.max_length
         dataset, evaluation = (PackedDataset(source, *packing) for source in (train, val))
     else:
-        transform, collate = make_transform(train, config.data.augment), make_collate(preprocessing, modality)
+        transform = make_transform(train, config.data.augment)
+        # Augmentation cuts a part out at random, which is then stretched, as every zoo does it in training.
+        collate, evaluation_collate = (
+            Collate(adapter.transform(stretch=transform is not None)),
+            Collate(adapter.transform()),
+        )
         dataset = LabelledDataset(train, transform, seed=seed, train=True)
         evaluation = LabelledDataset(val, None, seed=seed, train=False)
     if numbered:
@@ -154,17 +163,18 @@ def _loaders(
                 f"data.augment={config.data.augment!r} changes them in every epoch: set data.augment='none', or "
                 f"distill.cache_features=0"
             )
-        dataset, evaluation, collate = NumberedDataset(dataset), NumberedDataset(evaluation), NumberedCollate(collate)
+        dataset, evaluation = NumberedDataset(dataset), NumberedDataset(evaluation)
+        collate, evaluation_collate = NumberedCollate(collate), NumberedCollate(evaluation_collate)
     sampler = DefaultSampler(dataset, shuffle=True, seed=seed)
     batches = EpochBatchSampler(sampler, config.data.batch_size, seed=seed)
-    common: dict[str, Any] = {"collate_fn": collate, "num_workers": workers}
     return (
-        DataLoader(dataset, batch_sampler=batches, **common),
+        DataLoader(dataset, batch_sampler=batches, collate_fn=collate, num_workers=workers),
         DataLoader(
             evaluation,
             batch_size=config.data.eval_batch_size,
             sampler=DefaultSampler(evaluation, shuffle=False),
-            **common,
+            collate_fn=evaluation_collate,
+            num_workers=workers,
         ),
     )
 

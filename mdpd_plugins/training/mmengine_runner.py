@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import time
 import warnings
 from itertools import chain, repeat
@@ -15,6 +14,9 @@ from mmengine.hooks import Hook
 from mmengine.runner import IterBasedTrainLoop, Runner
 
 from mdpd_plugins.engine import NonFiniteLossError
+from mdpd_plugins.files import fresh_file
+from mdpd_plugins.training.checkpoints import add_sum
+from mdpd_plugins.training.interrupts import InterruptHook
 from mdpd_plugins.training.optim import follow_config
 from mdpd_plugins.training.parallel.sharding import place, whole
 
@@ -69,8 +71,13 @@ class FadingRunner(Runner):
         """As mmengine's, without PyTorch's warning that a schedule moves on where the optimiser does not.
 
         The backbone's turn comes at every n-th step only, and its schedule counts all of them.
+
+        Raises:
+            Interrupted: SIGINT or SIGTERM came, and what was trained up to then has been saved.
         """
-        with warnings.catch_warnings():
+        interrupts = InterruptHook()
+        self.register_hook(interrupts)
+        with warnings.catch_warnings(), interrupts.listening():
             warnings.filterwarnings("ignore", message="Detected call of `scheduler.step", category=UserWarning)
             return super().train()
 
@@ -93,11 +100,13 @@ class FadingRunner(Runner):
                     f"step {self.iter + 1}: the weight {name} is not finite any more, so this step is not saved. "
                     f"Training stops here. Lower the learning rate of that path"
                 )
-        temporary = f".{filename}.part"
-        with whole(self.model):
-            super().save_checkpoint(out_dir, temporary, *args, **kwargs)
-        if self.rank == 0:
-            os.replace(Path(out_dir) / temporary, Path(out_dir) / filename)
+        target = Path(out_dir) / filename
+        with whole(self.model):  # of all processes, of which the first one writes
+            if self.rank != 0:
+                return super().save_checkpoint(out_dir, filename, *args, **kwargs)
+            with fresh_file(target) as temporary:
+                super().save_checkpoint(out_dir, temporary.name, *args, **kwargs)
+                add_sum(temporary, target)
 
 
 def _for_the_screen(record: logging.LogRecord) -> bool:

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from mmengine.model import BaseModel
+from torch import nn
 
 from mdpd_plugins.engine import Distiller
 from mdpd_plugins.training.optim import PathOptimisers
@@ -13,6 +14,8 @@ from mdpd_plugins.training.optim import PathOptimisers
 
 class RunnerModel(Distiller, BaseModel):
     """A `Distiller` with the methods that mmengine's loops call. Same state dict, same gradients."""
+
+    data_preprocessor: nn.Module
 
     def init_weights(self) -> None:
         """Nothing: mmengine would initialise a pretrained MMPretrain backbone anew here."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from mdpd_plugins.adapters.transform import RESIZE
 from mdpd_plugins.checked import setting
 from mdpd_plugins.engine import Rates
 
@@ -38,6 +39,9 @@ class DataSection:
     eval_batch_size: int = setting(64, "samples of an evaluation step", at_least=1)
     num_workers: int = setting(0, "processes that read data beside the training", at_least=0)
     input_size: int | None = setting(None, "side of images in pixels; None: the backbone's own", at_least=1)
+    resize: str = setting(
+        "auto", "pictures of another shape: as the backbone's zoo does it; or stretched", choices=RESIZE
+    )
     max_length: int = setting(128, "tokens that texts are cut to", at_least=1)
     augment: str = setting("auto", "none, crop, crop+flip, or auto: what the data says is safe")
     eval_split: str = setting("val", "evaluated on: val while tuning, test for final numbers", choices=("val", "test"))
@@ -59,6 +63,14 @@ class TrainSection:
     max_steps: int | None = setting(None, "batches; wins over max_epochs", at_least=1)
     val_every: int | None = setting(None, "steps between evaluations; None: once an epoch", at_least=1)
     checkpoint_every: int | None = setting(None, "steps between checkpoints; None: once an epoch", at_least=1)
+    keep: str = setting(
+        "last",
+        "what is faded and exported: the last step, or the best evaluation by the main metric of the deployed path",
+        choices=("last", "best"),
+    )
+    patience: int | None = setting(
+        None, "evaluations without a better one after which training stops; None: never", at_least=1
+    )
     log_every: int = setting(10, "steps between lines of the log", at_least=1)
     seed: int = setting(0, "of weights, order, masks and augmentation", at_least=0, at_most=2**32 - 1)
     amp: bool | str = setting(False, 'True or "bfloat16": forwards under autocast; "float16" with loss scaling')

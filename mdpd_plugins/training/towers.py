@@ -1,4 +1,4 @@
-"""The backbone of a configuration, of one tower or two, and how its data must be prepared."""
+"""The backbone of a configuration, of one tower or two, and how its inputs are prepared."""
 
 from __future__ import annotations
 
@@ -68,16 +68,14 @@ def backbone_options(config: Config, section: str = "backbone") -> dict[str, Any
     return options
 
 
-def prepared(adapter: Adapter, config: Config) -> dict[str, Any]:
-    """The backbone's preprocessing with the configuration's sizes."""
+def prepare(adapter: Adapter, config: Config) -> None:
+    """Let inputs be prepared as the configuration says."""
     size = config.data.input_size
-    if size is not None and adapter.modality != "text":
-        (adapter.image if isinstance(adapter, PairAdapter) else adapter).input_size = (size, size)
-    preprocessing = dict(adapter.preprocessing())
-    text = preprocessing.get("text", preprocessing)
-    if "max_length" in text:
-        text["max_length"] = min(config.data.max_length, text["max_length"])
-    return preprocessing
+    adapter.prepare(
+        input_size=None if size is None else (size, size),
+        resize=config.data.resize,
+        max_length=config.data.max_length,
+    )
 
 
-__all__ = ["backbone_options", "build_towers", "prepared"]
+__all__ = ["backbone_options", "build_towers", "prepare"]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +14,25 @@ from mmengine.dist import is_main_process
 from mmengine.evaluator import Evaluator
 from rich.console import Console
 
+from mdpd_plugins.data import describe, description_lines
 from mdpd_plugins.engine import NonFiniteLossError, fade
 from mdpd_plugins.exports import check_replaceable, record_of
-from mdpd_plugins.files import fresh_folder
+from mdpd_plugins.files import fresh_folder, write_json
 from mdpd_plugins.registry.errors import ConfigError
-from mdpd_plugins.training.card import print_summary, random_notice, write_card, write_json
-from mdpd_plugins.training.checkpoints import clear_leftovers, latest_checkpoint, load_run, refuse_last
+from mdpd_plugins.training.best import BestHook, best_weights, load_best
+from mdpd_plugins.training.card import print_summary, random_notice, write_card
+from mdpd_plugins.training.checkpoints import (
+    clear_leftovers,
+    latest_checkpoint,
+    load_run,
+    load_weights_alone,
+    read_summary,
+    refuse_last,
+)
 from mdpd_plugins.training.compiling import check_backend, compiled
 from mdpd_plugins.training.config import RUN_CONFIG, load_config
 from mdpd_plugins.training.experiment import Experiment, build_experiment, first_batch
+from mdpd_plugins.training.lock import locked
 from mdpd_plugins.training.mmengine_runner import (
     FadingRunner,
     NonFiniteWeightError,
@@ -43,7 +53,8 @@ COMPARED = 16
 def dry_run(config: Config) -> dict[str, Any]:
     """Build everything, run one step of each phase, report its memory; nothing is written."""
     experiment = build_experiment(config)
-    _announce(experiment)
+    data = described(experiment)
+    _announce(experiment, data)
     experiment.distiller.to(get_device())
     memory = measure_step(experiment, first_batch(experiment.train_loader))
     parameters = parameters_of(experiment)
@@ -58,6 +69,7 @@ def dry_run(config: Config) -> dict[str, Any]:
         "memory": memory.as_dict(),
         "parameters": parameters,
         "steps": experiment.max_steps,
+        "examples": data,
     }
 
 
@@ -84,6 +96,11 @@ def train(config: Config, *, resume: bool = False, launcher: str = "none") -> di
         check_backend(config.train.compile)
         if config.parallel.shard:
             raise ConfigError("train.compile and parallel.shard do not go together here: remove one of them")
+    if config.parallel.shard and _watches(config):
+        raise ConfigError(
+            "parallel.shard=True shares the weights out, and the best evaluation's cannot be kept then: set "
+            "train.keep='last' and train.patience=None"
+        )
     if config.parallel.shard and launcher == "none":
         raise ConfigError(
             "parallel.shard=True shares the frozen weights out over several processes, and this is a single one: "
@@ -92,29 +109,37 @@ def train(config: Config, *, resume: bool = False, launcher: str = "none") -> di
     checkpoint = latest_checkpoint(work_dir) if resume else None
     # Before processes join: the figure is of a step that one process takes alone.
     memory = {} if launcher == "none" else _planned_alone(config)
-    with joined(launcher):
-        experiment = build_experiment(config)
-        if launcher == "none":
-            memory = step_bytes(experiment)
-        if checkpoint is not None:
-            load_run(experiment, checkpoint)
-        first = is_main_process()
-        if first:
-            _announce(experiment)
-            clear_leftovers(work_dir, keep_checkpoints=resume)
-        runner = build_runner(experiment, checkpoint, launcher)
-        runner.logger.warning(_origin_lines(experiment))
-        with compiled(experiment.distiller, config.train.compile):
-            metrics = run_to_the_end(runner)
+    with ExitStack() as held:  # what no second run may have until this one's export is there
+        with joined(launcher):
+            experiment = build_experiment(config)
+            if launcher == "none":
+                memory = step_bytes(experiment)
+            if checkpoint is not None:
+                load_run(experiment, checkpoint)
+            first = is_main_process()
+            if first:
+                data = described(experiment)
+                _announce(experiment, data)
+                held.enter_context(locked(work_dir))
+                clear_leftovers(work_dir, keep_checkpoints=resume)
+            runner = build_runner(experiment, checkpoint, launcher)
+            runner.logger.warning(_origin_lines(experiment))
+            if first:
+                runner.logger.info("\n".join(description_lines(data)))
+            with compiled(experiment.distiller, config.train.compile):
+                metrics = run_to_the_end(runner)
+            if config.parallel.shard:
+                memory = {**memory, **weights_held(runner)}
+                state = whole_state(experiment.distiller)
+            if not first:
+                return {}
+        if config.train.keep == "best":
+            load_best(experiment, work_dir)
+            metrics = evaluate(experiment)
         if config.parallel.shard:
-            memory = {**memory, **weights_held(runner)}
-            state = whole_state(experiment.distiller)
-        if not first:
-            return {}
-    if config.parallel.shard:
-        experiment = _whole_again(experiment, state)
-    summary = {**finish(experiment, metrics, export_dir, memory), **runner.spent}
-    write_json(work_dir / "summary.json", summary)
+            experiment = _whole_again(experiment, state)
+        summary = {**finish(experiment, metrics, export_dir, memory, data), **runner.spent}
+        write_json(work_dir / "summary.json", summary)
     print_summary(summary)
     return summary
 
@@ -173,6 +198,7 @@ def build_runner(experiment: Experiment, checkpoint: Path | None, launcher: str 
             PlainCheckpointHook(),
             StepClockHook(),
             *([ShardHook()] if config.parallel.shard else []),
+            *([_best_hook(experiment)] if _watches(config) else []),
             *config.custom_hooks,
         ],
         log_processor={"by_epoch": False, "window_size": config.train.log_every},
@@ -187,8 +213,21 @@ def build_runner(experiment: Experiment, checkpoint: Path | None, launcher: str 
     )
 
 
+def _watches(config: Config) -> bool:
+    return config.train.keep == "best" or config.train.patience is not None
+
+
+def _best_hook(experiment: Experiment) -> BestHook:
+    given = experiment.config.train
+    return BestHook(experiment, keep=given.keep == "best", patience=given.patience)
+
+
 def finish(
-    experiment: Experiment, metrics: dict[str, float], export_dir: Path, memory: dict[str, int]
+    experiment: Experiment,
+    metrics: dict[str, float],
+    export_dir: Path,
+    memory: dict[str, int],
+    examples: dict[str, Any],
 ) -> dict[str, Any]:
     """Fade, export with a card, and return the summary."""
     config, adapter = experiment.config, experiment.adapter
@@ -210,6 +249,7 @@ def finish(
         "fading": report.as_dict(),
         "weights": adapter.origin,
         "data": experiment.source.description,
+        "examples": examples,
         "classes": list(experiment.task.classes),
         "steps": int(experiment.distiller.step),
         "seed": config.train.seed,
@@ -220,30 +260,39 @@ def finish(
     with fresh_folder(export_dir) as folder:
         adapter.write(folder)
         about = {key: summary[key] for key in ("metrics", "eval_split", "method")}
-        record_of(adapter, max_length=config.data.max_length, **about).write(folder)
+        columns = dict(experiment.source.columns)
+        record_of(adapter, max_length=config.data.max_length, columns=columns, **about).write(folder)
         write_card(folder, summary)
     return summary
 
 
-def export_work_dir(work_dir: str | Path, out: str | Path) -> Path:
-    """Fade the latest checkpoint of a work directory and export it to `out`. The work directory stays as it is.
+def export_work_dir(work_dir: str | Path, out: str | Path, *, checkpoint: str | Path | None = None) -> Path:
+    """Fade a checkpoint of a work directory and export it to `out`. The work directory stays as it is.
+
+    Args:
+        checkpoint: one of the directory's files; by default what the run itself exports: the newest iter_N.pth, or the
+            best evaluation's weights with train.keep="best".
 
     Raises:
         ConfigError: the folder holds no run of this project, or `out` is in use.
-        CheckpointError: its checkpoint does not fit its config.
+        CheckpointError: the checkpoint does not exist or does not fit the run's config.
     """
     work_dir, out = Path(work_dir), Path(out)
     if not (work_dir / RUN_CONFIG).is_file():
         raise ConfigError(f"{str(work_dir)!r} holds no {RUN_CONFIG}: it is not a work directory of a training run")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ConfigError(f"{str(out)!r} exists and is not empty: give a folder that does not exist yet")
-    checkpoint = latest_checkpoint(work_dir)
     config = load_config(work_dir / RUN_CONFIG)
+    newest = latest_checkpoint(work_dir)
+    if checkpoint is None:
+        checkpoint = best_weights(work_dir) if config.train.keep == "best" else newest
     experiment = build_experiment(config)
-    experiment.distiller.load_state_dict(load_run(experiment, checkpoint))
-    trained = work_dir / "summary.json"
-    memory = json.loads(trained.read_text())["memory"] if trained.is_file() else {}
-    print_summary(finish(experiment, evaluate(experiment), out, memory))
+    state = load_run(experiment, newest)  # where its weights came from
+    if Path(checkpoint) != newest:
+        state = load_weights_alone(experiment, Path(checkpoint))
+    experiment.distiller.load_state_dict(state)
+    memory = read_summary(work_dir).get("memory", {})
+    print_summary(finish(experiment, evaluate(experiment), out, memory, described(experiment)))
     return out
 
 
@@ -276,12 +325,28 @@ def check_writable(work_dir: Path) -> None:
                 folder.rmdir()
 
 
-def _announce(experiment: Experiment) -> None:
+def described(experiment: Experiment) -> dict[str, Any]:
+    """What the data holds, as the backbone is given it (`mdpd_plugins.data.describe`)."""
+    config, adapter = experiment.config, experiment.adapter
+    text = None if adapter.modality == "image" else adapter.text_transform()
+    return describe(
+        {"train": experiment.source, config.data.eval_split: experiment.eval_source},
+        transform=adapter.transform(),
+        tokenizer=text.tokenizer if text else None,
+        max_length=text.max_length if text else None,
+        augment=config.data.augment,
+        kind=experiment.task.kind,
+    )
+
+
+def _announce(experiment: Experiment, data: dict[str, Any]) -> None:
     console = Console(stderr=True)
     weights, *notice = _origin_lines(experiment).splitlines()
     console.print(weights)
     for line in notice:
         console.print(line, style="bold red")
+    for line in description_lines(data):
+        console.print(line, style="bold yellow" if line.startswith("warning") else None, markup=False, highlight=False)
 
 
 def _origin_lines(experiment: Experiment) -> str:

@@ -1,10 +1,13 @@
 """Export in the zoo's format and back through the zoo's own loader."""
 
-import json
-
+import numpy as np
 import pytest
 import small_zoo
 import torch
+from PIL import Image
+
+from mdpd_plugins.exports.load import load_folder
+from mdpd_plugins.exports.record import ExportRecord
 
 
 @pytest.mark.parametrize("key", small_zoo.ALL)
@@ -60,25 +63,40 @@ def test_an_export_that_fails_leaves_the_older_one(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["export"]
 
 
-def test_the_exported_image_processor_prepares_images_as_training_did(tmp_path):
-    adapter = small_zoo.small("hf-vit")
-    folder = adapter.export(tmp_path / "export")
-    settings, used = json.loads((folder / "preprocessor_config.json").read_text()), adapter.preprocessing()
-    assert (settings["size"]["height"], settings["size"]["width"]) == used["size"] == (32, 32)
-    assert tuple(settings["image_mean"]) == used["mean"]
+SHAPES = ((97, 61), (40, 75), (32, 32))
 
 
-@pytest.mark.parametrize(("key", "side"), [("mm-vit", 32), ("mm-resnet", 64)])
-def test_the_exported_pipeline_sizes_images_as_training_did(key, side, tmp_path):
-    from mmengine.config import Config
+def pictures() -> list[Image.Image]:
+    """Pictures of several shapes, one of them grey."""
+    rng = np.random.default_rng(0)
+    drawn = [Image.fromarray(rng.integers(0, 256, (h, w, 3), dtype=np.uint8)) for w, h in SHAPES]
+    return [*drawn, drawn[0].convert("L")]
 
+
+@pytest.mark.parametrize("resize", ["auto", "stretch"])
+@pytest.mark.parametrize("key", ["hf-vit", "hf-dinov2", "mm-vit", "mm-resnet", "oc-image"])
+def test_the_zoos_loader_prepares_pictures_as_training_did(key, resize, tmp_path):
+    adapter = small_zoo.small(key, **({} if key == "hf-dinov2" else {"image_size": 48}))
+    adapter.prepare(input_size=(48, 48), resize=resize)  # as data.input_size does both
+    right = adapter.transform()(pictures())["image"]
+    assert right.shape == (4, 3, 48, 48)
+    adapter.export(tmp_path / "export")
+    record = ExportRecord(adapter.name, {}, "image", "single", tuple("abcde"), size=(48, 48), resize=resize)
+    loaded = load_folder(tmp_path / "export", record)
+    found = loaded.prepare([picture.convert("RGB") for picture in pictures()])
+    if key.startswith("mm"):
+        found = {"image": loaded.model.data_preprocessor(found)["inputs"]}  # its model normalises
+    torch.testing.assert_close(next(iter(found.values())), right, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("key", ["hf-vit", "mm-resnet", "oc-image"])
+def test_stretching_shows_the_whole_picture_and_the_zoos_own_way_may_not(key):
     adapter = small_zoo.small(key)
-    config = Config.fromfile(adapter.export(tmp_path / "export") / "config.py")
-    for steps in (config.test_pipeline, config.test_dataloader.dataset.pipeline):
-        assert [s.type for s in steps] == ["LoadImageFromFile", "Resize", "PackInputs"]
-        assert steps[1].scale == adapter.preprocessing()["size"] == (side, side)
-
-
-def test_the_exported_clip_transform_stretches_images_as_training_does(tmp_path):
-    folder = small_zoo.small("oc-image").export(tmp_path / "export")
-    assert json.loads((folder / "open_clip_config.json").read_text())["preprocess_cfg"]["resize_mode"] == "squash"
+    bars = np.zeros((40, 160, 3), np.uint8)
+    bars[:, :20] = bars[:, -20:] = 255  # what a crop to a square cuts off
+    stretched = adapter.transform(stretch=True)([Image.fromarray(bars)])["image"]
+    adapter.prepare(resize="stretch")
+    assert torch.equal(adapter.transform()([Image.fromarray(bars)])["image"], stretched)
+    assert stretched[0, 0, 0, 0] > stretched[0, 0, 0, stretched.shape[-1] // 2]
+    own = small_zoo.small(key).transform()([Image.fromarray(bars)])["image"]
+    assert torch.equal(own, stretched) == (key == "hf-vit")  # ViT's own way is to stretch

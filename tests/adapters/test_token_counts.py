@@ -7,10 +7,7 @@ import torch
 from mdpd_plugins.adapters import Adapter, build_backbone
 from mdpd_plugins.adapters.inspection.layout import (
     Layout,
-    arrangement,
     fit_mask,
-    from_tokens,
-    to_tokens,
     with_first_tensor,
 )
 from mdpd_plugins.registry import CapabilityError
@@ -63,16 +60,6 @@ def test_blocks_that_start_from_latents_have_no_padding():
     assert not inputs["attention_mask"].all()
     assert adapter.attention_mask(inputs) is None
     assert build("canine", **CANINE).attention_mask(inputs).equal(inputs["attention_mask"].bool())
-
-
-def test_channels_before_positions_are_told_by_the_blocks_own_vectors():
-    x = torch.randn(2, 32, 9)
-    assert arrangement(x, 2, {32, 64}) == "BDT"
-    assert arrangement(x.transpose(1, 2), 2, {32, 64}) == "BTD"
-    assert arrangement(x, 2, {9, 32}) == "BTD"
-    tokens = to_tokens(x, "BDT")
-    assert tokens.shape == (2, 9, 32)
-    assert torch.equal(from_tokens(tokens, "BDT", x.shape), x)
 
 
 def test_a_hidden_state_in_a_mapping_is_replaced_in_a_copy():

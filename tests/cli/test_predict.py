@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import io
 import json
+import warnings
 
 import pytest
 from exporting import export, table
 from running import image_folder, text_table
 
 from mdpd_plugins.cli.main import main
+from mdpd_plugins.registry import DataWarning
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +60,38 @@ def test_a_table_is_printed_by_default_and_a_file_written_whole(run, tmp_path):
     assert (status, out) == (0, "")
     assert len((tmp_path / "rows.csv").read_text().splitlines()) == 45
     assert [p.name for p in tmp_path.iterdir()] == ["rows.csv"]
+
+
+def test_a_tables_other_columns_stay_beside_the_predictions(run, tmp_path):
+    (tmp_path / "t.csv").write_text("id;text;label;note\n7;red and round;mine;a,b\n8;late;;\n")
+    status, out, _ = run("predict", "texts/export", tmp_path / "t.csv", "--format", "csv")
+    header, first, second = out.splitlines()
+    assert status == 0 and header == "input,label,probability,id,given_label,note"
+    assert first.startswith("red and round,") and first.endswith(',7,mine,"a,b"') and second.endswith(",8,,")
+    rows = json.loads(run("predict", "texts/export", tmp_path / "t.csv", "--format", "json")[1])
+    assert [(row["id"], row["given_label"]) for row in rows] == [("7", "mine"), ("8", "")]
+    status, out, _ = run("predict", "texts/export", tmp_path / "t.csv")
+    assert status == 0 and all(word in out for word in ("given label", "note", "mine"))
+
+
+def test_the_column_of_training_is_found_in_the_exports_record(run, base, tmp_path):
+    lines = (base / "texts.csv").read_text().splitlines()
+    (tmp_path / "t.csv").write_text("\n".join(["sentence,label", *lines[1:]]) + "\n")
+    source = {**table(tmp_path / "t.csv")["source"], "text_column": "sentence"}
+    export(tmp_path / "run", "hf-minilm", data={"source": source})
+    status, out, _ = run("predict", tmp_path / "run" / "export", tmp_path / "t.csv", "--format", "jsonl")
+    assert status == 0 and len(out.splitlines()) == len(lines) - 1
+    (tmp_path / "u.csv").write_text("review,stars\nred,1\n")
+    status, _, err = run("predict", tmp_path / "run" / "export", tmp_path / "u.csv")
+    assert status == 2 and "no column 'sentence' or 'text'" in err and "its columns: review, stars" in err
+    (tmp_path / "v.csv").write_text('sentence\nred\n""\n')
+    status, _, err = run("predict", tmp_path / "run" / "export", tmp_path / "v.csv")
+    assert status == 2 and "v.csv, line 3: it is empty" in err and "--skip-broken" in err
+    with pytest.warns(DataWarning, match="1 of 2 inputs"):
+        status, out, _ = run("predict", tmp_path / "run" / "export", tmp_path / "v.csv", "--skip-broken")
+    assert status == 0 and "red" in out
+    # On a screen it is one line, without the line of code that said it.
+    assert warnings.formatwarning(DataWarning("so it is"), DataWarning, "file.py", 3) == "warning: so it is\n"
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
-from mdpd_plugins.data import LabelledDataset, Source, make_collate, make_transform
+from mdpd_plugins.adapters import EachPicture, ImageTransform, TextTransform
+from mdpd_plugins.data import Collate, LabelledDataset, Source, augment_line, chosen_augment, make_transform
 from mdpd_plugins.registry import ConfigError
 
 PREPROCESSING = {"size": (6, 8), "mean": (0.5, 0.4, 0.3), "std": (0.2, 0.3, 0.4), "interpolation": "bicubic"}
@@ -81,6 +82,22 @@ def test_choice_of_augmentation() -> None:
         make_transform(text_source([0, 1], "single", ("a", "b")), "crop")
 
 
+def test_auto_crops_and_never_mirrors() -> None:
+    for declared, chosen in (("none", "none"), ("crop", "crop"), ("crop+flip", "crop")):
+        source = image_source(augment=declared)
+        assert chosen_augment(source, "auto") == chosen
+        transform = make_transform(source)
+        assert (transform is None) == (chosen == "none")
+        if transform is not None:
+            ramp = Image.linear_gradient("L").rotate(90).convert("RGB")
+            crops = [np.asarray(transform(ramp, np.random.default_rng(i)))[..., 0] for i in range(50)]
+            assert len({bool(crop[0, 0] < crop[0, -1]) for crop in crops}) == 1
+    assert chosen_augment(image_source(augment="none"), "crop+flip") == "crop+flip"
+    assert augment_line(image_source()).startswith("augmentation: crop, the default; ")
+    assert augment_line(image_source(), "crop+flip") == "augmentation: crop+flip, as data.augment says"
+    assert augment_line(image_source(augment="none")) == "augmentation: none, the data's default"
+
+
 @pytest.mark.parametrize("augment", ["crop", "crop+flip"])
 def test_crops_keep_most_of_the_picture_and_flip_half_of_them(augment: str) -> None:
     ramp = np.zeros((40, 60, 3), np.uint8)
@@ -99,7 +116,7 @@ def test_crops_keep_most_of_the_picture_and_flip_half_of_them(augment: str) -> N
 def test_image_batch_is_resized_and_normalised() -> None:
     source = image_source()
     samples = [LabelledDataset(source)[i] for i in range(3)]
-    batch = make_collate(PREPROCESSING, "image")(samples)
+    batch = Collate(ImageTransform(**PREPROCESSING))(samples)
     images = batch["inputs"]["image"]
     assert (images.shape, images.dtype, images.is_contiguous()) == ((3, 3, 6, 8), torch.float32, True)
     assert (batch["labels"].dtype, batch["labels"].tolist()) == (torch.int64, [0, 1, 0])
@@ -113,8 +130,8 @@ def test_fit_crop_keeps_the_shape_of_things() -> None:
     bars[:, 15:25] = 255  # the middle quarter
     sample = [(Image.fromarray(bars), torch.tensor(0))]
     plain = {"size": (10, 10), "mean": (0, 0, 0), "std": (1, 1, 1), "interpolation": "bilinear"}
-    stretched = make_collate(plain, "image")(sample)["inputs"]["image"]
-    cropped = make_collate({**plain, "fit": "crop"}, "image")(sample)["inputs"]["image"]
+    stretched = Collate(ImageTransform(**plain))(sample)["inputs"]["image"]
+    cropped = Collate(ImageTransform(**plain, fit="crop"))(sample)["inputs"]["image"]
     assert stretched.mean() == pytest.approx(0.25, abs=0.03)
     assert torch.equal(cropped, torch.ones_like(cropped))
 
@@ -128,7 +145,7 @@ def test_text_batches_call_the_backbones_tokenizer_with_texts_or_pairs() -> None
             ids[i, : len(row)] = torch.tensor([len(word) for word in row])
         return {"input_ids": ids, "attention_mask": (ids > 0).long()}
 
-    collate = make_collate({"tokenizer": tokenizer, "max_length": 3}, "text")
+    collate = Collate(TextTransform(tokenizer, 3))
     batch = collate([("a bb", torch.tensor(0)), ("ccc dd e f", torch.tensor(1))])
     assert batch["inputs"]["input_ids"].tolist() == [[1, 2, 0], [3, 2, 1]]
     assert batch["inputs"]["attention_mask"].tolist() == [[1, 1, 0], [1, 1, 1]]
@@ -139,28 +156,45 @@ def test_text_batches_call_the_backbones_tokenizer_with_texts_or_pairs() -> None
 
 
 @pytest.mark.parametrize(
-    ("preprocessing", "modality", "message"),
+    ("change", "message"),
     [
-        (PREPROCESSING, "sound", "modality 'sound' does not exist"),
-        ({**PREPROCESSING, "interpolation": "cubic"}, "image", "did you mean 'bicubic'"),
-        ({**PREPROCESSING, "crop_pct": 0.9}, "image", "no key 'crop_pct'"),
-        ({"size": (4, 4)}, "image", "lacks mean, std, interpolation"),
-        ({**PREPROCESSING, "std": (0, 1, 1)}, "image", "std above 0"),
-        ({**PREPROCESSING, "size": (0, 4)}, "image", "must be positive"),
-        ({"tokenizer": print, "max_length": 0}, "text", "max_length=0"),
+        ({"interpolation": "cubic"}, "did you mean 'bicubic'"),
+        ({"fit": "cropped"}, "did you mean 'crop'"),
+        ({"std": (0, 1, 1)}, "std above 0"),
+        ({"mean": (0.5, 0.5)}, "three values each"),
+        ({"size": (0, 4)}, "must be positive"),
     ],
 )
-def test_wrong_preprocessing(preprocessing: dict[str, Any], modality: str, message: str) -> None:
+def test_wrong_preparation_of_pictures(change: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        make_collate(preprocessing, modality)
+        ImageTransform(**{**PREPROCESSING, **change})
+
+
+def test_texts_of_no_tokens_are_refused() -> None:
+    with pytest.raises(ConfigError, match="max_length=0"):
+        TextTransform(print, 0)
+
+
+def test_a_librarys_own_transform_of_one_picture_makes_a_batch() -> None:
+    def shifted(image: Image.Image) -> torch.Tensor:
+        assert image.mode == "RGB"
+        return torch.from_numpy(np.array(image.resize((5, 4)))).permute(2, 0, 1) / 255 - 1
+
+    transform = EachPicture(shifted)
+    assert transform.size == (4, 5)
+    batch = transform([Image.new("L", (30, 20), 255), Image.new("RGB", (7, 9))])["image"]
+    assert batch.shape == (2, 3, 4, 5) and batch.dtype == torch.float32
+    assert batch[0].unique().tolist() == [0] and batch[1].unique().tolist() == [-1]
+    with pytest.raises(ConfigError, match="different sizes.*a batch needs one size"):
+        EachPicture(lambda image: torch.from_numpy(np.array(image)).permute(2, 0, 1))
 
 
 def test_everything_a_loader_process_needs_can_be_pickled() -> None:
     source = image_source()
     data = LabelledDataset(source.subset([0, 2]), make_transform(source), train=True)
     copy = pickle.loads(pickle.dumps(data))
-    collate = pickle.loads(pickle.dumps(make_collate(PREPROCESSING, "image")))
+    collate = pickle.loads(pickle.dumps(Collate(ImageTransform(**PREPROCESSING))))
     assert torch.equal(
         collate([copy[0], copy[3]])["inputs"]["image"],
-        make_collate(PREPROCESSING, "image")([data[0], data[3]])["inputs"]["image"],
+        Collate(ImageTransform(**PREPROCESSING))([data[0], data[3]])["inputs"]["image"],
     )

@@ -13,11 +13,12 @@ import pytest
 import torch
 from PIL import Image
 
-from mdpd_plugins.data import LabelledDataset, Source, load_source, make_collate, make_transform
+from mdpd_plugins.adapters import ImageTransform, TextTransform
+from mdpd_plugins.adapters.transform import ImageTextTransform
+from mdpd_plugins.data import Collate, LabelledDataset, Source, load_source, make_transform
 from mdpd_plugins.registry import ConfigError, DataError
 
 COLOURS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255)}
-IMAGE = {"size": (6, 6), "mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5), "interpolation": "bilinear"}
 
 
 def tokenizer(texts: list[str], max_length: int) -> dict[str, torch.Tensor]:
@@ -28,7 +29,7 @@ def tokenizer(texts: list[str], max_length: int) -> dict[str, torch.Tensor]:
     return {"input_ids": ids, "attention_mask": (ids > 0).long()}
 
 
-PREPROCESSING = {"image": IMAGE, "text": {"tokenizer": tokenizer, "max_length": 8}}
+TRANSFORM = ImageTextTransform(ImageTransform((6, 6), interpolation="bilinear"), TextTransform(tokenizer, 8))
 
 
 @pytest.fixture
@@ -138,23 +139,10 @@ def test_augmentation_is_off_unless_asked_for_and_leaves_the_text(table: Callabl
 
 def test_a_batch_holds_pixels_and_tokens(table: Callable[..., Source]) -> None:
     source = table(text_column="question", label_column="answer")
-    collate = pickle.loads(pickle.dumps(make_collate(PREPROCESSING, "image-text")))
+    collate = pickle.loads(pickle.dumps(Collate(TRANSFORM)))
     batch = collate([LabelledDataset(source)[i] for i in (0, 3)])
     assert set(batch["inputs"]) == {"image", "input_ids", "attention_mask"}
     assert batch["inputs"]["image"].shape == (2, 3, 6, 6)
     np.testing.assert_allclose(batch["inputs"]["image"][0, :, 0, 0], [1, -1, -1], atol=0.01)
     assert batch["inputs"]["input_ids"].shape == (2, 8) and batch["inputs"]["input_ids"][0, 0] == ord("w")
     assert [source.classes[i] for i in batch["labels"]] == ["red", "green"]
-
-
-@pytest.mark.parametrize(
-    ("preprocessing", "message"),
-    [
-        ({"image": IMAGE}, "image-text preprocessing lacks text; it needs image, text"),
-        ({**PREPROCESSING, "txt": {}}, "no key 'txt': did you mean 'text'"),
-        ({**PREPROCESSING, "image": {"size": 3}}, "image preprocessing lacks mean"),
-    ],
-)
-def test_wrong_preprocessing(preprocessing: dict[str, Any], message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
-        make_collate(preprocessing, "image-text")

@@ -16,7 +16,8 @@ from mmengine.dataset import DefaultSampler
 from mmengine.runner import Runner
 from PIL import Image
 
-from mdpd_plugins.data import EpochBatchSampler, LabelledDataset, Source, make_collate, make_transform
+from mdpd_plugins.adapters import ImageTransform
+from mdpd_plugins.data import Collate, EpochBatchSampler, LabelledDataset, Source, make_transform
 from mdpd_plugins.registry import ConfigError
 
 
@@ -68,14 +69,13 @@ def test_wrong_sizes_and_data_sets() -> None:
 
 
 def loader(workers: int, **options: Any) -> Any:
-    preprocessing = {"size": (8, 8), "mean": (0, 0, 0), "std": (1, 1, 1), "interpolation": "bilinear"}
     config = {
         "dataset": dataset(10),
         "sampler": {"type": "DefaultSampler", "shuffle": True},
         "batch_sampler": {"type": EpochBatchSampler},
         "batch_size": 4,
         "num_workers": workers,
-        "collate_fn": make_collate(preprocessing, "image"),
+        "collate_fn": Collate(ImageTransform((8, 8), (0, 0, 0), (1, 1, 1), "bilinear")),
         **options,
     }
     return Runner.build_dataloader(config, seed=7)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 
 import pytest
@@ -44,6 +45,11 @@ def test_texts_come_as_they_are_from_lines_and_from_tables(tmp_path):
 def test_columns_of_tables_can_be_named_and_pairs_read(tmp_path):
     rows = write(tmp_path / "t.jsonl", json.dumps({"q": "Who?", "a": "She."}) + "\n")
     assert read_inputs([rows], "text", TableColumns("q", "a")) == [Input("Who?", "text", "She.")]
+    known = TableColumns(known={"text": "q", "text_pair": "a"})  # as the export's record has it
+    assert read_inputs([rows], "text", known) == [Input("Who?", "text", "She.")]
+    assert read_inputs([rows], "text", TableColumns(known={"text": "a"})) == [
+        Input("She.", "text", others={"q": "Who?"})
+    ]
     assert read_inputs([rows], "text", TableColumns("q", "a"))[0].read() == ("Who?", "She.")
     assert names([rows], columns=TableColumns(text="a")) == ["She."]
 
@@ -101,3 +107,43 @@ def test_columns_that_the_export_cannot_read_are_refused(columns, modality, mess
 def test_a_near_file_is_named(pictures):
     with pytest.raises(DataError, match="did you mean '01.png'"):
         read_inputs([str(pictures / "one" / "01.jpg")], "image")
+
+
+def test_a_table_without_the_known_column_may_have_the_usual_one_and_else_is_asked_for(tmp_path):
+    known = TableColumns(known={"text": "sentence"})
+    usual = write(tmp_path / "usual.csv", "text;id\nA.;1\n")
+    assert read_inputs([usual], "text", known) == [Input("A.", "text", others={"id": "1"})]
+    other = write(tmp_path / "other.csv", "id,review\n1,A.\n")
+    with pytest.raises(DataError, match=r"no column 'sentence' or 'text' .*its columns: id, review\. Say which"):
+        read_inputs([other], "text", known)
+
+
+def test_all_that_cannot_be_used_is_named_or_left_out(pictures, tmp_path):
+    content = (pictures / "one" / "00.png").read_bytes()
+    for name in ("a.png", "b.png"):
+        (tmp_path / name).write_bytes(content[: len(content) // 2])
+    (tmp_path / "c.png").write_bytes(content)
+    with pytest.raises(DataError, match=r"2 of 3 inputs cannot be used: .*a\.png does not.*b\.png does.*--skip-broken"):
+        read_inputs([str(tmp_path)], "image")
+    with pytest.warns(UserWarning, match="2 of 3 inputs cannot be used and are left out"):
+        assert names([str(tmp_path)], "image", skip_broken=True) == [str(tmp_path / "c.png")]
+    rows = write(tmp_path / "t.csv", 'text,id\nA.,1\n"",2\n" ",3\n')
+    with pytest.raises(DataError, match=r"2 of 3 inputs cannot be used: .*line 3: it is empty; .*line 4: it is empty"):
+        read_inputs([rows], "text")
+    with pytest.warns(UserWarning, match="are left out"):
+        assert [i.others for i in read_inputs([rows], "text", skip_broken=True)] == [{"id": "1"}]
+
+
+def test_other_columns_are_plain_values(tmp_path):
+    pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    values = {
+        "text": ["A."],
+        "day": [datetime.date(2020, 1, 2)],
+        "raw": [b"123"],
+        "n": [float("nan")],
+        "l": [[1, None]],
+    }
+    parquet.write_table(pyarrow.table(values), tmp_path / "t.parquet")
+    (found,) = read_inputs([str(tmp_path / "t.parquet")], "text")
+    assert found.others == {"day": "2020-01-02", "raw": "3 bytes", "n": None, "l": [1, None]}
+    assert json.loads(json.dumps(found.others)) == found.others

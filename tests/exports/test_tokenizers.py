@@ -47,8 +47,7 @@ def adapter(tmp_path):
 
 
 def test_the_exported_tokenizer_reads_texts_as_training_did(adapter, tmp_path):
-    preprocessing = adapter.preprocessing()
-    inputs = preprocessing["tokenizer"](TEXTS, preprocessing["max_length"])
+    inputs = adapter.transform()(TEXTS)
     with torch.no_grad():
         ours = adapter.forward(inputs)
     folder = adapter.export(tmp_path / "export")

@@ -9,7 +9,7 @@ from running import write_config
 from small_zoo import BACKBONES, randomise
 
 from mdpd_plugins.training import Experiment, build_experiment, load_config
-from mdpd_plugins.training.train import evaluate, finish
+from mdpd_plugins.training.train import described, evaluate, finish
 
 _RESNET, _RESNET_OPTIONS = BACKBONES["mm-resnet"]
 # Beside those of small_zoo.
@@ -38,8 +38,11 @@ FURTHER: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-def export(folder: Path, key: str, **sections: Any) -> tuple[Experiment, dict[str, float]]:
+def export(folder: Path, key: str, /, seed: int = 0, **sections: Any) -> tuple[Experiment, dict[str, float]]:
     """Export a backbone of `small_zoo` or `FURTHER` to `folder`/export; its config is `folder`/config.py.
+
+    Args:
+        seed: of the drawn weights.
 
     Returns:
         The experiment with the exported weights, and the metrics of its backbone path.
@@ -49,8 +52,8 @@ def export(folder: Path, key: str, **sections: Any) -> tuple[Experiment, dict[st
     config = load_config(write_config(folder, "hf-vit", **{**backbone, **sections}))
     config.work_dir = str(folder)
     experiment = build_experiment(config)
-    randomise(experiment.adapter.model)
-    summary = finish(experiment, evaluate(experiment), folder / "export", {})
+    randomise(experiment.adapter.model, seed)
+    summary = finish(experiment, evaluate(experiment), folder / "export", {}, described(experiment))
     return experiment, of_the_backbone(summary)
 
 

@@ -83,3 +83,19 @@ class PoisonHook(Hook):
     def after_train_iter(self, runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
         if batch_idx + 1 == self.step:
             runner.model.side.head.output.weight.data[0, 0] = float("nan")
+
+
+@HOOKS.register_module()
+class SignalHook(Hook):
+    """Sends this process SIGTERM in a step, counted from 1, or in the validation after it."""
+
+    def __init__(self, step: int, moment: str = "step"):
+        self.step, self.moment = step, moment
+
+    def before_train_iter(self, runner, batch_idx: int, data_batch: Any = None) -> None:
+        if self.moment == "step" and batch_idx + 1 == self.step:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    def before_val_iter(self, runner, batch_idx: int, data_batch: Any = None) -> None:
+        if self.moment == "validation" and runner.iter == self.step:
+            os.kill(os.getpid(), signal.SIGTERM)

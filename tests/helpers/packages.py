@@ -54,7 +54,9 @@ def run_mdpd(
 ) -> subprocess.CompletedProcess[str]:
     """Run `mdpd` in a process of its own, with the packages of `site` installed in front of all others."""
     variables = {k: v for k, v in os.environ.items() if k not in ("MDPD_STRICT_PLUGINS", "PYTHONWARNINGS")}
-    variables |= {"PYTHONPATH": str(site), "OMP_NUM_THREADS": "1", **(env or {})}
+    # A cache of the packages' own: a load that never came back is remembered there.
+    cache = f"{str(site).partition(os.pathsep)[0]}.cache"
+    variables |= {"PYTHONPATH": str(site), "OMP_NUM_THREADS": "1", "XDG_CACHE_HOME": cache, **(env or {})}
     if strict:
         variables["MDPD_STRICT_PLUGINS"] = "1"
     return subprocess.run(

@@ -150,6 +150,14 @@ def _run(arguments: list[str], log: Path, env: dict[str, str]) -> None:
     sys.exit(status)
 
 
+def forget(work_dir: Path, step: int) -> None:
+    """Leave a work directory as if its run had been killed before that checkpoint was written."""
+    (work_dir / f"iter_{step}.pth").unlink()
+    sums = json.loads((work_dir / "checkpoints.json").read_text())
+    del sums[f"iter_{step}.pth"]
+    (work_dir / "checkpoints.json").write_text(json.dumps(sums))
+
+
 def weights(work_dir: Path, step: int) -> dict[str, torch.Tensor]:
     """Everything that a run had learned at a step: the state dict in its checkpoint."""
     return torch.load(work_dir / f"iter_{step}.pth", weights_only=True)["state_dict"]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 
 import pytest
+from running import forget, trained, write_config
 from running import main as train_main
-from running import trained, write_config
 
 from mdpd_plugins.cli.main import main
 from mdpd_plugins.reporting.history import read_record, read_scalars
@@ -25,7 +25,7 @@ def resumed(tmp_path_factory):
     for steps in ("6", "8"):
         assert train_main([*arguments, "--resume", "--cfg-options", f"train.max_steps={steps}"]) == 0
         if steps == "6":
-            (folder / "run" / "iter_6.pth").unlink()  # as if it had been killed before that was written
+            forget(folder / "run", 6)  # as if it had been killed before that was written
     return folder / "run"
 
 

@@ -13,7 +13,7 @@ import torch
 from browser import rendered
 from language import language_config
 from picture_texts import config_of, picture_table
-from running import WORDS, image_folder, trained, weights, write_config
+from running import WORDS, forget, image_folder, trained, weights, write_config
 
 from mdpd_plugins.cli.main import main
 from mdpd_plugins.training import build_experiment, load_config
@@ -73,7 +73,7 @@ def pages(tmp_path_factory, measured):
         trained(config, folder / name)
     # A run that goes on: no summary yet, and its newest checkpoint is not its last.
     shutil.copytree(folder / "automatic", folder / "going")
-    (folder / "going" / "iter_12.pth").unlink()
+    forget(folder / "going", 12)
     for name in [*written, "going"]:
         costs = [] if name == "automatic" else ["--bench", str(measured)]
         assert main(["report", str(folder / name), *costs]) == 0

@@ -1,5 +1,7 @@
 """The kit itself: it names the clause that an adapter violates, and only that one."""
 
+from contextlib import contextmanager
+
 import pytest
 import torch
 from torch import nn
@@ -76,6 +78,25 @@ class IgnoresHead(Adapter):
         pass
 
 
+class SaysMore(Adapter):
+    def declared_blocks(self):
+        return 4
+
+
+class MixesUpSamplesAndTokens(Adapter):
+    @contextmanager
+    def _capture(self, *args):
+        with super()._capture(*args) as seen:
+            yield seen
+        for i, hidden in seen.hidden.items():
+            if hidden.shape[0] == hidden.shape[1]:
+                seen.hidden[i] = hidden.transpose(0, 1)
+
+
+class HasNoBlocks(Adapter):
+    named_blocks = ()
+
+
 def adapter(kind):
     return lambda: kind(Net(), name="toy/net")
 
@@ -87,7 +108,7 @@ def failed(kind):
 def test_a_good_adapter_passes_every_check():
     report = check_backbone(adapter(Adapter))
     assert report, str(report)
-    assert {o.check for o in report.outcomes if o.status == "not applicable"} == {"attention", "padding"}
+    assert {o.check for o in report.outcomes if o.status == "not applicable"} == {"attention", "padding", "depth"}
     assert len(report.outcomes) == len(CHECKS)
 
 
@@ -101,6 +122,9 @@ def test_a_good_adapter_passes_every_check():
         (LeavesHook, "trace"),
         (LosesWeights, "export"),
         (IgnoresHead, "head"),
+        (SaysMore, "depth"),
+        (MixesUpSamplesAndTokens, "equal_sizes"),
+        (HasNoBlocks, "blocks"),
     ],
 )
 def test_a_violated_clause_is_named(kind, clause):

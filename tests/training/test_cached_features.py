@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from running import image_folder, run, same, weights, write_config
+from running import forget, image_folder, run, same, weights, write_config
 
 from mdpd_plugins.registry import ConfigError
 from mdpd_plugins.training import load_config
@@ -32,7 +32,7 @@ def test_a_run_and_a_resumed_run_on_kept_features_end_where_a_plain_one_does(tmp
     metrics = [json.loads((tmp_path / f"{n}_run" / "summary.json").read_text())["metrics"] for n in ends]
     assert metrics[0] == metrics[1] != {}
     # From the middle of an epoch, with nothing kept yet.
-    (tmp_path / "cached_run" / f"iter_{STEPS}.pth").unlink()
+    forget(tmp_path / "cached_run", STEPS)
     assert run([tmp_path / "cached" / "config.py", "--work-dir", tmp_path / "cached_run", "--resume"], log) == 0
     assert same(weights(tmp_path / "cached_run", STEPS), ends["plain"])
 

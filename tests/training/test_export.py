@@ -110,3 +110,13 @@ def test_exports_are_plain_files_with_class_names(runs):
         files = {p.name for p in (work_dir / "export").iterdir()}
         assert files & {"model.safetensors", "open_clip_model.safetensors", "model.pth"}, key
         assert not any(name.startswith(".") for name in files)
+
+
+def test_an_export_in_which_nothing_was_trained_says_so(tmp_path, capsys):
+    trained(write_config(tmp_path, distill={"method": "ladder"}, train={"max_steps": 2}), tmp_path / "ladder")
+    said = " ".join(capsys.readouterr().out.split())
+    card = (tmp_path / "ladder" / "export" / "README.md").read_text()
+    for text in (said, card):
+        assert "UNTRAINED EXPORT: this method trains the side network alone" in text
+    trained(write_config(tmp_path, distill={"method": "linear"}, train={"max_steps": 2}), tmp_path / "linear")
+    assert "UNTRAINED EXPORT" not in capsys.readouterr().out

@@ -159,8 +159,10 @@ def test_the_scenarios_depend_on_what_a_resume_could_lose(tmp_path, data, untouc
 
 
 def test_resuming_does_not_read_the_batches_that_went_by(tmp_path, data):
-    given = {**sections(data, "pictures"), "data_root": str(image_folder(tmp_path / "images"))}
-    plain, _ = configs(tmp_path, given)
+    given = sections(data, "pictures")
+    del given["data_root"]
+    source = {"type": "image_folder", "root": str(image_folder(tmp_path / "images")), "verify": False}
+    plain, _ = configs(tmp_path, {**given, "data": {**given["data"], "source": source}})
     arguments, log = [plain, "--work-dir", tmp_path / "run", "--cfg-options"], tmp_path / "log"
     assert run([*arguments, "train.max_steps=3"], log) == 0, log.read_text()
     # Pictures of the second and third batch no longer decode; the first is also read to measure memory.

@@ -140,33 +140,30 @@ def test_an_image_folder_that_is_missing_or_empty_or_has_an_empty_class(tmp_path
     assert "nothing holds no image" in said and "add images or remove it" in said
 
 
-@pytest.mark.parametrize("workers", [0, 1])
-def test_an_image_that_does_not_decode_is_named(tmp_path, refused, workers, capsys):
+def test_images_that_do_not_decode_are_all_named_before_the_start(tmp_path, refused):
     pictures = image_folder(tmp_path / "pictures", 4)
-    config = write_config(tmp_path / "config", data_root=str(pictures), data={"batch_size": 4, "num_workers": workers})
-    broken = pictures / "dark" / "02.png"
-    whole = broken.read_bytes()
-    broken.write_bytes(b"this is no picture")
+    config = write_config(tmp_path / "config", data_root=str(pictures), data={"batch_size": 4})
+    (pictures / "dark" / "02.png").write_bytes(b"this is no picture")
+    short = pictures / "bright" / "01.png"  # the header is right, the rest is missing
+    short.write_bytes(short.read_bytes()[:-60])
     said = refused(config)
-    assert str(broken) in said and "replace the file or remove it" in said
-    for picture in pictures.rglob("*.png"):  # the header is right, the rest is missing: found when it is read
-        picture.write_bytes(picture.read_bytes()[: len(whole) // 2])
-    assert main([str(config), "--work-dir", str(tmp_path / "run")]) == 2
-    last = capsys.readouterr().err.splitlines()[-1]
-    assert last.startswith("error: image ") and ".png does not decode" in last and "remove it from the data" in last
+    assert "2 of 12 examples cannot be used" in said and said.count("does not decode") == 2
+    assert str(pictures / "dark" / "02.png") in said and str(short) in said and "on_broken='skip'" in said
 
 
-def test_a_truncated_image_found_by_a_loader_process_is_still_one_line(tmp_path, capsys):
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_truncated_image_that_was_not_looked_for_is_still_one_line(tmp_path, capsys, workers):
     pictures = image_folder(tmp_path / "pictures", 10)
-    options = ["--cfg-options", "data.num_workers=1", "train.max_steps=6", "data.batch_size=4"]
-    config = write_config(tmp_path / "config", data_root=str(pictures))
+    options = ["--cfg-options", f"data.num_workers={workers}", "train.max_steps=6", "data.batch_size=4"]
+    source = {"type": "image_folder", "root": str(pictures), "verify": False}
+    config = write_config(tmp_path / "config", data={"source": source})
     assert main([str(config), "--work-dir", str(tmp_path / "a"), *options]) == 0
     capsys.readouterr()
     for picture in sorted(pictures.rglob("*.png"))[::3]:
         picture.write_bytes(picture.read_bytes()[:-60])
     assert main([str(config), "--work-dir", str(tmp_path / "b"), *options]) == 2
     last = capsys.readouterr().err.splitlines()[-1]
-    assert last.startswith("error: image ") and "does not decode" in last
+    assert last.startswith("error: image ") and ".png does not decode" in last and "remove it from the data" in last
 
 
 # --- checkpoints

@@ -5,8 +5,9 @@ import os
 
 import pytest
 
+from mdpd_plugins import cache
 from mdpd_plugins.registry import load_catalogue
-from mdpd_plugins.zoos import cache, installed
+from mdpd_plugins.zoos import installed
 from mdpd_plugins.zoos.mmpretrain import plugin as mmpretrain
 
 INDEX = """

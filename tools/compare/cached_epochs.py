@@ -12,8 +12,8 @@ from itertools import islice
 from pathlib import Path
 
 from mdpd_plugins.engine import METHODS
+from mdpd_plugins.files import write_json
 from mdpd_plugins.registry import MDPDError
-from mdpd_plugins.training.card import write_json
 from mdpd_plugins.training.config import load_config, read_overrides
 from mdpd_plugins.training.experiment import build_experiment
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
+from mdpd_plugins.files import write_text
 from mdpd_plugins.registry.errors import ConfigError
 
 END = "<!-- end of measured -->"
@@ -31,9 +31,7 @@ def write_measured(page: Path, tool: str, body: str) -> None:
     check_marks(page, tool)
     before, mark, rest = page.read_text(encoding="utf-8").partition(start_mark(tool))
     after = rest.partition(END)[2]
-    temporary = page.with_name(f".{page.name}.part")
-    temporary.write_text(f"{before}{mark}\n\n{body}\n\n{END}{after}", encoding="utf-8")
-    os.replace(temporary, page)
+    write_text(page, f"{before}{mark}\n\n{body}\n\n{END}{after}")
 
 
 __all__ = ["END", "check_marks", "start_mark", "write_measured"]

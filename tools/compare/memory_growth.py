@@ -13,8 +13,8 @@ from pathlib import Path
 from mdpd_plugins.benchmark.growth import scaling
 from mdpd_plugins.benchmark.report import markdown
 from mdpd_plugins.engine import METHODS
+from mdpd_plugins.files import write_json
 from mdpd_plugins.registry import MDPDError
-from mdpd_plugins.training.card import write_json
 from mdpd_plugins.training.config import read_overrides
 
 

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
 from mdpd_plugins.registry.errors import ConfigError
 from mdpd_plugins.tasks.scores import ERRORS
 
@@ -35,7 +37,8 @@ def read_runs(path: Path) -> list[dict[str, Any]]:
 def append_run(path: Path, run: Mapping[str, Any]) -> None:
     """Add a line in one write, on the disk when this returns. What a kill left of a line before it is cut off."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("ab+") as file:
+    # Another sweep may write to the file: both read what it held before they do.
+    with FileLock(f"{path}.lock"), path.open("ab+") as file:
         file.seek(0)
         held = file.read()
         file.truncate(held.rfind(b"\n") + 1)

@@ -11,6 +11,7 @@ import multiprocessing
 import shlex
 import sys
 import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
@@ -25,6 +26,7 @@ from tools.compare.worker import RESULT, work
 
 # A few lines of a failed run's output are enough to see why.
 SHOWN = 15
+GRACE = 10.0  # seconds for a run to end when the sweep does: several steps of what a sweep trains
 # What runs import, as far as it is installed. The server that the processes are forked off does it once.
 PRELOADED = ["tools.compare.worker", "mdpd_plugins.zoos.huggingface.encoder", "matplotlib.pyplot"]
 PRELOADED += ["sklearn.metrics", "setuptools"]
@@ -100,6 +102,8 @@ class Sweep:
         self.out, self.jobs = out, jobs
         self.failed = out.with_name(f"{out.name}.failed")
         self.failures = 0
+        self.running: set[Any] = set()
+        self.ending = False
         self.done = {run_of(line): line for line in read_runs(out)}
         self.failed.unlink(missing_ok=True)
 
@@ -107,13 +111,45 @@ class Sweep:
         """Run those that are not done, and append each as it ends."""
         todo = [run for run in runs if run not in self.done]
         with ThreadPoolExecutor(self.jobs) as pool:
-            started = {pool.submit(_in_a_process, run): run for run in todo}
+            started = {pool.submit(self._in_a_process, run): run for run in todo}
             try:
                 for count, future in enumerate(as_completed(started), 1):
                     self._record(started[future], future.result(), f"[{count}/{len(todo)}]")
             except BaseException:
-                pool.shutdown(cancel_futures=True)
+                pool.shutdown(wait=False, cancel_futures=True)
+                self._end_all()
                 raise
+
+    def _end_all(self) -> None:
+        """Leave no process behind: each is asked to end, and killed if it does not."""
+        self.ending = True
+        for process in list(self.running):
+            process.terminate()
+        end = time.monotonic() + GRACE
+        for process in list(self.running):
+            process.join(max(0.0, end - time.monotonic()))
+            process.kill()
+
+    def _in_a_process(self, run: Run) -> dict[str, Any]:
+        """What the run found, or {"error", "command"}."""
+        with tempfile.TemporaryDirectory(prefix="mdpd_run_", ignore_cleanup_errors=True) as folder:
+            log = Path(folder) / "log.txt"
+            arguments = (run.config, run.overrides, run.measure, str(Path(folder) / "work"), str(log))
+            Path(arguments[3]).mkdir()
+            process = _CONTEXT.Process(target=work, args=arguments)
+            process.start()
+            self.running.add(process)
+            if self.ending:
+                process.kill()
+            process.join()
+            self.running.discard(process)
+            if process.exitcode == 0:
+                return json.loads((Path(folder) / "work" / RESULT).read_text())
+            said = log.read_text(errors="replace").strip() if log.is_file() else ""
+        killed = [f"killed by signal {-process.exitcode}"] if process.exitcode < 0 else []
+        lines = [*said.splitlines()[-SHOWN:], *killed]
+        command = f"python tools/train.py {run.config} --cfg-options {shlex.join(run.overrides)}"
+        return {"error": "\n".join(lines) or f"exit status {process.exitcode}", "command": command}
 
     def _record(self, run: Run, found: dict[str, Any], count: str) -> None:
         line = {**run.line, **found}
@@ -182,23 +218,6 @@ def sweep(
         ]
     )
     return not sweeper.failures
-
-
-def _in_a_process(run: Run) -> dict[str, Any]:
-    """What the run found, or {"error", "command"}."""
-    with tempfile.TemporaryDirectory(prefix="mdpd_run_") as folder:
-        log = Path(folder) / "log.txt"
-        arguments = (run.config, run.overrides, run.measure, str(Path(folder) / "work"), str(log))
-        Path(arguments[3]).mkdir()
-        process = _CONTEXT.Process(target=work, args=arguments)
-        process.start()
-        process.join()
-        if process.exitcode == 0:
-            return json.loads((Path(folder) / "work" / RESULT).read_text())
-        said = log.read_text(errors="replace").strip() if log.is_file() else ""
-    lines = [*said.splitlines()[-SHOWN:], *([f"killed by signal {-process.exitcode}"] if process.exitcode < 0 else [])]
-    command = f"python tools/train.py {run.config} --cfg-options {shlex.join(run.overrides)}"
-    return {"error": "\n".join(lines) or f"exit status {process.exitcode}", "command": command}
 
 
 # Forked off a server that has imported once what a run imports, which takes seconds; Windows has no fork.

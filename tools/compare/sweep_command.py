@@ -23,8 +23,10 @@ Tables and plots of the lines: tools/compare/results_page.py.
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from pathlib import Path
+from typing import Any
 
 from mdpd_plugins.registry import MDPDError
 
@@ -48,6 +50,7 @@ def main() -> int:
     from tools.compare.methods import read_methods
     from tools.compare.sweep import sweep
 
+    before = signal.signal(signal.SIGTERM, _end)
     try:
         methods = read_methods(args.methods)
         whole = sweep(
@@ -63,7 +66,14 @@ def main() -> int:
     except KeyboardInterrupt:
         print("interrupted; the same command goes on from here", file=sys.stderr)
         return 130
+    finally:
+        signal.signal(signal.SIGTERM, before)
     return 0 if whole else 1
+
+
+def _end(number: int, _: Any) -> None:
+    print("ended by SIGTERM; the same command goes on from here", file=sys.stderr)
+    sys.exit(128 + number)
 
 
 def _grid(text: str) -> tuple[str, list[str]]:

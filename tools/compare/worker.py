@@ -6,8 +6,10 @@ seed, the memory of a step, is measured where it is asked for.
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import sys
+import threading
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,12 +19,13 @@ import torch
 from mmengine.config import Config
 from mmengine.device import get_device
 
+from mdpd_plugins.files import write_json
 from mdpd_plugins.registry.errors import MDPDError
-from mdpd_plugins.training.card import write_json
+from mdpd_plugins.training.best import load_best
 from mdpd_plugins.training.compiling import compiled
 from mdpd_plugins.training.config import load_config, read_overrides
 from mdpd_plugins.training.experiment import build_experiment
-from mdpd_plugins.training.train import build_runner, parameters_of, run_to_the_end, step_bytes
+from mdpd_plugins.training.train import build_runner, evaluate, parameters_of, run_to_the_end, step_bytes
 from mdpd_plugins.training.two_opinions import paths_of
 
 RESULT = "result.json"
@@ -37,6 +40,7 @@ def work(config: str, overrides: Sequence[str], measure: bool, folder: str, log:
         folder: an existing folder for this run alone.
         log: the file that everything printed goes to, also by libraries written in C.
     """
+    threading.Thread(target=_end_with_the_sweep, daemon=True).start()
     with open(log, "ab", buffering=0) as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
@@ -56,6 +60,14 @@ def work(config: str, overrides: Sequence[str], measure: bool, folder: str, log:
         sys.exit(1)
 
 
+def _end_with_the_sweep() -> None:
+    # A sweep that is killed cannot end its runs any more.
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
 def run_once(config: Config, *, measure: bool) -> dict[str, Any]:
     """Train and evaluate once; the part of a sweep's line that the run finds out.
 
@@ -64,11 +76,17 @@ def run_once(config: Config, *, measure: bool) -> dict[str, Any]:
     """
     experiment = build_experiment(config)
     memory = step_bytes(experiment) if measure else {}
-    # Both happen after the last step, and only there.
-    config.train.val_every = config.train.checkpoint_every = experiment.max_steps
+    # After the last step, and only there, unless evaluations decide what is kept or when to stop.
+    config.train.checkpoint_every = experiment.max_steps
+    watched = config.train.keep == "best" or config.train.patience is not None
+    if not watched:
+        config.train.val_every = experiment.max_steps
     runner = build_runner(experiment, None)
     with compiled(experiment.distiller, config.train.compile):
         metrics = run_to_the_end(runner)
+    if config.train.keep == "best":
+        load_best(experiment, Path(config.work_dir))
+        metrics = evaluate(experiment)
     deploys = "side" if experiment.distiller.settings.backbone_update == "none" else "backbone"
     return {
         "metric": experiment.task.main_metric,
@@ -76,7 +94,7 @@ def run_once(config: Config, *, measure: bool) -> dict[str, Any]:
         "paths": paths_of(experiment),
         "deploys": deploys,
         **runner.spent,
-        "steps": experiment.max_steps,
+        "steps": int(experiment.distiller.step),
         "parameters": parameters_of(experiment),
         "memory": memory,
         "weights": experiment.adapter.origin,

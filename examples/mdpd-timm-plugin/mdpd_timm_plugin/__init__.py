@@ -22,7 +22,7 @@ def register_backbones(register):
                 family=family,
                 summary="timm's own model and weights",
                 requires=("timm",),
-                adapter="mdpd_timm_plugin.model:TimmAdapter",
+                adapter="mdpd_plugins.zoos.timm.adapter:TimmAdapter",
                 small="mdpd_timm_plugin.model:small",
             )
         )

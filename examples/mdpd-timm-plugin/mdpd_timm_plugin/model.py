@@ -1,4 +1,4 @@
-"""timm's classifiers behind the general adapter."""
+"""timm's classifiers: building them. Their adapter is the one that live models of timm get."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 import timm
 
-from mdpd_plugins.adapters import RANDOM, Adapter, Built
+from mdpd_plugins.adapters import RANDOM, Built
 from mdpd_plugins.registry import CheckpointError
 
 SMALL: dict[str, dict[str, Any]] = {
@@ -17,22 +17,6 @@ SMALL: dict[str, dict[str, Any]] = {
     "resnet50": {"layers": (1, 1, 1, 1)},
     "regnetx_008": {},
 }
-
-
-class TimmAdapter(Adapter):
-    """Size and normalisation as the model's own data configuration says."""
-
-    def _preprocessing(self) -> dict[str, Any]:
-        data = timm.data.resolve_model_data_config(self.model)
-        size = data["input_size"][1:]
-        if hasattr(self.model, "patch_embed") and hasattr(self.model.patch_embed, "img_size"):
-            size = self.model.patch_embed.img_size or size
-        return {
-            "size": tuple(size),
-            "mean": tuple(data["mean"]),
-            "std": tuple(data["std"]),
-            "interpolation": "bilinear" if data["interpolation"] == "bilinear" else "bicubic",
-        }
 
 
 def build(*, name: str, pretrained: str | None = "auto", num_classes: int, **options: Any) -> Built:

@@ -63,8 +63,9 @@ class LoomAdapter(Adapter):
     def _call(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
         return self.model(inputs["image"])["verdict"]
 
-    def _preprocessing(self) -> dict[str, Any]:
-        return {**super()._preprocessing(), "size": (self.model.side, self.model.side)}
+    @property
+    def _own_size(self) -> tuple[int, int]:
+        return self.model.side, self.model.side
 
 
 def build(

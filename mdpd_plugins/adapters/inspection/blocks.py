@@ -8,7 +8,8 @@ from __future__ import annotations
 import copy
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -85,7 +86,8 @@ def find_blocks(
     cross-attention). Stages are opened: their blocks count instead. Where no child holds a normalisation layer, as in
     models that keep attentions, feed-forward layers and norms in lists of their own (XLM), and in those without any
     affine norm, blocks are the children that hold several parameters, matrices among them: the branches themselves.
-    Where there are no such children either, they are the convolutions of a plain stack (VGG).
+    Where there are no such children either, they are the convolutions of a plain stack (VGG), beside its norms if it
+    has any.
 
     Args:
         closed: given name of a possible stage -> names of the blocks in it, returns those that are no stages but
@@ -105,9 +107,11 @@ def find_blocks(
     def is_convolution(module: nn.Module) -> bool:
         return any(p.dim() > 2 for p in module.parameters())
 
-    blocks: list[tuple[str, nn.Module]] = []
-    for is_block in (holds_norm, is_large, is_convolution):
-        blocks = blocks or _search(root, is_block, closed)
+    def among_norms(module: nn.Module) -> bool:
+        return is_convolution(module) or id(module) in norms
+
+    blocks = _search(root, holds_norm, closed) or _search(root, is_large, closed) or _search(root, among_norms, closed)
+    blocks = [(n, m) for n, m in blocks if id(m) not in norms]
     if not blocks:
         raise CapabilityError(
             f"no repeated blocks were found in {type(root).__name__}: it has no ModuleList or Sequential whose "
@@ -124,14 +128,23 @@ def _search(
 ) -> list[tuple[str, nn.Module]]:
     shut: set[str] = set()
 
-    def below(module: nn.Module, prefix: str, stages: dict[str, list[str]]) -> list[tuple[str, nn.Module]]:
+    def below(module: nn.Module, prefix: str, stages: dict[str, list[str]], stage: bool) -> list[tuple[str, nn.Module]]:
         if _container(module) and _all_blocks(module, is_block):
             return inside(module, prefix, stages)
         found: list[tuple[str, nn.Module]] = []
         apart = _numbered(module, is_block) | _beside(module, is_block)
+        listing = stage and any(_container(c) and _all_blocks(c, is_block) for c in module.children())
         for name, child in module.named_children():
             path = f"{prefix}.{name}" if prefix else name
-            found += opened(path, child, stages) if name in apart else below(child, path, stages)
+            if name in apart:
+                found += opened(path, child, stages)
+            elif path in shut:
+                found.append((path, child))
+            elif parts := below(child, path, stages, stage):
+                if listing and not _container(child):
+                    # What joins a stage's blocks to those before them (LeViT's subsampling) may be a block itself.
+                    stages[path] = [n for n, _ in parts]
+                found += parts
         return found
 
     def inside(container: nn.Module, path: str, stages: dict[str, list[str]]) -> list[tuple[str, nn.Module]]:
@@ -143,33 +156,121 @@ def _search(
 
     def opened(name: str, block: nn.Module, stages: dict[str, list[str]]) -> list[tuple[str, nn.Module]]:
         nested: dict[str, list[str]] = {}
-        deeper = below(block, name, nested) if name not in shut else []
-        listed = isinstance(block, (nn.ModuleList, nn.ModuleDict))  # never runs itself
+        deeper = below(block, name, nested, True) if name not in shut else []
+        listed = _list(block)
+        if deeper and not listed and _is_unit(root, block, [m for _, m in deeper]):
+            return [(name, block)]
         if deeper and (listed or _size(m for _, m in deeper) / _size([block]) >= STAGE_SHARE):
             stages |= nested if listed else {name: [n for n, _ in deeper], **nested}
             return deeper
         return [(name, block)]
 
     stages: dict[str, list[str]] = {}
-    blocks = below(root, "", stages)
-    while closed is not None and stages and (more := closed(stages) - shut):
-        shut |= more
-        blocks = below(root, "", stages := {})
+    blocks = below(root, "", stages, False)
+    while closed is not None and stages and (more := _innermost(closed(stages)) - shut):
+        shut |= _alike(root, more, stages)
+        blocks = below(root, "", stages := {}, False)
     return blocks
+
+
+def _is_unit(root: nn.Module, block: nn.Module, parts: list[nn.Module]) -> bool:
+    """Whether `block` is made of parts of several classes, and two just like each other stand side by side somewhere.
+
+    So T5's blocks, of an attention and a feed-forward layer, are told from stages: those differ in width, and hold
+    blocks of one class.
+    """
+    if _container(block) or len({type(part) for part in parts}) == 1:
+        return False
+    for module in root.modules():
+        alike = [[p.shape for p in child.parameters()] for child in module.children() if type(child) is type(block)]
+        if any(shapes in alike[:i] for i, shapes in enumerate(alike)):
+            return True
+    return False
+
+
+def _innermost(names: set[str]) -> set[str]:
+    # A stage of residual blocks, each a stage of layers itself, only seems to pass its input around its last layer:
+    # it does so through its last block. With the blocks closed, it shows what it does itself.
+    return {n for n in names if not any(other.startswith(f"{n}.") for other in names)}
+
+
+def _alike(root: nn.Module, names: set[str], stages: Iterable[str]) -> set[str]:
+    """`names`, and those stages that are of the same class: they are one kind of thing.
+
+    T5's first block makes the position bias that all others are given and hand on, past their last layer.
+    """
+
+    def kind(name: str) -> tuple[str, type]:
+        module = root.get_submodule(name)
+        # What a Sequential is says its place alone.
+        return name.rpartition(".")[0] if _container(module) else "", type(module)
+
+    kinds = {kind(name) for name in names}
+    return names | {name for name in stages if kind(name) in kinds}
 
 
 def bypassed(root: nn.Module, stages: dict[str, list[str]], forward: Callable[[], Any]) -> set[str]:
     """Which of `stages` pass something of their input around the last of their blocks, as a residual does.
 
-    Found by differentiating: with the last block's output held constant, the output of a stage no longer depends
-    on the stage's input; that of a residual branch does. A stage that `forward` does not run is none.
+    A stage that `forward` does not run is none.
+    """
+    with frozen(root):
+        last = _last_to_run(root, stages, forward)
+        found: set[str] = set()
+        # One level at a time: an outer stage would see nothing of what an inner one holds constant.
+        for level in _levels(last):
+            found |= _depending(root, {name: last[name] for name in level}, forward)
+    return found
+
+
+@contextmanager
+def frozen(root: nn.Module) -> Iterator[None]:
+    """Inside, no parameter of `root` requires a gradient."""
+    flags = [(p, p.requires_grad) for p in root.parameters()]
+    try:
+        for p, _ in flags:
+            p.requires_grad_(False)
+        yield
+    finally:
+        for p, flag in flags:
+            p.requires_grad_(flag)
+
+
+def _last_to_run(root: nn.Module, stages: dict[str, list[str]], forward: Callable[[], Any]) -> dict[str, str]:
+    """Stage -> that of its blocks which runs last; stages that do not run are left out."""
+    last: dict[str, str] = {}
+
+    def note(stage: str, block: str) -> Callable[..., None]:
+        return lambda module, args, output: last.__setitem__(stage, block)
+
+    with ExitStack() as hooks, torch.no_grad():
+        for stage, inner in stages.items():
+            for block in inner:
+                handle = root.get_submodule(block).register_forward_hook(note(stage, block))
+                hooks.callback(handle.remove)
+        forward()
+    return last
+
+
+def _levels(names: Iterable[str]) -> list[list[str]]:
+    """`names` by how many of the others they lie in."""
+    names = list(names)
+    levels: dict[int, list[str]] = {}
+    for name in names:
+        levels.setdefault(sum(name.startswith(f"{other}.") for other in names), []).append(name)
+    return [levels[depth] for depth in sorted(levels)]
+
+
+def _depending(root: nn.Module, last: dict[str, str], forward: Callable[[], Any]) -> set[str]:
+    """Those stages whose output depends on their input although their last block's output is held constant.
+
+    Args:
+        last: stage -> its last block. None of the stages lies in another.
     """
     found: set[str] = set()
-    handles: list[Any] = []
     entered: dict[str, list[torch.Tensor]] = {}
-    last: dict[str, str] = {}  # stage -> its block that ran last
 
-    def enter(name):
+    def enter(name: str) -> Callable[..., Any]:
         def hook(module, args, kwargs):
             held = [_variable(a) for a in args], {k: _variable(v) for k, v in kwargs.items()}
             entered[name] = [t for t in [*held[0], *held[1].values()] if _differentiable(t)]
@@ -177,13 +278,12 @@ def bypassed(root: nn.Module, stages: dict[str, list[str]], forward: Callable[[]
 
         return hook
 
-    def leave(name):
+    def leave(name: str) -> Callable[..., None]:
         def hook(module, args, output):
             outputs = [t for t in _tensors(output) if t.requires_grad]
-            inputs = entered[name]
-            if inputs and outputs:
+            if entered[name] and outputs:
                 total = sum(t.float().sum() for t in outputs)
-                grads = torch.autograd.grad(total, inputs, allow_unused=True, retain_graph=True)
+                grads = torch.autograd.grad(total, entered[name], allow_unused=True, retain_graph=True)
                 if any(g is not None for g in grads):
                     found.add(name)
 
@@ -192,44 +292,16 @@ def bypassed(root: nn.Module, stages: dict[str, list[str]], forward: Callable[[]
     def constant(module, args, output):
         return _map(output, torch.Tensor.detach)
 
-    flags = [(p, p.requires_grad) for p in root.parameters()]
-    try:
-        for p, _ in flags:
-            p.requires_grad_(False)
-        for name, inner in stages.items():
-            for block in inner:
-                handles.append(
-                    root.get_submodule(block).register_forward_hook(
-                        lambda m, a, o, stage=name, block=block: last.__setitem__(stage, block)
-                    )
-                )
-        with torch.no_grad():
-            forward()
-        for handle in handles:
-            handle.remove()
-        handles.clear()
-        # One level at a time: an outer stage would see nothing of what an inner one holds constant.
-        levels: dict[int, list[str]] = {}
-        for name in last:
-            levels.setdefault(sum(name.startswith(f"{other}.") for other in last), []).append(name)
-        for names in levels.values():
-            for name in names:
-                stage, block_module = root.get_submodule(name), root.get_submodule(last[name])
-                handles += [
-                    stage.register_forward_pre_hook(enter(name), with_kwargs=True),
-                    block_module.register_forward_hook(constant),
-                    stage.register_forward_hook(leave(name)),
-                ]
-            with torch.enable_grad():
-                forward()
-            for handle in handles:
-                handle.remove()
-            handles.clear()
-    finally:
-        for handle in handles:
-            handle.remove()
-        for p, flag in flags:
-            p.requires_grad_(flag)
+    with ExitStack() as hooks, torch.enable_grad():
+        for name, block in last.items():
+            stage, inner = root.get_submodule(name), root.get_submodule(block)
+            for handle in (
+                stage.register_forward_pre_hook(enter(name), with_kwargs=True),
+                inner.register_forward_hook(constant),
+                stage.register_forward_hook(leave(name)),
+            ):
+                hooks.callback(handle.remove)
+        forward()
     return found
 
 
@@ -303,7 +375,10 @@ def _numbered(module: nn.Module, is_block) -> set[str]:
         if stem not in (name, "") and not _container(child) and is_block(child):
             groups.setdefault(stem, []).append(name)
     found: set[str] = set()
+    (*others, last) = [n for n, c in module.named_children() if any(True for _ in c.parameters())] or [""]
     for names in groups.values():
+        if [*others, last] == names and len(names) == 1 and _composite(module, last, is_block):
+            found.add(last)  # a stage of one block (RegNet's b1)
         kinds = Counter(type(module.get_submodule(name)) for name in names)
         if max(kinds.values()) > 1:
             found |= {n for n in names if kinds[type(module.get_submodule(n))] > 1 or _composite(module, n, is_block)}
@@ -318,12 +393,24 @@ def _beside(module: nn.Module, is_block) -> set[str]:
     """Names of children that are blocks of the same class as those in a container beside them."""
     children = dict(module.named_children())
     listed = [c for c in children.values() if _container(c) and _all_blocks(c, is_block)]
-    kinds = {type(block) for container in listed for block in container.children()}
-    return {name for name, child in children.items() if type(child) in kinds and not _container(child)}
+    kinds = {type(block) for container in listed for block in _listed_blocks(container)}
+    return {n for n, c in children.items() if type(c) in kinds and is_block(c) and not _container(c)}
+
+
+def _listed_blocks(container: nn.Module) -> Iterator[nn.Module]:
+    for child in container.children():
+        yield child
+        if _container(child):  # MobileOne lists its blocks by stages, beside the first one
+            yield from _listed_blocks(child)
 
 
 def _container(module: nn.Module) -> bool:
-    return isinstance(module, (nn.ModuleList, nn.Sequential, nn.ModuleDict))
+    return isinstance(module, nn.Sequential) or _list(module)
+
+
+def _list(module: nn.Module) -> bool:
+    """Whether it is a list that never runs itself; torchvision's dense blocks are dictionaries with a forward."""
+    return isinstance(module, (nn.ModuleList, nn.ModuleDict)) and type(module).forward is nn.Module.forward
 
 
 def _all_blocks(container: nn.Module, is_block) -> bool:

@@ -10,8 +10,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from mdpd_plugins.adapters.inspection.arrangement import Arranged, by_lengths, check_arranged, vector_lengths
 from mdpd_plugins.adapters.inspection.attention import AttentionListener
-from mdpd_plugins.adapters.inspection.layout import Layout, arrangement, first_tensor, layout_of, to_tokens
+from mdpd_plugins.adapters.inspection.layout import Layout, first_tensor, layout_of, to_tokens
 from mdpd_plugins.registry.errors import CapabilityError, ConfigError
 
 
@@ -39,11 +40,6 @@ class Capture:
     image_size: tuple[int, int] | None = None
 
 
-def vector_lengths(block: nn.Module) -> set[int]:
-    """Lengths of the one-dimensional parameters of `block`: the widths its channels can have."""
-    return {p.numel() for p in block.parameters() if p.dim() == 1}
-
-
 def check_layers(layers: Iterable[int] | None, count: int) -> list[int]:
     """`layers` as non-negative indices; None means all.
 
@@ -68,6 +64,7 @@ def capture(
     blocks: Sequence[nn.Module],
     layers: Iterable[int] | None = None,
     *,
+    arranged: Sequence[Arranged] | None = None,
     starts: Iterable[int] = (0,),
     attention: bool = False,
     keep_calls: bool = False,
@@ -77,6 +74,8 @@ def capture(
     Args:
         blocks: the adapter's blocks, in execution order.
         layers: which to record; None for all.
+        arranged: the axes of each block's tensors, as `arrangement.arranged` settled them. None: batch first, and told
+            by the lengths of the block's own vectors.
         starts: the first block of each tower.
         attention: also record attention maps (costs their computation a second time).
         keep_calls: also keep each block's arguments and output, for replay.
@@ -90,6 +89,12 @@ def capture(
     current: list[int] = []
     handles = []
 
+    def settled(index: int, module: nn.Module, x: torch.Tensor) -> Arranged:
+        if arranged is not None:
+            return arranged[index]
+        axes = by_lengths(x.shape, vector_lengths(module))
+        return Arranged(axes, axes)
+
     def before(index):
         def hook(module, args, kwargs):
             if index == 0:
@@ -98,7 +103,8 @@ def capture(
             current.append(index)
             if index in first:
                 x = first_tensor(args if args else kwargs)
-                axes = arrangement(x, seen.batch or x.shape[0], vector_lengths(module))
+                axes = settled(index, module, x).entering
+                check_arranged(x, axes, seen.batch or x.shape[0])
                 seen.stems[index] = to_tokens(x, axes)
                 seen.stem_layouts[index] = layout_of(x, axes, seen.image_size)
 
@@ -112,7 +118,8 @@ def capture(
             if index not in chosen:
                 return
             x = first_tensor(output)
-            axes = arrangement(x, seen.batch or x.shape[0], vector_lengths(module))
+            axes = settled(index, module, x).leaving
+            check_arranged(x, axes, seen.batch or x.shape[0])
             seen.axes[index] = axes
             seen.hidden[index] = to_tokens(x, axes)
             seen.layouts[index] = layout_of(x, axes, seen.image_size)
@@ -155,4 +162,4 @@ def _check_attention(seen: Capture, chosen: set[int]) -> None:
             )
 
 
-__all__ = ["Capture", "capture", "check_layers", "vector_lengths"]
+__all__ = ["Capture", "capture", "check_layers"]

@@ -69,33 +69,8 @@ def _hidden_state(items) -> int | None:
     return floats[0]
 
 
-def arrangement(x: torch.Tensor, batch: int, channels: set[int]) -> str:
-    """Which axes of a block's output are which: "BTD", "BDT", "TBD", "BCHW", "BHWC" or "BNHWD" (N windows of tokens).
-
-    Args:
-        x: the output. batch: B. channels: lengths of the block's own vectors, to tell channels from positions.
-
-    Raises:
-        CapabilityError: none of them.
-    """
-    if x.dim() == 3 and x.shape[0] == batch:
-        return "BDT" if x.shape[1] in channels and x.shape[2] not in channels else "BTD"
-    if x.dim() == 3 and x.shape[1] == batch:
-        return "TBD"
-    if x.dim() == 4 and x.shape[0] == batch:
-        last, second = x.shape[-1] in channels, x.shape[1] in channels
-        square_last = x.shape[1] == x.shape[2] != x.shape[3]
-        return "BHWC" if last and (not second or square_last) else "BCHW"
-    if x.dim() == 5 and x.shape[0] == batch and x.shape[1] not in channels - {x.shape[-1]}:
-        return "BNHWD"
-    raise CapabilityError(
-        f"a block's output of shape {tuple(x.shape)} with batch {batch} is neither (B, T, D), (B, D, T), "
-        f"(T, B, D), (B, C, H, W), (B, H, W, C) nor (B, N, H, W, D)"
-    )
-
-
 def to_tokens(x: torch.Tensor, axes: str) -> torch.Tensor:
-    """A (B, T, D) view of `x`, whose axes `arrangement` named."""
+    """A (B, T, D) view of `x`, whose axes are named as in `arrangement.Arranged`."""
     if axes == "TBD":
         return x.transpose(0, 1)
     if axes == "BDT":
@@ -106,7 +81,7 @@ def to_tokens(x: torch.Tensor, axes: str) -> torch.Tensor:
 
 
 def from_tokens(tokens: torch.Tensor, axes: str, shape: torch.Size) -> torch.Tensor:
-    """The inverse of `to_tokens`: `tokens` (B, T, D) in the arrangement and shape of the block's output."""
+    """The inverse of `to_tokens`: `tokens` (B, T, D) with the axes and the shape of the block's output."""
     if axes == "TBD":
         return tokens.transpose(0, 1)
     if axes == "BDT":
@@ -163,7 +138,6 @@ def fit_mask(valid: torch.Tensor | None, tokens: int, layout: Layout | None = No
 
 __all__ = [
     "Layout",
-    "arrangement",
     "first_tensor",
     "fit_mask",
     "from_tokens",

@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+import torch.utils.checkpoint as checkpointing
 from torch import nn
-from torch.utils.checkpoint import checkpoint
 
 _ABSENT = object()
 
@@ -31,6 +31,32 @@ def patched_forward(blocks: Iterable[nn.Module], wrap) -> Iterator[None]:
                 block.__dict__.pop("forward", None)
             else:
                 block.__dict__["forward"] = old
+
+
+class _Plain:
+    """Stands for `CheckpointFunction`: the function runs, and nothing is thrown away."""
+
+    @staticmethod
+    def apply(function, preserve_rng_state, *args):
+        return function(*args)
+
+
+@contextmanager
+def step_by_step() -> Iterator[None]:
+    """Inside, a model does all its steps one by one, where hooks see them and gradients pass.
+
+    Its own reentrant checkpoints (MMPretrain's `with_cp`, DenseNet's `memory_efficient`) do nothing: PyTorch refuses to
+    differentiate through them with `torch.autograd.grad`, and the blocks are recomputed anyway. PyTorch's fast path for
+    its own encoder layers is not taken: it hands padded texts on as nested tensors, and past the attention module.
+    """
+    before, fast = checkpointing.CheckpointFunction, torch.backends.mha.get_fastpath_enabled()
+    vars(checkpointing)["CheckpointFunction"] = _Plain  # where `checkpoint` looks it up, however a model imported that
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        vars(checkpointing)["CheckpointFunction"] = before
+        torch.backends.mha.set_fastpath_enabled(fast)
 
 
 @contextmanager
@@ -103,8 +129,12 @@ def recompute(blocks: Sequence[nn.Module], writers: Collection[nn.Module] = ()) 
         if blocks[index] in writers:
             forward = _on_copies(forward)
 
+        def plain(*args, **kwargs):
+            with step_by_step():
+                return forward(*args, **kwargs)
+
         def checkpointed(*args, **kwargs):
-            return checkpoint(forward, *args, use_reentrant=False, preserve_rng_state=False, **kwargs)
+            return checkpointing.checkpoint(plain, *args, use_reentrant=False, preserve_rng_state=False, **kwargs)
 
         return checkpointed
 
@@ -112,4 +142,4 @@ def recompute(blocks: Sequence[nn.Module], writers: Collection[nn.Module] = ()) 
         yield
 
 
-__all__ = ["patched_forward", "protected", "recompute", "writers"]
+__all__ = ["patched_forward", "protected", "recompute", "step_by_step", "writers"]

@@ -11,9 +11,14 @@ from torch import nn
 
 from mdpd_plugins.registry.errors import CheckpointError
 
+WRAPPERS = ("module.", "_orig_mod.")  # DataParallel's and DistributedDataParallel's; torch.compile's
+
 
 def read_state_dict(path: str | Path) -> dict[str, torch.Tensor]:
     """Tensors of a `.safetensors` or PyTorch checkpoint (bare, or under "state_dict"/"model").
+
+    Names are those of the plain model: what a wrapper puts before every one of them is taken off, as the zoos' own
+    loaders do (open_clip's `load_state_dict`, mmengine's `load_checkpoint`).
 
     Raises:
         CheckpointError: the file is missing, unreadable, or holds pickled code.
@@ -29,7 +34,7 @@ def read_state_dict(path: str | Path) -> dict[str, torch.Tensor]:
         from safetensors.torch import load_file
 
         try:
-            return load_file(str(path))
+            return _unwrapped(load_file(str(path)))
         except SafetensorError as error:
             raise CheckpointError(f"{str(path)!r} is not a readable safetensors file: {error}") from error
     try:
@@ -47,7 +52,13 @@ def read_state_dict(path: str | Path) -> dict[str, torch.Tensor]:
             loaded = loaded[key]
     if not isinstance(loaded, Mapping) or not loaded or not all(isinstance(v, torch.Tensor) for v in loaded.values()):
         raise CheckpointError(f"{str(path)!r} holds no state dict: a mapping of names to tensors was expected")
-    return dict(loaded)
+    return _unwrapped(loaded)
+
+
+def _unwrapped(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    while state and (prefix := next((p for p in WRAPPERS if all(k.startswith(p) for k in state)), "")):
+        state = {k.removeprefix(prefix): v for k, v in state.items()}
+    return dict(state)
 
 
 def load_weights(model: nn.Module, state: Mapping[str, torch.Tensor], head: Collection[str], source: str) -> list[str]:

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import os
-import tempfile
 import urllib.error
 import urllib.request
 from importlib import metadata
 from pathlib import Path
 
+from mdpd_plugins.files import fresh_file
+
 TIMEOUT_S = 10.0  # our choice: long enough for a slow first answer, short enough to notice there is no network
+
+
+def offline() -> bool:
+    """Whether MDPD_OFFLINE, or the hub's own HF_HUB_OFFLINE, says that nothing is to be fetched."""
+    return any(os.environ.get(n, "").lower() in {"1", "true", "yes", "on"} for n in ("MDPD_OFFLINE", "HF_HUB_OFFLINE"))
 
 
 def reachable(url: str, timeout: float = TIMEOUT_S) -> bool:
     """Whether anything answers at `url`. Any HTTP status counts; proxies of the environment are honoured."""
-    if os.environ.get("HF_HUB_OFFLINE", "").lower() in {"1", "true", "yes", "on"}:
+    if offline():
         return False
     request = urllib.request.Request(url, method="HEAD")
     try:
@@ -39,15 +45,13 @@ def download(url: str, folder: Path, timeout: float = TIMEOUT_S) -> Path:
     if not reachable(url, timeout):
         raise OSError(f"{url} cannot be reached")
     folder.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(prefix=f".{target.name}.", dir=folder)
-    try:
-        with os.fdopen(handle, "wb") as file, urllib.request.urlopen(url, timeout=timeout) as answer:
+    with fresh_file(target) as temporary, temporary.open("wb") as file:
+        with urllib.request.urlopen(url, timeout=timeout) as answer:
             while chunk := answer.read(1 << 20):
                 file.write(chunk)
-        os.replace(temporary, target)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+            # urllib takes a connection that broke off for the end of the file.
+            if (length := answer.headers.get("Content-Length")) is not None and file.tell() != int(length):
+                raise OSError(f"{url} broke off after {file.tell()} of {length} bytes")
     return target
 
 
@@ -88,4 +92,4 @@ def packaged_path(distribution: str, ending: str) -> Path | None:
     return None
 
 
-__all__ = ["TIMEOUT_S", "cached_file", "download", "hub_reachable", "packaged_path", "reachable"]
+__all__ = ["TIMEOUT_S", "cached_file", "download", "hub_reachable", "offline", "packaged_path", "reachable"]

@@ -17,6 +17,7 @@ from mdpd_plugins.adapters.adapter import Adapter
 from mdpd_plugins.adapters.built import RANDOM, Built
 from mdpd_plugins.adapters.inspection.capture import Capture
 from mdpd_plugins.adapters.inspection.structure import Habits
+from mdpd_plugins.adapters.transform import PictureTransform, Size, TextTransform
 from mdpd_plugins.registry.errors import CapabilityError
 
 FUSION_FILE, PAIR_FILE = "fusion.safetensors", "pair.json"
@@ -73,9 +74,24 @@ class PairAdapter(Adapter):
         """Inputs of both towers."""
         return {**self.image.example_inputs(batch), **self.text.example_inputs(batch)}
 
-    def preprocessing(self) -> dict[str, Any]:
-        """{"image": how pictures must be prepared, "text": how texts must be}."""
-        return {"image": self.image.preprocessing(), "text": self.text.preprocessing()}
+    def prepare(self, *, input_size: Size | None = None, resize: str = "auto", max_length: int | None = None) -> None:
+        """Of both towers."""
+        super().prepare(input_size=input_size, resize=resize, max_length=max_length)
+        for tower in self._towers:
+            tower.prepare(input_size=input_size, resize=resize, max_length=max_length)
+
+    def image_transform(self, *, stretch: bool = False) -> PictureTransform:
+        """The image tower's."""
+        return self.image.image_transform(stretch=stretch)
+
+    def text_transform(self) -> TextTransform:
+        """The text tower's."""
+        return self.text.text_transform()
+
+    @property
+    def image_size(self) -> Size:
+        """The image tower's."""
+        return self.image.image_size
 
     def attention_mask(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor | None:
         """Of the text tower: every token of a picture is real."""
@@ -126,7 +142,9 @@ class PairAdapter(Adapter):
     @property
     def _habits(self) -> Habits:  # type: ignore[override]
         image, text = (tower._habits for tower in self._towers)
-        return Habits(image.called_directly + text.called_directly, image.writers + text.writers)
+        return Habits(
+            image.called_directly + text.called_directly, image.writers + text.writers, image.arranged + text.arranged
+        )
 
     @property
     def towers(self) -> list[range]:

@@ -63,9 +63,7 @@ def open_fashion_mnist(*, root: str = "/usr/share/datasets/fashion-mnist") -> di
     for pool, stem in (("train", "train"), ("test", "t10k")):
         images = _read_idx(folder / f"{stem}-images-idx3-ubyte.gz", 3)
         labels = _read_idx(folder / f"{stem}-labels-idx1-ubyte.gz", 1)
-        pools[pool] = Source(
-            images, labels.tolist(), _FASHION_CLASSES, "image", about, read=read_image, augment="crop+flip"
-        )
+        pools[pool] = Source(images, labels.tolist(), _FASHION_CLASSES, "image", about, read=read_image, augment="crop")
     return pools
 
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+import reprlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from mdpd_plugins.data.images import check_images, read_image, read_image_text
+from mdpd_plugins.data.images import read_image, read_image_text
 from mdpd_plugins.data.labels import Where, check_label_kind, encode_pools, number_items
 from mdpd_plugins.data.source import LabelKind, Source, as_is
 from mdpd_plugins.registry import ConfigError, DataError, closest
@@ -47,6 +49,12 @@ class Columns:
             )
 
     @property
+    def used(self) -> dict[str, str]:
+        """What each column of the inputs is for: "text", "text_pair", "image" -> its name."""
+        inputs = {"text": self.text, "text_pair": self.text_pair, "image": self.image}
+        return {use: name for use, name in inputs.items() if name is not None}
+
+    @property
     def names(self) -> tuple[str, ...]:
         """Every column that is read."""
         return tuple(c for c in (self.text, self.text_pair, self.image, self.label) if c is not None)
@@ -60,19 +68,20 @@ def open_columns(
     separator: str | None,
     where: Where,
     image_roots: Mapping[str, Path],
-    verify: bool,
     description: str,
+    fingerprints: Mapping[str, str] | None = None,
 ) -> dict[str, Source]:
     """Make one source of each pool's columns (pool name -> column name -> values).
 
+    Args:
+        fingerprints: of pools whose pictures are not files of their own (see `Source.fingerprint`).
+
     Raises:
-        ConfigError, DataError: as `encode_pools`, and for inputs that are empty or are no text or image.
+        ConfigError, DataError: as `encode_pools`, and for inputs that are no text or image.
     """
     images: dict[str, Sequence[Any]] = {}
     if columns.image is not None:
         images = {p: _images(v[columns.image], image_roots.get(p), p, where) for p, v in pools.items()}
-        if verify:
-            check_images(dict.fromkeys(item for items in images.values() for item in items if isinstance(item, Path)))
     same = columns.image is not None and columns.text is not None
     pictures = number_items({pool: _identities(items) for pool, items in images.items()}) if same else {}
     labels, known = encode_pools(
@@ -84,12 +93,15 @@ def open_columns(
     )
     sources = {}
     for pool, values in pools.items():
-        options: dict[str, Any] = {"description": description, "label_kind": columns.kind}
+        options: dict[str, Any] = {
+            **{"description": description, "label_kind": columns.kind, "where": partial(where, pool)},
+            **{"fingerprint": (fingerprints or {}).get(pool), "columns": columns.used},
+        }
         if columns.image is None:
             options |= {"modality": "text", "read": as_is}
             inputs: Sequence[Any] = _texts(values, columns, pool, where)
         elif columns.text is None:
-            options |= {"modality": "image", "read": read_image, "augment": "crop+flip"}
+            options |= {"modality": "image", "read": read_image, "augment": "crop"}
             inputs = images[pool]
         else:
             groups = labels[pool] if columns.kind == "pair" else pictures[pool]
@@ -103,14 +115,14 @@ class Zipped(Sequence[tuple[Any, str]]):
     """Pairs (image, text) of two columns, of which the first may be read one item at a time."""
 
     def __init__(self, images: Sequence[Any], texts: Sequence[str]) -> None:
-        self._images = images
-        self._texts = texts
+        self.images = images
+        self.texts = texts
 
     def __len__(self) -> int:
-        return len(self._texts)
+        return len(self.texts)
 
     def __getitem__(self, index: Any) -> Any:
-        return self._images[index], self._texts[index]
+        return self.images[index], self.texts[index]
 
 
 def check_columns(wanted: Iterable[str], available: Iterable[str], what: str) -> None:
@@ -126,13 +138,13 @@ def check_columns(wanted: Iterable[str], available: Iterable[str], what: str) ->
 
 def _texts(values: Mapping[str, Sequence[Any]], columns: Columns, pool: str, where: Where) -> list[Any]:
     names = [name for name in (columns.text, columns.text_pair) if name is not None]
+    found = []
     for name in names:
         for i, text in enumerate(values[name]):
-            if not isinstance(text, str):
+            if not isinstance(text, str) and text is not None:
                 raise DataError(f"{where(pool, i)}: column {name!r} holds {type(text).__name__}, not text")
-    if len(names) == 1:
-        return list(values[names[0]])
-    return list(zip(values[names[0]], values[names[1]], strict=True))
+        found.append(["" if text is None else text for text in values[name]])  # as CSV has it
+    return found[0] if len(found) == 1 else list(zip(*found, strict=True))
 
 
 def _identities(images: Sequence[Any]) -> list[Any]:
@@ -152,6 +164,6 @@ def _images(values: Sequence[Any], root: Path | None, pool: str, where: Where) -
     paths = []
     for i, value in enumerate(values):
         if not isinstance(value, str) or not value:
-            raise DataError(f"{where(pool, i)}: the image column holds {value!r}, not a path")
+            raise DataError(f"{where(pool, i)}: the image column holds {reprlib.repr(value)}, not a path")
         paths.append(root / value)  # an absolute path stays what it is
     return paths

@@ -72,7 +72,6 @@ def open_glue(
         separator=None,
         where=lambda pool, i: pools[pool].where(i),
         image_roots={},
-        verify=False,
         description=f"GLUE's task {task.folder}{kinds.replace('_', ', ')} ({origin}). Wang et al., ICLR 2019; licence "
         "and origin are those of the task's own data set.",
     )
@@ -147,7 +146,8 @@ def _read(path: Path, task: GlueTask) -> _Pool:
         )
     keys = ("text", "text_pair", "label") if len(places) == 3 else ("text", "label")
     values = {key: [row[place] for _, row in kept] for key, place in zip(keys, places, strict=True)}
-    return _Pool(values, lambda i: f"{path}, line {kept[i][0]}")
+    lines = [number for number, _ in kept]
+    return _Pool(values, lambda i: f"{path}, line {lines[i]}")
 
 
 def _mrpc(home: Path, task: GlueTask) -> dict[str, _Pool]:

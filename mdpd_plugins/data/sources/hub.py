@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from mdpd_plugins.adapters.storage.weights import offline
 from mdpd_plugins.data.labels import check_label_kind
 from mdpd_plugins.data.source import Source
 from mdpd_plugins.data.sources.columns import Columns, check_columns, open_columns
@@ -93,9 +94,15 @@ def open_huggingface(
         separator=label_separator,
         where=lambda pool, i: f"data set {path}, split {pool}, row {i}",
         image_roots={},
-        verify=False,
+        fingerprints=_fingerprints(parts, columns),
         description=description or _describe(path, name, revision, parts["train"]),
     )
+
+
+def _fingerprints(parts: Mapping[str, Any], columns: Columns) -> dict[str, str]:
+    # The library's own, of the data and of all that was done to it. A private name, but that is all there is.
+    found = {pool: getattr(part, "_fingerprint", None) for pool, part in parts.items()}
+    return {pool: f"datasets {print_} {columns.image}" for pool, print_ in found.items() if print_ and columns.image}
 
 
 class _ImageColumn(Sequence[Any]):
@@ -177,6 +184,8 @@ def _cache_only_if_unreachable(datasets: Any, path: str) -> Iterator[None]:
 
     before = datasets.config.HF_HUB_OFFLINE
     try:
+        if offline():
+            raise OSError("told to stay offline")
         HfApi(endpoint=datasets.config.HF_ENDPOINT).dataset_info(path, timeout=PATIENCE)
     except HfHubHTTPError:
         pass  # it answers; what is wrong the library says better

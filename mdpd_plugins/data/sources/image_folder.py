@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from mdpd_plugins.data.images import SUFFIXES, check_images, read_image
+from mdpd_plugins.data.images import SUFFIXES, read_image
 from mdpd_plugins.data.labels import encode_pools
 from mdpd_plugins.data.source import Source
 from mdpd_plugins.registry import DataError
@@ -18,14 +18,13 @@ _FOLDERS = {
 
 
 def open_image_folder(
-    *, root: str, classes: Iterable[str] | None = None, verify: bool = True, description: str | None = None
+    *, root: str, classes: Iterable[str] | None = None, description: str | None = None
 ) -> dict[str, Source]:
     """Open `root/<class>/**/<image>`, or `root/train/<class>/...` with optional `val` and `test` beside it.
 
     Args:
         root: the folder.
         classes: class names in index order; by default the sub-folders in alphabetical order.
-        verify: read every image's header now; turn off for millions of files on a slow disk.
         description: what the data is, its licence and origin, for the model card.
 
     Returns:
@@ -47,9 +46,6 @@ def open_image_folder(
             images = _images(folder)
             files[pool] += images
             names[pool] += [folder.name] * len(images)
-    if verify:
-        for paths in files.values():
-            check_images(paths)
     labels, known = encode_pools(
         names, kind="single", classes=classes, where=lambda pool, i: f"folder {files[pool][i].parent}"
     )
@@ -59,7 +55,7 @@ def open_image_folder(
             raise DataError(f"class {empty[0]!r} has no folder under {homes['train']}; add it or drop the class")
     about = description or f"Images of the folder {base.resolve().name!r}, one sub-folder per class."
     return {
-        pool: Source(files[pool], labels[pool], known, "image", about, read=read_image, augment="crop+flip")
+        pool: Source(files[pool], labels[pool], known, "image", about, read=read_image, augment="crop")
         for pool in homes
     }
 

@@ -1,7 +1,8 @@
-"""Source type `table`: texts, text pairs or image paths with labels, in CSV, TSV or JSON Lines files."""
+"""Source type `table`: texts, pairs or image paths with labels, in CSV, TSV, JSON Lines, parquet or Excel files."""
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 from collections.abc import Iterable, Sequence
@@ -12,11 +13,11 @@ from typing import Any
 from mdpd_plugins.data.labels import check_label_kind
 from mdpd_plugins.data.source import Source
 from mdpd_plugins.data.sources.columns import Columns, check_columns, open_columns
-from mdpd_plugins.registry import ConfigError, DataError, closest
+from mdpd_plugins.registry import ConfigError, DataError, MissingDependencyError, closest
 
-_DELIMITERS = {".csv": ",", ".tsv": "\t"}
+_SEPARATORS = (",", ";", "\t", "|")
 _JSON_LINES = (".jsonl", ".ndjson")
-SUFFIXES = (*_DELIMITERS, *_JSON_LINES)
+SUFFIXES = (".csv", ".tsv", *_JSON_LINES, ".parquet", ".xlsx")
 """File name endings (lower case) of tables."""
 
 
@@ -35,7 +36,6 @@ def open_table(
     label_separator: str = "|",
     classes: Iterable[str] | None = None,
     delimiter: str | None = None,
-    verify: bool = True,
     description: str | None = None,
 ) -> dict[str, Source]:
     """Open one file that is to be split (`path`), or one file per split (`train`, `val`, `test`).
@@ -44,7 +44,8 @@ def open_table(
         label_column: column of the labels: class names, class indices, lists of them (JSON Lines) or several
             in one field (`label_separator`), or numbers to predict; `label_kind` says which. For "pair" there
             need be none, see there.
-        path: the one file. Files are UTF-8; `.csv` and `.tsv` start with a line of column names.
+        path: the one file: `.csv`, `.tsv`, `.jsonl`, `.parquet`, or `.xlsx`, of which the first sheet is read. Text
+            files are UTF-8; `.csv`, `.tsv` and sheets start with a line of column names.
         text_column: column of the text; with `text_pair_column` the first text of a pair.
         image_column: column of image paths, instead of text; or beside it, for pictures with a text: a
             question (the label is its answer) or a caption.
@@ -53,8 +54,8 @@ def open_table(
             belong together. Rows with the same picture, or with a label column those that share their label, are
             about one item, and each of their texts is a right answer for each of their pictures.
         classes: class names in index order; by default what the training labels hold, sorted.
-        delimiter: what separates CSV fields; by default `,`, for `.tsv` a tab.
-        verify: read every image's header now.
+        delimiter: what separates CSV fields; by default that of `,`, `;`, tab and `|` with which the first line holds
+            the columns.
         description: what the data is, its licence and origin, for the model card.
 
     Returns:
@@ -62,8 +63,9 @@ def open_table(
 
     Raises:
         ConfigError: no file or two kinds of it given, no input column, or columns that do not go together.
-        DataError: a missing file or column (the columns are listed), an empty file, a broken row, a label
-            outside the classes, an image that is missing or is none; each named with its line.
+        DataError: a missing file or column (the columns are listed), an empty file, a broken row, or a label outside
+            the classes; each named with its line.
+        MissingDependencyError: the package that reads parquet or Excel files is not installed.
     """
     files = {"train": train or path, "val": val, "test": test}
     if bool(train) == bool(path):
@@ -78,27 +80,32 @@ def open_table(
         columns,
         classes=classes,
         separator=label_separator,
-        where=lambda pool, i: f"{tables[pool].path}, line {tables[pool].lines[i]}",
+        where=lambda pool, i: tables[pool].place(i),
         image_roots=roots,
-        verify=verify,
         description=about,
     )
 
 
 @dataclass(frozen=True)
 class Table:
-    """Columns of a file: name -> values. `lines`: the line that each row ends on."""
+    """Columns of a file: name -> values. `lines`: the line that each row ends on, or its number."""
 
     path: Path
     columns: dict[str, list[Any]]
-    lines: list[int]
+    lines: Sequence[int]
+    unit: str = "line"
+
+    def place(self, row: int) -> str:
+        """Words that lead to a row."""
+        return f"{self.path}, {self.unit} {self.lines[row]}"
 
 
-def read_table(path: Path, delimiter: str | None, wanted: Sequence[str]) -> Table:
-    """The columns `wanted` of a file.
+def read_table(path: Path, delimiter: str | None, wanted: Sequence[str], *, every: bool = False) -> Table:
+    """The columns `wanted` of a file, or with `every` all that it has.
 
     Raises:
         DataError: it is missing, empty, no table or broken, or has no such column (its columns are listed).
+        MissingDependencyError: the package that reads this kind of file is not installed.
     """
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:
@@ -107,9 +114,13 @@ def read_table(path: Path, delimiter: str | None, wanted: Sequence[str]) -> Tabl
         raise DataError(f"table {path} does not exist; correct its path")
     try:
         if suffix in _JSON_LINES:
-            table = _read_json_lines(path, wanted)
+            table = _read_json_lines(path, wanted, every)
+        elif suffix == ".parquet":
+            table = _read_parquet(path, wanted, every)
+        elif suffix == ".xlsx":
+            table = _read_xlsx(path, wanted, every)
         else:
-            table = _read_csv(path, delimiter or _DELIMITERS[suffix], wanted)
+            table = _read_csv(path, delimiter or _delimiter(path, suffix, wanted), wanted, every)
     except UnicodeDecodeError as error:
         raise DataError(f"table {path} is not UTF-8 ({error}); convert it, for example with iconv") from error
     if not table.lines:
@@ -117,8 +128,21 @@ def read_table(path: Path, delimiter: str | None, wanted: Sequence[str]) -> Tabl
     return table
 
 
-def _read_csv(path: Path, delimiter: str, wanted: Sequence[str]) -> Table:
-    columns: dict[str, list[Any]] = {name: [] for name in wanted}
+def _delimiter(path: Path, suffix: str, wanted: Sequence[str]) -> str:
+    """What separates the fields: that which makes the wanted columns of the first line, or else the most columns."""
+    if suffix == ".tsv":
+        return "\t"
+
+    def columns(delimiter: str) -> list[str]:
+        with path.open(encoding="utf-8-sig", newline="") as file, contextlib.suppress(csv.Error):  # said by _read_csv
+            return next(csv.reader(file, delimiter=delimiter), [])
+        return []
+
+    headers = {delimiter: columns(delimiter) for delimiter in _SEPARATORS}  # of equals the first, which is the comma
+    return max(headers, key=lambda d: (len({*wanted} & {*headers[d]}), len(headers[d])))
+
+
+def _read_csv(path: Path, delimiter: str, wanted: Sequence[str], every: bool) -> Table:
     lines: list[int] = []
     # Articles may be longer than the csv module's limit of 131072 characters; the limit is global, so put it
     # back.
@@ -127,8 +151,8 @@ def _read_csv(path: Path, delimiter: str, wanted: Sequence[str]) -> Table:
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.reader(file, delimiter=delimiter, strict=True)
             header = next(reader, [])
-            check_columns(wanted, header, f"table {path}")
-            places = [header.index(name) for name in wanted]
+            places = _places(header, wanted, every, f"table {path}")
+            columns: dict[str, list[Any]] = {name: [] for name in places}
             for row in reader:
                 if not row:
                     continue
@@ -138,7 +162,7 @@ def _read_csv(path: Path, delimiter: str, wanted: Sequence[str]) -> Table:
                         f"{len(header)}; fields that hold {delimiter!r} or line breaks need double quotes"
                     )
                 lines.append(reader.line_num)
-                for name, place in zip(wanted, places, strict=True):
+                for name, place in places.items():
                     columns[name].append(row[place])
     except csv.Error as error:
         raise DataError(f"{path}, line {reader.line_num}: not valid CSV ({error})") from error
@@ -147,8 +171,18 @@ def _read_csv(path: Path, delimiter: str, wanted: Sequence[str]) -> Table:
     return Table(path, columns, lines)
 
 
-def _read_json_lines(path: Path, wanted: Sequence[str]) -> Table:
-    columns: dict[str, list[Any]] = {name: [] for name in wanted}
+def _places(header: Sequence[Any], wanted: Sequence[str], every: bool, what: str) -> dict[str, int]:
+    """Column -> where it stands."""
+    names = ["" if name is None else str(name) for name in header]
+    check_columns(wanted, names, what)
+    twice = [name for name in wanted if names.count(name) > 1]
+    if twice:
+        raise DataError(f"{what} has {names.count(twice[0])} columns {twice[0]!r}; rename all but one of them")
+    return {name: names.index(name) for name in dict.fromkeys(names if every else wanted) if name}
+
+
+def _read_json_lines(path: Path, wanted: Sequence[str], every: bool) -> Table:
+    rows: list[dict[str, Any]] = []
     lines: list[int] = []
     with path.open(encoding="utf-8-sig") as file:
         for number, line in enumerate(file, start=1):
@@ -162,6 +196,47 @@ def _read_json_lines(path: Path, wanted: Sequence[str]) -> Table:
                 raise DataError(f"{path}, line {number}: a JSON object is needed, not {type(row).__name__}")
             check_columns(wanted, row, f"{path}, line {number}")
             lines.append(number)
-            for name in wanted:
-                columns[name].append(row[name])
-    return Table(path, columns, lines)
+            rows.append(row if every else {name: row[name] for name in wanted})
+    names = dict.fromkeys(name for row in rows for name in row)
+    return Table(path, {name: [row.get(name) for row in rows] for name in names}, lines)
+
+
+def _read_parquet(path: Path, wanted: Sequence[str], every: bool) -> Table:
+    try:
+        from pyarrow import ArrowException, parquet
+    except ImportError as error:
+        raise _missing(path, "pyarrow", error) from error
+    try:
+        names = parquet.read_schema(path).names
+        check_columns(wanted, names, f"table {path}")
+        table = parquet.read_table(path, columns=names if every else list(dict.fromkeys(wanted)))
+        columns = {name: table.column(name).to_pylist() for name in table.column_names}
+    except (ArrowException, OSError) as error:
+        raise DataError(f"table {path} is not readable parquet ({error}); write it again") from error
+    return Table(path, columns, range(1, table.num_rows + 1), "row")
+
+
+def _read_xlsx(path: Path, wanted: Sequence[str], every: bool) -> Table:
+    """The first sheet of an Excel file. A formula counts as the value that Excel stored for it."""
+    try:
+        import openpyxl
+    except ImportError as error:
+        raise _missing(path, "openpyxl", error) from error
+    try:
+        book = openpyxl.load_workbook(path, read_only=True, data_only=True)
+        rows = [list(row) for row in book.worksheets[0].iter_rows(values_only=True)]
+        book.close()
+    except Exception as error:  # whatever it raises for files that are no Excel's
+        raise DataError(f"table {path} is not a readable xlsx file ({error}); save it again, or as CSV") from error
+    header = rows[0] if rows else []
+    places = _places(header, wanted, every, f"table {path}, first sheet")
+    # Numbered as Excel numbers them. Rows that were cleared are still there, with nothing in them.
+    filled = [(number, row) for number, row in enumerate(rows[1:], start=2) if any(cell is not None for cell in row)]
+    columns = {name: [row[place] if place < len(row) else None for _, row in filled] for name, place in places.items()}
+    return Table(path, columns, [number for number, _ in filled], "row")
+
+
+def _missing(path: Path, package: str, error: ImportError) -> MissingDependencyError:
+    return MissingDependencyError(
+        f"reading {path} needs the package {package!r} ({error}); install it with: pip install 'mdpd-plugins[data]'"
+    )

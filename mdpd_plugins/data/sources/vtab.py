@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mdpd_plugins.data.images import check_images, read_image
+from mdpd_plugins.data.images import read_image
 from mdpd_plugins.data.source import Source
 from mdpd_plugins.registry import ConfigError, DataError, closest
 
@@ -18,7 +18,7 @@ CLASSES = {
 _TRAIN, _VAL, _BOTH, _TEST = "train800.txt", "val200.txt", "train800val200.txt", "test.txt"
 
 
-def open_vtab(*, name: str, root: str, full: bool = False, verify: bool = True) -> dict[str, Source]:
+def open_vtab(*, name: str, root: str, full: bool = False) -> dict[str, Source]:
     """Open `root/<task>/`, whose lists name one picture and its class a line: `images/train/00001.jpg 3`.
 
     Args:
@@ -28,7 +28,6 @@ def open_vtab(*, name: str, root: str, full: bool = False, verify: bool = True) 
         root: the folder of the tasks' folders.
         full: train on train800val200.txt and evaluate on test.txt, as final numbers are made. Without it, for tuning:
             train800.txt and val200.txt, with test.txt as test data where it is there.
-        verify: read the header of every picture to train on now (the test data may be tens of thousands).
 
     Returns:
         "train", "val", and "test" -> source; classes are called "0", "1", ... . Nothing is augmented by default, as
@@ -49,8 +48,6 @@ def open_vtab(*, name: str, root: str, full: bool = False, verify: bool = True) 
     read: dict[str, tuple[list[Path], list[int]]] = {}
     for file in dict.fromkeys(lists.values()):
         read[file] = _read(home / file, name)
-        if verify and file != _TEST:
-            check_images(read[file][0])
     classes = tuple(str(i) for i in range(CLASSES[name]))
     about = (
         f"VTAB-1k's task {name}, {'800 + 200' if full else '800'} pictures to train on (local files). Zhai et al., "

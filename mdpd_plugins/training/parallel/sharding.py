@@ -18,6 +18,7 @@ from torch.distributed.tensor import DTensor
 from mdpd_plugins.adapters.inspection.recompute import patched_forward
 from mdpd_plugins.engine import Distiller
 from mdpd_plugins.registry.errors import ConfigError
+from mdpd_plugins.training.model import RunnerModel
 
 
 def shared_out(distiller: Distiller) -> list[nn.Parameter]:
@@ -42,10 +43,10 @@ def shared_out(distiller: Distiller) -> list[nn.Parameter]:
     return frozen
 
 
-def place(distiller: Distiller, device: str) -> None:
+def place(distiller: RunnerModel, device: str) -> None:
     """Move everything but what will be shared out, which may not fit there."""
     waiting = {id(p) for p in shared_out(distiller)}
-    distiller._set_device(torch.device(device))
+    distiller._set_device(torch.device(device))  # type: ignore[operator]  # mmengine's
     distiller._apply(lambda t: t if id(t) in waiting else t.to(device))
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import json
 import math
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
@@ -17,12 +17,35 @@ from torch import nn
 
 from mdpd_plugins.adapters.adapter import Adapter, logits_of
 from mdpd_plugins.adapters.built import Built, as_built
-from mdpd_plugins.registry.errors import (
-    CapabilityError,
-    ConfigError,
+from mdpd_plugins.adapters.transform import PictureTransform, Size, TextTransform
+from mdpd_plugins.registry.errors import CapabilityError, CheckpointError, ConfigError
+from mdpd_plugins.zoos.huggingface.images import (
+    colour_processor,
+    image_processor,
+    own_size,
+    patch_processor,
+    prepared_at,
 )
-from mdpd_plugins.zoos.huggingface.inputs import KeepsNothing, colour_tokens, colours, example_text, patches, reads
+from mdpd_plugins.zoos.huggingface.inputs import (
+    LENGTH,
+    KeepsNothing,
+    colour_tokens,
+    colours,
+    example_text,
+    patches,
+    reads,
+)
 from mdpd_plugins.zoos.huggingface.models import IMAGE, QUESTION, TEXT
+from mdpd_plugins.zoos.huggingface.texts import (
+    Tokens,
+    agree_on_padding,
+    count_positions,
+    longest_text,
+    read_tokenizer,
+    rows_of,
+)
+from mdpd_plugins.zoos.timm.data import TimmPictures
+from mdpd_plugins.zoos.transformers_code import own_code_only
 
 # transformers' words for kinds of label (`config.problem_type`).
 PROBLEMS = {
@@ -38,6 +61,8 @@ class HuggingFaceAdapter(Adapter):
     Args:
         model: an `AutoModelForImageClassification` or `AutoModelForSequenceClassification` instance.
             Its tokenizer or image processor comes from `Built.source`, or from where a live model was loaded from.
+            `Built.settings` may name another "tokenizer", the "image_size" that was asked for, and whether the
+            configuration's padding token is "made_up_padding".
     """
 
     load_with = "transformers' from_pretrained"
@@ -49,6 +74,10 @@ class HuggingFaceAdapter(Adapter):
         self.config: Any = built.model.config
         # A live model's own field for where its files are.
         self.source: str = built.source or self.config.name_or_path
+        settings = built.settings or {}
+        self.tokenizer_source: str = settings.get("tokenizer", "")
+        self.built_size: int | None = settings.get("image_size")
+        self.made_up_padding: bool = settings.get("made_up_padding", False)
 
     @property
     def in_channels(self) -> int:
@@ -58,11 +87,22 @@ class HuggingFaceAdapter(Adapter):
 
     @cached_property
     def _arguments(self) -> set[str]:
-        return arguments(self.model)
+        return arguments(self._reader)
+
+    @property
+    def _reader(self) -> nn.Module:
+        """What the inputs are handed to."""
+        return self.model
 
     def attention_mask(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor | None:
         """(B, T) bool; None too where the model takes no mask (FNet mixes padding in)."""
         return super().attention_mask(inputs) if "attention_mask" in self._arguments else None
+
+    @cached_property
+    def _makes_cache(self) -> bool:
+        # XLM's is a dictionary that it makes unasked. A `Cache` is made where the configuration's `use_cache` asks.
+        cache = inspect.signature(self._reader.forward).parameters.get("cache")
+        return cache is not None and "Cache" not in str(cache.annotation)
 
     @property
     def _vision(self) -> Any:
@@ -83,7 +123,7 @@ class HuggingFaceAdapter(Adapter):
 
     @cached_property
     def _palette(self) -> torch.Tensor:
-        return colours(self.source, self.config.vocab_size - 1)  # the last one starts a sequence
+        return colours(self._processor[0], self.config.vocab_size - 1)  # the last one starts a sequence
 
     def _call(self, inputs):
         if "image" not in inputs:
@@ -91,7 +131,7 @@ class HuggingFaceAdapter(Adapter):
                 inputs = {k: v for k, v in inputs.items() if k != "attention_mask"}
             # A cache of keys and values would grow with every block that runs a second time.
             without: dict[str, Any] = {"use_cache": False} if "use_cache" in self._arguments else {}
-            if not without and "cache" in self._arguments:
+            if not without and self._makes_cache:
                 without = {"cache": KeepsNothing()}
             return logits_of(self.model(**inputs, **without))
         image = inputs["image"]
@@ -115,52 +155,66 @@ class HuggingFaceAdapter(Adapter):
             return super().example_inputs(batch)
         return {k: v.to(self.device) for k, v in example_text(self.config, batch).items()}
 
-    def _preprocessing(self) -> dict[str, Any]:
-        """The checkpoint's own tokenizer or image processor settings; the family's defaults without a source."""
-        return self._text() if self.modality == "text" else self._image()
+    # --- pictures ----------------------------------------------------------------------------------------
+
+    @cached_property
+    def _processor(self) -> tuple[Any, bool]:
+        return image_processor(self.source, self.config)
+
+    @cached_property
+    def _own_size(self) -> Size:  # type: ignore[override]
+        """The size that was asked for in building; else that of the checkpoint's image processor; else the model's."""
+        if self.built_size is not None:
+            return self.built_size, self.built_size
+        processor, saved = self._processor
+        sizes = (own_size(processor), self._size)
+        return next((size for size in (sizes if saved else sizes[::-1]) if size), (224, 224))
+
+    def _image_transform(self, size: Size | None, stretch: bool) -> PictureTransform:
+        """By transformers' own image processor: the checkpoint's, or the family's usual one."""
+        return prepared_at(self._processor[0], size or self._own_size, stretch)
+
+    # --- texts -------------------------------------------------------------------------------------------
 
     @cached_property
     def tokenizer(self) -> Any:
-        """The tokenizer that came with the weights.
+        """The tokenizer that came with the weights, or that was named.
 
         Raises:
             ConfigError: the model was built without any.
+            CheckpointError: its files are missing.
         """
-        from transformers import AutoTokenizer
-
-        if not self.source:
+        source = self.tokenizer_source or self.source
+        if not source:
             raise ConfigError(
                 f"{self.name} has no tokenizer: it was built without pretrained files. Give pretrained= a folder "
                 f"that holds one, or tokenizer= in the backbone's options"
             )
-        return AutoTokenizer.from_pretrained(self.source, local_files_only=os.path.isdir(self.source))
+        return read_tokenizer(source)
 
-    def _text(self) -> dict[str, Any]:
-        tokenizer = self.tokenizer
+    @cached_property
+    def _longest(self) -> int:
+        return longest_text(
+            self.config, self.tokenizer, count_positions(lambda: self._run(self.example_inputs()), LENGTH)
+        )
 
-        def tokenize(texts, max_length):
-            pairs = [t if isinstance(t, tuple) else (t, None) for t in texts]
-            first, second = [a for a, _ in pairs], [b for _, b in pairs]
-            second = None if all(b is None for b in second) else second
-            return dict(
-                tokenizer(first, second, padding=True, truncation=True, max_length=max_length, return_tensors="pt")
-            )
+    def _text_transform(self) -> TextTransform:
+        agree_on_padding(self.tokenizer, self.config, self.name, made_up=self.made_up_padding)
+        return TextTransform(Tokens(self.tokenizer, rows_of(self.model)), self._longest)
 
-        limit = getattr(self.config.get_text_config(), "max_position_embeddings", 512)
-        return {"tokenizer": tokenize, "max_length": min(limit, tokenizer.model_max_length)}
-
-    def _image(self) -> dict[str, Any]:
-        found = {"size": self._size or (224, 224), "mean": (0.5,) * 3, "std": (0.5,) * 3, "interpolation": "bilinear"}
-        settings = Path(self.source or ".") / "preprocessor_config.json"
-        if self.source and settings.is_file():
-            raw = json.loads(settings.read_text())
-            crop = raw.get("crop_size") or raw.get("size") or {}
-            if isinstance(crop, dict) and "height" in crop:
-                found["size"] = (crop["height"], crop["width"])
-            found["mean"] = tuple(raw.get("image_mean") or found["mean"])
-            found["std"] = tuple(raw.get("image_std") or found["std"])
-            found["interpolation"] = "bicubic" if raw.get("resample") == 3 else "bilinear"
-        return found
+    def declared_blocks(self) -> int | None:
+        """By `depths`, by the layers of encoder and decoder, or by `num_hidden_layers`."""
+        config = self._vision if self.modality == "image" else self.config.get_text_config()
+        if getattr(config, "is_encoder_decoder", False):
+            for pair in (("encoder_layers", "decoder_layers"), ("num_layers", "num_decoder_layers")):
+                stacks = [getattr(config, key, None) for key in pair]
+                if all(isinstance(n, int) for n in stacks):
+                    return sum(stacks)
+        depths = getattr(config, "depths", None) or getattr(config, "depth", None)
+        if repeats := getattr(config, "num_block_repeats", None):  # EfficientNet counts four layers to each block
+            depths = [math.ceil(config.depth_coefficient * n) for n in repeats]
+        found = sum(depths) if isinstance(depths, (list, tuple)) else getattr(config, "num_hidden_layers", None)
+        return found if isinstance(found, int) else None
 
     def replace_head(self, num_outputs: int) -> None:
         """A fresh output layer of the zoo's kind; the configuration's labels follow."""
@@ -168,6 +222,14 @@ class HuggingFaceAdapter(Adapter):
         self.config.num_labels = num_outputs
         if hasattr(self.model, "num_labels"):
             self.model.num_labels = num_outputs
+
+    def with_outputs(self, num_outputs: int) -> Adapter:
+        """This adapter; of a bare encoder (`BertModel`), one of the encoder with a linear output layer on top."""
+        from mdpd_plugins.zoos.huggingface.encoder import is_encoder, with_head
+
+        if is_encoder(self.model):
+            return with_head(self, num_outputs)
+        return super().with_outputs(num_outputs)
 
     def set_labels(self, classes: tuple[str, ...], kind: str = "single") -> None:
         """Write class names and the kind of label into the configuration, where transformers' pipelines read them.
@@ -189,42 +251,40 @@ class HuggingFaceAdapter(Adapter):
         """The zoo's native files."""
         with quiet():
             self.model.save_pretrained(folder, safe_serialization=True)
-        if self.modality != "image" and self.source:
-            self.tokenizer.save_pretrained(folder)
-        if self.modality == "text":
+        if self.modality != "image" and (self.tokenizer_source or self.source):
+            try:
+                self.tokenizer.save_pretrained(folder)
+            except CheckpointError:
+                pass  # there are no such files: whoever trained this made its tokens elsewhere
+        if self.modality != "text":
+            self._write_processor(folder)
+
+    def _write_processor(self, folder: Path) -> None:
+        """The image processor that prepares pictures as training did."""
+        prepared = self.image_transform()
+        if isinstance(prepared, TimmPictures):  # its settings lie in the model's configuration
+            file = folder / "config.json"
+            config = json.loads(file.read_text(encoding="utf-8"))
+            config["pretrained_cfg"] = {**(config.get("pretrained_cfg") or {}), **prepared.config}
+            file.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
             return
-        p = self.preprocessing()
-        p = p.get("image", p)
-        settings = {
-            "image_processor_type": "ViTImageProcessor",
-            "do_resize": True,
-            "size": {"height": p["size"][0], "width": p["size"][1]},
-            "resample": 3 if p["interpolation"] == "bicubic" else 2,
-            "do_rescale": True,
-            "rescale_factor": 1 / 255,
-            "do_normalize": True,
-            "image_mean": list(p["mean"]),
-            "image_std": list(p["std"]),
-        }
-        if "spatial_shapes" in self._arguments:
-            patch = self._vision.patch_size
-            count = (p["size"][0] // patch) * (p["size"][1] // patch)
-            del settings["size"]  # it keeps an image's aspect, at that many patches
-            settings |= {
-                "image_processor_type": "Siglip2ImageProcessor",
-                "patch_size": patch,
-                "max_num_patches": count,
-            }
+        processor = copy.deepcopy(prepared.processor)  # type: ignore[attr-defined]
+        if "spatial_shapes" in self._arguments:  # it keeps an image's aspect, at that many patches
+            processor = patch_processor(processor, prepared.size, self._vision.patch_size)
         elif self._reads_colours:
-            settings |= {"image_processor_type": "ImageGPTImageProcessor", "clusters": self._palette.tolist()}
-        (folder / "preprocessor_config.json").write_text(json.dumps(settings, indent=2) + "\n")
+            processor = colour_processor(processor, self._palette)
+        processor.save_pretrained(folder)
 
     def load_exported(self, folder: str | Path) -> nn.Module:
         """The exported folder through `from_pretrained`."""
         import transformers
 
         auto = {"text": TEXT, "image": IMAGE, "image-text": QUESTION}[self.modality]
-        return getattr(transformers, auto).from_pretrained(str(folder), local_files_only=True).eval()
+        with own_code_only(folder):
+            model = getattr(transformers, auto).from_pretrained(
+                str(folder), local_files_only=True, trust_remote_code=False
+            )
+        return model.eval()
 
 
 def arguments(model: nn.Module) -> set[str]:

@@ -19,6 +19,8 @@ from mdpd_plugins.registry.errors import CheckpointError, ConfigError, MissingDe
 from mdpd_plugins.zoos.huggingface.adapter import arguments, quiet
 from mdpd_plugins.zoos.huggingface.models import CAUSAL, ENCODER, QUESTION, TEXT, Architecture, architecture, modality
 from mdpd_plugins.zoos.huggingface.source import find_source, tokenizer_of, tokenizer_source
+from mdpd_plugins.zoos.huggingface.texts import no_row, read_tokenizer
+from mdpd_plugins.zoos.transformers_code import check_attention, own_code_only
 
 HEADS = ("image", "text", "causal", "mean")
 
@@ -42,8 +44,8 @@ def build(
         pretrained: "auto" (package, cache, then hub; random if none is available), a folder or hub id, or None.
         num_classes: outputs of the head.
         image_size: input side in pixels; learned position embeddings are resized after loading.
-        tokenizer: folder or hub id of a tokenizer, for text models built without weights; or `huggingface/<model>`,
-            for that of a named model which a package carries.
+        tokenizer: folder or hub id of a tokenizer, for text models built without weights or whose folder has none; or
+            `huggingface/<model>`, for that of a named model which a package carries.
         options: fields of the model's configuration, such as `num_hidden_layers`; a mapping for a nested one.
 
     Raises:
@@ -63,7 +65,9 @@ def build(
         # configuration that contradicts itself cannot be read back from an export.
         with quiet():  # of special tokens outside a smaller vocabulary, which are dropped below
             config = transformers.AutoConfig.for_model(arch.model_type, **{**arch.config, **options})
-    _fit_to_task(config, arch, num_classes)
+    named = tokenizer_source(tokenizer)
+    files = source or named or tokenizer_of(arch)
+    made_up = _fit_to_task(config, arch, num_classes, named or files)
     auto = getattr(transformers, arch.auto_class)
     if not source:
         model, finish = auto.from_config(config), None
@@ -71,8 +75,8 @@ def build(
         model, finish = _load(auto, config, source, name, head)
         if image_size is not None and "interpolate_pos_encoding" in arguments(model):
             model = _resized(auto, model, image_size)
-    files = source or tokenizer_source(tokenizer) or tokenizer_of(arch)
-    return Built(model.float(), origin=origin, source=files, finish=finish)
+    settings = {"tokenizer": named, "image_size": image_size, "made_up_padding": made_up}
+    return Built(model.float(), origin=origin, source=files, settings=settings, finish=finish)
 
 
 def _architecture(transformers: Any, name: str, head: str) -> Architecture:
@@ -92,9 +96,16 @@ def _configuration(transformers: Any, arch: Architecture, source: str, name: str
     """The configuration in a source, or the architecture's own; of a model that holds several, the one of its type."""
     if source:
         try:
-            config = transformers.AutoConfig.from_pretrained(source, local_files_only=os.path.isdir(source))
+            with own_code_only(source):
+                local = os.path.isdir(source)
+                config = transformers.AutoConfig.from_pretrained(
+                    source, local_files_only=local, trust_remote_code=False
+                )
+        except CheckpointError:
+            raise
         except (OSError, ValueError) as error:
             raise CheckpointError(f"{source!r} has no readable transformers configuration: {error}") from error
+        check_attention(config, source)
     else:
         config = transformers.AutoConfig.for_model(arch.model_type, **arch.config)
     wanted = transformers.AutoConfig.for_model(arch.model_type).model_type
@@ -114,8 +125,16 @@ def _check_mean(name: str, head: str, config: Any) -> None:
         raise ConfigError(f"{name} {what}: backbone.options.head='mean' is for encoders alone; leave it out")
 
 
-def _fit_to_task(config: Any, arch: Architecture, num_classes: int) -> None:
-    """Outputs, padding and caches as training needs them."""
+def _fit_to_task(config: Any, arch: Architecture, num_classes: int, files: str) -> bool:
+    """Outputs, padding and caches as training needs them.
+
+    Args:
+        files: folder or hub id of the tokenizer; "" for none.
+
+    Returns:
+        Whether the padding token had to be made up: neither the configuration nor the tokenizer names one.
+    """
+    made_up = False
     causal = arch.auto_class == CAUSAL
     if causal:
         _drop_foreign_tokens(config.get_text_config())
@@ -123,13 +142,26 @@ def _fit_to_task(config: Any, arch: Architecture, num_classes: int) -> None:
         config.num_labels = num_classes
     config.architectures = config.architectures or []  # where a type has several classifiers, the first
     if arch.auto_class == TEXT and getattr(config.get_text_config(), "pad_token_id", None) is None:
-        # Decoders find the last token of a text by it. Padding is masked, so any token serves.
-        config.get_text_config().pad_token_id = config.pad_token_id = 0
+        # Decoders find the last token of a text by it. Where there is no tokenizer that would say so, any token serves.
+        found = _padding(files)
+        rows = getattr(config.get_text_config(), "vocab_size", None)
+        if found is not None and isinstance(rows, int) and found >= rows:
+            raise no_row(found, "its padding token", rows)
+        made_up = found is None
+        config.get_text_config().pad_token_id = config.pad_token_id = found or 0
     for part in (config, *(getattr(config, k) for k in getattr(config, "sub_configs", {}))):
         if not causal and getattr(part, "use_cache", False):
             part.use_cache = False  # a classifier generates nothing, and its blocks may run a second time
     if config.is_encoder_decoder and getattr(config, "decoder_start_token_id", None) is None:
         config.decoder_start_token_id = config.pad_token_id  # T5's, which its configuration no longer says
+    return made_up
+
+
+def _padding(files: str) -> int | None:
+    try:
+        return read_tokenizer(files).pad_token_id if files else None
+    except CheckpointError:  # said when texts are to be prepared
+        return None
 
 
 def _set_fields(config, values: dict[str, Any], name: str) -> None:
@@ -160,10 +192,17 @@ def _load(auto: Any, config: Any, source: str, name: str, head: str) -> tuple[nn
         for file in folder.glob("pytorch_model*.bin"):
             read_state_dict(file)  # refuses pickled code with our message before transformers opens it
     try:
-        with quiet():
+        with quiet(), own_code_only(source):
             model, report = auto.from_pretrained(
-                source, config=config, local_files_only=local, ignore_mismatched_sizes=True, output_loading_info=True
+                source,
+                config=config,
+                local_files_only=local,
+                ignore_mismatched_sizes=True,
+                output_loading_info=True,
+                trust_remote_code=False,
             )
+    except CheckpointError:
+        raise
     except (OSError, ValueError, RuntimeError) as error:
         raise CheckpointError(f"weights of {name} could not be read from {source!r}: {error}") from error
     whole = auto.__name__ in (ENCODER, CAUSAL)  # every weight is in the checkpoint, the output layer's too
@@ -172,6 +211,9 @@ def _load(auto: Any, config: Any, source: str, name: str, head: str) -> tuple[nn
         new = {} if whole else adapter.head_parameters()
         unused = ("pooler.",) if head == "mean" else ()
         missing = [k for k in report["missing_keys"] if k not in new and not k.startswith(unused)]
+        if missing and not whole:
+            encoder = _encoder_keys(config)  # a norm or a pooler that the classifier adds is new like its output layer
+            missing = [k for k in missing if k.removeprefix(f"{model.base_model_prefix}.") in encoder]
         shapes = [k[0] for k in report["mismatched_keys"] if k[0] not in new]
         # Pretraining heads are left out freely; a further block, told by its number alone, is another architecture.
         base = model.base_model_prefix
@@ -180,6 +222,17 @@ def _load(auto: Any, config: Any, source: str, name: str, head: str) -> tuple[nn
         check_keys(f"{source!r}", type(model).__name__, missing, unexpected, shapes)
 
     return model, check
+
+
+def _encoder_keys(config: Any) -> set[str]:
+    """Keys of a type's bare encoder, which a checkpoint without any head holds."""
+    import transformers
+
+    try:
+        with torch.device("meta"):
+            return set(transformers.AutoModel.from_config(config).state_dict())
+    except RuntimeError:  # some work out numbers while they are built, which a meta tensor does not have
+        return set(transformers.AutoModel.from_config(config).state_dict())
 
 
 def _unnumbered(key: str, base: str) -> str:

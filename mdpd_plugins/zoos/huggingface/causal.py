@@ -10,12 +10,16 @@ import torch
 from torch import nn
 
 from mdpd_plugins.adapters.built import Built, as_built
+from mdpd_plugins.adapters.transform import Tensors, TextTransform
+from mdpd_plugins.data.packed import pack
 from mdpd_plugins.registry.errors import CapabilityError, ConfigError
 from mdpd_plugins.zoos.huggingface.adapter import HuggingFaceAdapter
 from mdpd_plugins.zoos.huggingface.encoder import EncoderWithHead, HuggingFaceEncoderAdapter
-from mdpd_plugins.zoos.huggingface.inputs import reads
+from mdpd_plugins.zoos.huggingface.inputs import LENGTH, reads
 from mdpd_plugins.zoos.huggingface.models import CAUSAL
 from mdpd_plugins.zoos.huggingface.question import QuestionAdapter
+from mdpd_plugins.zoos.huggingface.texts import count_positions
+from mdpd_plugins.zoos.transformers_code import own_code_only
 
 Tokens = Callable[[Sequence[Any]], list[list[int]]]
 
@@ -46,10 +50,12 @@ class CausalAdapter(HuggingFaceAdapter):
         embedding = {id(p) for p in self.model.get_input_embeddings().parameters()}  # type: ignore[operator]
         return {n: p for n, p in super().tail_parameters().items() if id(p) not in embedding}
 
-    def _text(self) -> dict[str, Any]:
-        limit = getattr(self.config.get_text_config(), "max_position_embeddings", None)
+    def _text_transform(self) -> TextTransform:
         tokens = token_stream(self.tokenizer, self.config.get_text_config().vocab_size)
-        return {"tokenizer": tokens, "max_length": limit if isinstance(limit, int) else 2**20}
+        positions = count_positions(lambda: self._run(self.example_inputs()), LENGTH)
+        limit = getattr(self.config.get_text_config(), "max_position_embeddings", None)
+        limits = [n for n in (positions, limit) if isinstance(n, int) and n > 0]
+        return PackedTransform(tokens, min(limits, default=2**20))
 
     def replace_head(self, num_outputs: int) -> None:
         """Refused: the outputs are the tokenizer's words."""
@@ -63,7 +69,23 @@ class CausalAdapter(HuggingFaceAdapter):
         """The exported folder through `from_pretrained`."""
         import transformers
 
-        return getattr(transformers, CAUSAL).from_pretrained(str(folder), local_files_only=True).eval()
+        with own_code_only(folder):
+            model = getattr(transformers, CAUSAL).from_pretrained(
+                str(folder), local_files_only=True, trust_remote_code=False
+            )
+        return model.eval()
+
+
+class PackedTransform(TextTransform):
+    """Texts to blocks of tokens, not to a row each.
+
+    Args:
+        tokenizer: see `token_stream`. max_length: tokens of a block.
+    """
+
+    def __call__(self, texts: Sequence[Any]) -> Tensors:
+        """{"input_ids": (N, max_length) int64}; what is left at the end is dropped."""
+        return {"input_ids": pack(list(texts), self.tokenizer, self.max_length).long()}
 
 
 def token_stream(tokenizer: Any, vocabulary: int) -> Tokens:
@@ -111,4 +133,4 @@ def adapter_of(model: nn.Module | Built, *, name: str = "", modality: str = "") 
     return HuggingFaceAdapter(built, name=name, modality=modality)
 
 
-__all__ = ["CausalAdapter", "adapter_of", "token_stream"]
+__all__ = ["CausalAdapter", "PackedTransform", "adapter_of", "token_stream"]

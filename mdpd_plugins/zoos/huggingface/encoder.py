@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +11,14 @@ import torch
 from torch import nn
 
 from mdpd_plugins.adapters.built import Built
-from mdpd_plugins.adapters.inspection.capture import vector_lengths
-from mdpd_plugins.adapters.inspection.layout import arrangement
+from mdpd_plugins.adapters.inspection.arrangement import settle, vector_lengths
 from mdpd_plugins.adapters.storage.checkpoint import read_state_dict
+from mdpd_plugins.adapters.storage.trust import remote_code_trusted
 from mdpd_plugins.registry.errors import CapabilityError, CheckpointError
 from mdpd_plugins.zoos.huggingface.adapter import HuggingFaceAdapter, arguments
 from mdpd_plugins.zoos.huggingface.build import build as build_model
 from mdpd_plugins.zoos.huggingface.models import ENCODER, architecture
+from mdpd_plugins.zoos.transformers_code import own_code_only
 
 HEAD_WEIGHTS, HEAD_SETTINGS = "head.safetensors", "head.json"
 POOLER, MEAN = "pooler_output", "mean"
@@ -51,6 +51,7 @@ class EncoderWithHead(nn.Module):
         dims: axes of `last_hidden_state` that are positions, for "mean".
     """
 
+    base_model_prefix = "encoder"  # as transformers' models say it, which peft asks
     encoder: Any  # transformers' classes have attributes that PyTorch types as Tensor or Module
 
     def __init__(self, encoder: nn.Module, num_outputs: int, pooling: str, width: int, dims: tuple[int, ...] = ()):
@@ -112,7 +113,10 @@ class EncoderWithHead(nn.Module):
             raise CheckpointError(f"{str(folder)!r} holds no output layer that can be read: {error}") from error
         if not known:
             raise CheckpointError(f"{str(settings)!r} names the pooling {pooling!r}; {POOLER!r} and {MEAN!r} exist")
-        encoder = transformers.AutoModel.from_pretrained(str(folder), local_files_only=True)
+        with own_code_only(folder):
+            encoder = transformers.AutoModel.from_pretrained(
+                str(folder), local_files_only=True, trust_remote_code=remote_code_trusted()
+            )
         model = cls(encoder, outputs, pooling, width, dims)
         model.head.load_state_dict(weights)
         return model.eval()
@@ -143,9 +147,9 @@ class HuggingFaceEncoderAdapter(HuggingFaceAdapter):
 
     model: EncoderWithHead
 
-    @cached_property
-    def _arguments(self) -> set[str]:
-        return arguments(self.model.encoder)
+    @property
+    def _reader(self) -> nn.Module:
+        return self.model.encoder
 
     def example_inputs(self, batch: int = 2) -> dict[str, torch.Tensor]:
         """Inputs of the model's own size; a text ends in the end-of-text token, where CLIP's pooler looks."""
@@ -198,24 +202,51 @@ def build(*, name: str, num_classes: int, **options: Any) -> Built:
     return replace(built, model=model)
 
 
+def is_encoder(model: nn.Module) -> bool:
+    """Whether a model is what `AutoModel` builds: its type's encoder, without an output layer."""
+    from transformers.models.auto.modeling_auto import MODEL_MAPPING_NAMES
+
+    found = MODEL_MAPPING_NAMES.get(getattr(model.config, "model_type", ""), ())
+    return type(model).__name__ in ((found,) if isinstance(found, str) else found)
+
+
+def with_head(adapter: HuggingFaceAdapter, num_outputs: int) -> HuggingFaceEncoderAdapter:
+    """An adapter of a live encoder with a linear output layer on top; the encoder is the very one.
+
+    Raises:
+        CapabilityError: what the encoder puts out cannot be pooled.
+    """
+    encoder, device = adapter.model, adapter.device
+    pooling, width, dims = _choose(encoder, (POOLER, MEAN))
+    model = EncoderWithHead(encoder, num_outputs, pooling, width, dims).to(device)
+    return HuggingFaceEncoderAdapter(replace(adapter.built, model=model), name=adapter.name, modality=adapter.modality)
+
+
 def _choose(encoder: nn.Module, allowed: tuple[str, ...]) -> tuple[str, int, tuple[int, ...]]:
     """(pooling, width, axes of positions) of an encoder, by its answer to one example."""
     adapter = HuggingFaceEncoderAdapter(EncoderWithHead(encoder, 1, MEAN, 1))
     taken: list[Any] = []
     handle = encoder.register_forward_hook(lambda module, args, output: taken.append(output))
+    probe = adapter._probe
     try:
         with torch.no_grad():
             adapter.model.head = nn.Identity()
-            adapter.forward(adapter.example_inputs(2))
+            probe.run()
+            probe.varied(lambda run, _: run())
     finally:
         handle.remove()
-    output = taken[0]
+    output, other = taken[0], taken[-1]
+    if getattr(output, "last_hidden_state", None) is None:
+        raise CapabilityError(
+            f"{type(encoder).__name__} puts out no last_hidden_state that could be pooled: take one tower of it, "
+            f"or a model with a classifier"
+        )
     pooled = getattr(output, POOLER, None)
     if POOLER in allowed and isinstance(pooled, torch.Tensor) and pooled.shape[0] == 2:
         if pooled[0].numel() == pooled.shape[1]:
             return POOLER, pooled.shape[1], ()
     hidden = output.last_hidden_state
-    axes = arrangement(hidden, 2, vector_lengths(encoder))
+    axes = settle(hidden.shape, 2, other.last_hidden_state.shape, 3, vector_lengths(encoder))
     if axes not in _AXES:
         raise CapabilityError(f"{type(encoder).__name__} puts out {tuple(hidden.shape)}, which has no batch in front")
     dims = _AXES[axes]
@@ -228,4 +259,4 @@ def _main_input(encoder: nn.Module) -> str:
     return "pixel_values" if "pixel_values" in arguments(encoder) else "input_ids"
 
 
-__all__ = ["EncoderWithHead", "HuggingFaceEncoderAdapter", "build"]
+__all__ = ["EncoderWithHead", "HuggingFaceEncoderAdapter", "build", "is_encoder", "with_head"]

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import math
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -86,15 +84,13 @@ def patches(image: torch.Tensor, size: int) -> dict[str, torch.Tensor]:
     }
 
 
-def colours(source: str, count: int) -> torch.Tensor:
+def colours(processor: Any, count: int) -> torch.Tensor:
     """(count, 3): the colours in -1..1 that stand for the tokens of a model of pixels (ImageGPT).
 
-    Those beside the weights; without weights an even grid of colours, which serves as well for random ones.
+    Those of its image processor; where that has none an even grid of colours, which serves as well for random weights.
     """
-    settings = Path(source or ".") / "preprocessor_config.json"
-    found = json.loads(settings.read_text()).get("clusters") if source and settings.is_file() else None
-    if found:
-        return torch.tensor(found, dtype=torch.float32)
+    if (found := getattr(processor, "clusters", None)) is not None:
+        return torch.as_tensor(found, dtype=torch.float32)
     side = max(1, math.ceil(round(count ** (1 / 3), 6)))
     levels = torch.linspace(-1, 1, side)
     return torch.cartesian_prod(levels, levels, levels)[:count]

@@ -32,10 +32,7 @@ class QuestionAdapter(HuggingFaceAdapter):
     def example_inputs(self, batch: int = 2) -> dict[str, torch.Tensor]:
         """Pictures of the model's own size, questions of 16 tokens, the last one padded after 9."""
         text = {k: v.to(self.device) for k, v in example_text(self.config, batch).items()}
-        return {**self._example_images(batch, self.input_size or self._image()["size"]), **text}
-
-    def _preprocessing(self) -> dict[str, Any]:
-        return {"image": self._image(), "text": self._text()}
+        return {**self._example_images(batch, self.image_size), **text}
 
 
 @contextmanager

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from mdpd_plugins.cache import cached
 from mdpd_plugins.zoos import installed
-from mdpd_plugins.zoos.cache import cached
 
 TABLE = Path("models", "auto", "modeling_auto.py")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,12 @@ from torch import nn
 
 from mdpd_plugins.adapters.adapter import Adapter
 from mdpd_plugins.adapters.built import Built, as_built
+from mdpd_plugins.adapters.transform import PictureTransform, Size
 from mdpd_plugins.registry.errors import ConfigError, MissingDependencyError
+from mdpd_plugins.zoos.mmpretrain.config_file import read_exported_config
+from mdpd_plugins.zoos.mmpretrain.pipeline import PipelinePictures, fitted, read_steps, write_steps
 
 CONFIG_FILE, CHECKPOINT_FILE = "config.py", "model.pth"
-INTERPOLATION = "bicubic"
 
 
 class MMPretrainAdapter(Adapter):
@@ -32,39 +35,33 @@ class MMPretrainAdapter(Adapter):
         # mmpretrain.get_model leaves a live model's config on it.
         self.config: Any = built.settings if built.settings is not None else getattr(self.model, "_config", None)
 
-    @property
-    def _reads_bgr(self) -> bool:
-        # As the zoo's own preprocessor hands images over. One that does not normalise says nothing of colours either.
-        preprocessor = self.model.data_preprocessor
-        return getattr(preprocessor, "_enable_normalize", False) and not preprocessor.to_rgb
-
     def _call(self, inputs):
-        image = inputs["image"]
-        outputs = self.model(image.flip(1) if self._reads_bgr else image, mode="tensor")
+        outputs = self.model(inputs["image"], mode="tensor")
         # A head with an output for each of two streams predicts by their sum (Conformer).
         return sum(outputs) if isinstance(outputs, (tuple, list)) else outputs
 
-    def _preprocessing(self) -> dict[str, Any]:
-        """Size of the backbone, mean and standard deviation of the classifier's own data preprocessor."""
-        size = getattr(self.model.backbone, "img_size", None) or self._config_size() or 224
-        size = (size, size) if isinstance(size, int) else tuple(size)
-        found = {"size": size, "mean": (0.5,) * 3, "std": (0.5,) * 3, "interpolation": INTERPOLATION}
-        preprocessor = self.model.data_preprocessor
-        if getattr(preprocessor, "_enable_normalize", False):
-            found["mean"] = tuple((preprocessor.mean.flatten() / 255).tolist())
-            found["std"] = tuple((preprocessor.std.flatten() / 255).tolist())
-        if self._reads_bgr:
-            found["mean"], found["std"] = found["mean"][::-1], found["std"][::-1]
-        return found
+    @cached_property
+    def _own_size(self) -> Size:  # type: ignore[override]
+        return fitted(read_steps(self.config), None, self._backbone_size)[1]
 
-    def _config_size(self):
-        size = None
-        for step in (self.config or {}).get("test_pipeline", []):
-            if step.get("type") == "CenterCrop":
-                size = step["crop_size"]
-            elif step.get("type") == "Resize":
-                size = size or step.get("scale")
-        return size
+    @property
+    def _backbone_size(self) -> Size:
+        size = getattr(self.model.backbone, "img_size", None) or 224
+        return (size, size) if isinstance(size, int) else (size[0], size[1])
+
+    def _image_transform(self, size: Size | None, stretch: bool) -> PictureTransform:
+        """By the config's own test pipeline, and the model's own data preprocessor."""
+        steps, size = fitted(read_steps(self.config), size, self._backbone_size, stretch)
+        return PipelinePictures(steps, self.model.data_preprocessor, size)
+
+    def declared_blocks(self) -> int | None:
+        """By the backbone's blocks of each stage, or its number of layers."""
+        backbone = self.model.backbone
+        stages = getattr(backbone, "stage_blocks", None) or getattr(backbone, "depths", None)
+        if isinstance(stages, (list, tuple)):
+            # A dense layer puts out what is new alone: the blocks of DenseNet are what holds them.
+            return len(stages) if hasattr(backbone, "growth_rate") else sum(stages)
+        return getattr(backbone, "num_layers", None)
 
     def replace_head(self, num_outputs: int) -> None:
         """A fresh output layer of the config's own kind; what lies before it in the head keeps its weights."""
@@ -115,7 +112,9 @@ class MMPretrainAdapter(Adapter):
             if key in self.config
         }
         config = Config(fields)
-        self._describe_preprocessing(config)
+        # Pictures are prepared as in training.
+        stretch = self.resize == "stretch"
+        write_steps(config, fitted(read_steps(config), self.input_size, self._backbone_size, stretch)[0])
         config.model.pop("init_cfg", None)
         config.model.backbone.pop("init_cfg", None)
         config.dump(str(folder / CONFIG_FILE))
@@ -123,32 +122,12 @@ class MMPretrainAdapter(Adapter):
         state = {k: v.detach().cpu().clone() for k, v in self.model.state_dict().items()}
         torch.save({"meta": meta, "state_dict": state}, folder / CHECKPOINT_FILE)
 
-    def _describe_preprocessing(self, config: Any) -> None:
-        """Make the exported config prepare images as training did, and not as the zoo's own recipe does.
-
-        MMPretrain's inferencer reads the data loader's copy of the pipeline.
-        """
-        p = self.preprocessing()
-        config.test_pipeline = pipeline(p["size"], p["interpolation"])
-        loader = config.setdefault("test_dataloader", {"dataset": {"type": "CustomDataset"}})
-        loader.dataset.pipeline = pipeline(p["size"], p["interpolation"])
-        if not getattr(self.model.data_preprocessor, "_enable_normalize", False):
-            mean, std = ([255 * v for v in p[key]] for key in ("mean", "std"))
-            config.model.pop("data_preprocessor", None)
-            config.data_preprocessor = {"mean": mean, "std": std, "to_rgb": True}
-
     def load_exported(self, folder: str | Path) -> nn.Module:
         """The exported model through `mmpretrain.get_model`."""
         from mmpretrain import get_model
 
         folder = Path(folder)
-        return get_model(str(folder / CONFIG_FILE), pretrained=str(folder / CHECKPOINT_FILE))
-
-
-def pipeline(size: tuple[int, int], interpolation: str) -> list[dict[str, Any]]:
-    # Resized as collation does it: with Pillow, to height and width, whatever the shape.
-    resize = dict(type="Resize", scale=(size[1], size[0]), interpolation=interpolation, backend="pillow")
-    return [dict(type="LoadImageFromFile"), resize, dict(type="PackInputs")]
+        return get_model(read_exported_config(folder / CONFIG_FILE), pretrained=str(folder / CHECKPOINT_FILE))
 
 
 def quietly(call) -> None:
@@ -175,4 +154,4 @@ def import_mmpretrain():
     return mmpretrain
 
 
-__all__ = ["MMPretrainAdapter", "import_mmpretrain", "pipeline", "quietly"]
+__all__ = ["MMPretrainAdapter", "import_mmpretrain", "quietly"]

@@ -15,13 +15,12 @@ from mdpd_plugins.adapters.storage.weights import download
 from mdpd_plugins.registry.errors import ConfigError, closest
 from mdpd_plugins.zoos.mmpretrain.adapter import (
     CHECKPOINT_FILE,
-    INTERPOLATION,
     MMPretrainAdapter,
     import_mmpretrain,
-    pipeline,
     quietly,
 )
 from mdpd_plugins.zoos.mmpretrain.entries import Entry, encoder_state, fit, parameters, read_entry
+from mdpd_plugins.zoos.mmpretrain.pipeline import fitted, read_steps, write_steps
 
 
 def build(
@@ -62,7 +61,8 @@ def build(
     changes[classifier] = {**changes[classifier], "num_classes": num_classes}
     config = entry.config
     if image_size is not None:
-        config.test_pipeline = pipeline((image_size, image_size), INTERPOLATION)
+        size = (image_size, image_size)
+        write_steps(config, fitted(read_steps(config), size, size)[0])
     for part, values in changes.items():
         if isinstance(values, dict) and isinstance(config.model.get(part), dict):
             config.model[part].update(values)  # one level deep: a given `arch` replaces the zoo's

@@ -66,7 +66,7 @@ def open_mmpretrain(
             about,
             label_kind=kind,
             read=read_image,
-            augment="crop+flip",
+            augment="crop",
         )
         for pool, rows in infos.items()
     }

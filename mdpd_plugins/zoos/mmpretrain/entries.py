@@ -19,6 +19,7 @@ import torch
 from torch import nn
 
 from mdpd_plugins.registry.errors import CapabilityError, CheckpointError, MissingDependencyError
+from mdpd_plugins.zoos.mmpretrain.pipeline import usual_steps
 
 # Where MMPretrain's models keep the network that reads the image.
 ENCODERS = ("backbone", "vision_backbone", "vision_encoder", "visual_encoder", "image_encoder")
@@ -124,12 +125,9 @@ def _classifier(encoder: Mapping[str, Any], config: Any, name: str) -> Any:
     side = backbone.get("img_size") or (taken["img_size"].default if "img_size" in taken else SIDE)
     side = max(side) if isinstance(side, (tuple, list)) else side
     preprocessor = config.get("data_preprocessor") or {}
-    pipeline = [
-        dict(type="LoadImageFromFile"),
-        dict(type="ResizeEdge", scale=round(side / 0.875), edge="short"),  # the crop share of most of the zoo
-        dict(type="CenterCrop", crop_size=side),
-        dict(type="PackInputs"),
-    ]
+    if preprocessor.get("mean") is None:
+        preprocessor = {"mean": [127.5] * 3, "std": [127.5] * 3, "to_rgb": True}  # -1 to 1, where nothing is said
+    pipeline = usual_steps((side, side))
     return Config(
         dict(
             model=dict(type="ImageClassifier", backbone=backbone, head=dict(type="LinearClsHead", num_classes=1000)),

@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from mdpd_plugins.adapters.storage.checkpoint import check_keys, read_state_dict
 from mdpd_plugins.exports.exported import ExportedModel, Tensors
 from mdpd_plugins.exports.record import ExportRecord
 from mdpd_plugins.zoos.mmpretrain.adapter import CHECKPOINT_FILE, CONFIG_FILE, import_mmpretrain
+from mdpd_plugins.zoos.mmpretrain.config_file import read_exported_config
+from mdpd_plugins.zoos.mmpretrain.pipeline import loaded
 
 
 def load(folder: Path, record: ExportRecord) -> ExportedModel:
@@ -23,7 +24,7 @@ def load(folder: Path, record: ExportRecord) -> ExportedModel:
     from mmpretrain import ImageClassificationInferencer, get_model
 
     state = read_state_dict(folder / CHECKPOINT_FILE)  # refuses pickled code before the zoo opens it
-    model: Any = get_model(str(folder / CONFIG_FILE), pretrained=str(folder / CHECKPOINT_FILE))
+    model: Any = get_model(read_exported_config(folder / CONFIG_FILE), pretrained=str(folder / CHECKPOINT_FILE))
     # mmengine loads what fits and leaves the rest at random.
     own = model.state_dict()
     missing, unexpected = [k for k in own if k not in state], [k for k in state if k not in own]
@@ -32,7 +33,7 @@ def load(folder: Path, record: ExportRecord) -> ExportedModel:
         pipeline = ImageClassificationInferencer(model).pipeline
 
     def prepare(images: Sequence[Any]) -> Tensors:
-        return {"inputs": default_collate([pipeline(_loaded(image)) for image in images])["inputs"]}
+        return {"inputs": default_collate([pipeline(loaded(image)) for image in images])["inputs"]}
 
     def call(inputs: Tensors) -> torch.Tensor:
         outputs = model(model.data_preprocessor(inputs)["inputs"], mode="tensor")
@@ -40,12 +41,6 @@ def load(folder: Path, record: ExportRecord) -> ExportedModel:
         return torch.stack(list(outputs)).sum(0) if isinstance(outputs, (tuple, list)) else outputs
 
     return ExportedModel(record, model, prepare, call)
-
-
-def _loaded(image: Any) -> dict[str, Any]:
-    # What the pipeline's first step would leave: MMPretrain reads images as OpenCV does, blue first.
-    pixels = np.ascontiguousarray(np.asarray(image)[..., ::-1])
-    return {"img": pixels, "img_shape": pixels.shape[:2], "ori_shape": pixels.shape[:2]}
 
 
 __all__ = ["load"]

@@ -6,9 +6,9 @@ import re
 from pathlib import Path
 from typing import Any
 
+from mdpd_plugins.cache import cached
 from mdpd_plugins.registry import BackboneSpec, EnvironmentReport, Register, SourceSpec, hookimpl, resolve
 from mdpd_plugins.zoos import installed
-from mdpd_plugins.zoos.cache import cached
 
 ZOO = "mmpretrain"
 EXTRA = "pip install 'mdpd-plugins[mmpretrain]'"

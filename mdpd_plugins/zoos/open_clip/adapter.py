@@ -18,14 +18,19 @@ from torch import nn
 
 from mdpd_plugins.adapters.adapter import Adapter
 from mdpd_plugins.adapters.built import Built, as_built
-from mdpd_plugins.registry.errors import ConfigError
+from mdpd_plugins.adapters.transform import PictureTransform, Size, TextTransform
+from mdpd_plugins.registry.errors import CapabilityError, ConfigError
 from mdpd_plugins.zoos.open_clip.model import (
     IMAGE_PREFIXES,
     TEXT_PREFIXES,
     create,
+    evaluation_transform,
     projections_of,
+    settings_of,
+    tokenizer_of,
     zero_other_projection,
 )
+from mdpd_plugins.zoos.transformers_code import own_code_only
 
 CONFIG_FILE, WEIGHTS_FILE = "open_clip_config.json", "open_clip_model.safetensors"
 
@@ -42,10 +47,19 @@ class OpenCLIPAdapter(Adapter):
 
     def __init__(self, model: nn.Module | Built, *, name: str = "", modality: str = ""):
         built = as_built(model)
-        self.settings: dict[str, Any] = built.settings or {}
+        tower = (built.settings or {}).get("tower", "image")
         name = name or f"open_clip/{type(built.model).__name__}"
-        super().__init__(built, name=name, modality=modality or self.settings.get("tower", "image"))
+        super().__init__(built, name=name, modality=modality or tower)
         self.prefixes = IMAGE_PREFIXES if self.modality == "image" else TEXT_PREFIXES
+
+    @cached_property
+    def settings(self) -> dict[str, Any]:
+        """What the model is built from: as `build` was told, or found for a live model.
+
+        Raises:
+            ConfigError: a live model that is none of OpenCLIP's configurations.
+        """
+        return self.built.settings or settings_of(self.model, self.modality)
 
     def _call(self, inputs):
         if self.modality == "image":
@@ -94,18 +108,30 @@ class OpenCLIPAdapter(Adapter):
         found = tower.config.pad_token_id if hasattr(tower, "config") else getattr(tower, "pad_id", 0)
         return found or 0
 
-    def _preprocessing(self) -> dict[str, Any]:
-        """OpenCLIP's preprocess configuration, or its tokenizer (fixed length, as its text tower wants)."""
-        if self.modality == "text":
-            return {"tokenizer": self._tokenize, "max_length": self._text_tower().context_length}
-        cfg = self.model.visual.preprocess_cfg
-        size = cfg["size"]
-        return {
-            "size": (size, size) if isinstance(size, int) else tuple(size),
-            "mean": tuple(cfg["mean"]),
-            "std": tuple(cfg["std"]),
-            "interpolation": cfg.get("interpolation", "bicubic"),
-        }
+    @property
+    def _own_size(self) -> Size:  # type: ignore[override]
+        size = self._said["size"]
+        return (size, size) if isinstance(size, int) else (size[0], size[1])
+
+    @property
+    def _said(self) -> dict[str, Any]:
+        # A model made by its class alone has none.
+        return getattr(self.model.visual, "preprocess_cfg", None) or {"size": self.model.visual.image_size}
+
+    def _preprocess_cfg(self, size: Size | None, stretch: bool) -> dict[str, Any]:
+        """OpenCLIP's preprocess configuration: that of the weights, which `build` or OpenCLIP left on the model."""
+        cfg = dict(self._said)
+        if size is not None and size != self._own_size:
+            cfg["size"] = size[0] if size[0] == size[1] else size
+        return {**cfg, "resize_mode": "squash"} if stretch else cfg
+
+    def _image_transform(self, size: Size | None, stretch: bool) -> PictureTransform:
+        """OpenCLIP's own evaluation transform."""
+        return evaluation_transform(self._preprocess_cfg(size, stretch))
+
+    def _text_transform(self) -> TextTransform:
+        """OpenCLIP's tokenizer, of fixed length as its text tower wants it."""
+        return TextTransform(self._tokenize, self._text_tower().context_length)
 
     def _text_tower(self):
         return getattr(self.model, "text", self.model)
@@ -116,8 +142,9 @@ class OpenCLIPAdapter(Adapter):
         import open_clip
 
         # A causal tower with learned positions takes its full context only; shorter texts are padded to it.
-        length = self._text_tower().context_length
-        return open_clip.get_tokenizer(self.settings["config_name"], context_length=length)
+        name, length = self.settings["config_name"], self._text_tower().context_length
+        with own_code_only(name):
+            return tokenizer_of(name, open_clip.get_model_config(name), context_length=length)
 
     def _tokenize(self, texts, max_length: int) -> dict[str, torch.Tensor]:
         if any(isinstance(t, tuple) for t in texts):
@@ -132,10 +159,27 @@ class OpenCLIPAdapter(Adapter):
         end = ids.argmax(-1, keepdim=True)  # end-of-text is the largest id of CLIP's vocabulary
         return {"input_ids": ids, "attention_mask": torch.arange(ids.shape[1]) <= end}
 
+    def declared_blocks(self) -> int | None:
+        """By the tower's configuration, where OpenCLIP builds it itself."""
+        part = (
+            (self.built.settings or {})
+            .get("model_cfg", {})
+            .get("vision_cfg" if self.modality == "image" else "text_cfg", {})
+        )
+        foreign = "timm_model_name" in part or "hf_model_name" in part
+        layers = None if foreign else part.get("layers", 12)  # of CLIPVisionCfg and CLIPTextCfg
+        return sum(layers) if isinstance(layers, (list, tuple)) else layers
+
     def replace_head(self, num_outputs: int) -> None:
         """A fresh projection to `num_outputs` in both towers, as OpenCLIP initialises it."""
+        projections = projections_of(self.settings)
+        if not any(key.startswith(self.prefixes) for key in projections):
+            raise CapabilityError(
+                f"the {self.modality} tower of {self.name} ends without a projection that could be an output layer: "
+                f"build it by its registered name, which gives it one"
+            )
         fresh = create(self.settings, num_outputs)
-        state, projections = fresh.state_dict(), projections_of(self.settings)
+        state = fresh.state_dict()
         for key, value in self.model.state_dict().items():
             if key in projections:
                 module, _, attribute = key.rpartition(".")
@@ -151,14 +195,7 @@ class OpenCLIPAdapter(Adapter):
         """The zoo's native files."""
         from safetensors.torch import save_file
 
-        if not self.settings:
-            raise ConfigError(
-                "this OpenCLIP model does not know its configuration, so it cannot be exported: build it by its "
-                "registered name with mdpd_plugins.adapters.build_backbone"
-            )
-
-        # Training stretches images to the model's size; OpenCLIP alone would cut the middle out.
-        preprocess = {**self.model.visual.preprocess_cfg, "resize_mode": "squash"}
+        preprocess = self._preprocess_cfg(self.input_size, self.resize == "stretch")
         config = {
             "model_cfg": self.settings["model_cfg"],
             "preprocess_cfg": {k: v for k, v in preprocess.items() if v is not None},

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import copy
+import json
+import logging
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +16,10 @@ from mdpd_plugins.adapters.built import RANDOM, Built
 from mdpd_plugins.adapters.storage.checkpoint import check_keys, read_state_dict
 from mdpd_plugins.adapters.storage.weights import cached_file, hub_reachable, reachable
 from mdpd_plugins.registry.errors import CheckpointError, ConfigError, closest
-from mdpd_plugins.zoos.open_clip.adapter import WEIGHTS_FILE
+from mdpd_plugins.zoos.open_clip.adapter import CONFIG_FILE, WEIGHTS_FILE
 from mdpd_plugins.zoos.open_clip.model import create, import_open_clip, projections_of, zero_other_projection
+
+_LOG = logging.getLogger(__name__)
 
 
 def build(
@@ -33,7 +38,8 @@ def build(
     Args:
         name: `open_clip/<config name>`.
         pretrained: "auto" (the first published weights that fit the config; random if they are not available), a tag
-            of OpenCLIP's, a checkpoint file, or None.
+            of OpenCLIP's, a checkpoint file, an OpenCLIP folder, or None. Pictures are prepared as a tag or a folder
+            says, and the activation (GELU or QuickGELU) is the one that its weights were trained with.
         num_classes: outputs of the tower's projection; with both towers, their joint space stays as wide as it is.
         tower: "image" or "text": which one is the backbone; "both" for retrieval.
         image_size: input side in pixels; OpenCLIP resizes position embeddings on loading.
@@ -63,8 +69,18 @@ def build(
         num_classes = config["embed_dim"]
     else:
         _give_projection(config, tower)
-    settings = {"config_name": config_name, "model_cfg": config, "tower": tower}
-    state, origin = _find(open_clip, config_name, config, pretrained)
+    weights = _find(open_clip, config_name, config, pretrained)
+    if weights.quick_gelu is not None and weights.quick_gelu != bool(config.get("quick_gelu", False)):
+        # With the other activation they give other, worse answers; OpenCLIP warns, or takes force_quick_gelu.
+        _LOG.info("%s: quick_gelu=%s, as its weights were trained (%s)", name, weights.quick_gelu, weights.origin)
+        config["quick_gelu"] = weights.quick_gelu
+    settings = {
+        "config_name": config_name,
+        "model_cfg": config,
+        "tower": tower,
+        "preprocess_cfg": weights.preprocess_cfg,
+    }
+    state, origin = weights.state, weights.origin
     model = create(settings, num_classes)
     projections = frozenset[str]() if tower == "both" else projections_of(settings)
     if state is not None:
@@ -100,13 +116,29 @@ def _load(model: nn.Module, state: dict[str, torch.Tensor], origin: str, project
     model.load_state_dict({k: v for k, v in state.items() if k in own and own[k].shape == v.shape}, strict=False)
 
 
-def _find(open_clip, config_name: str, config: dict, pretrained: str | None):
-    """(state dict or None, phrase of origin)."""
+@dataclass(frozen=True)
+class Weights:
+    """Weights, and what is said of them beside them.
+
+    Attributes:
+        state: None for random initialisation. origin: one phrase.
+        preprocess_cfg: fields of OpenCLIP's `PreprocessCfg` that pictures were prepared with.
+        quick_gelu: the activation they were trained with; None where that is not said.
+    """
+
+    state: dict[str, torch.Tensor] | None
+    origin: str
+    preprocess_cfg: dict[str, Any] = field(default_factory=dict)
+    quick_gelu: bool | None = None
+
+
+def _find(open_clip: Any, config_name: str, config: dict[str, Any], pretrained: str | None) -> Weights:
     if pretrained is None:
-        return None, f"{RANDOM} (asked for)"
+        return Weights(None, f"{RANDOM} (asked for)")
     tags = open_clip.list_pretrained_tags_by_model(config_name)
     if pretrained != "auto" and pretrained not in tags:
         path = Path(pretrained)
+        preprocess_cfg, quick = _folder_says(path)
         if path.is_dir():
             path = path / WEIGHTS_FILE
         if not path.is_file():
@@ -114,20 +146,53 @@ def _find(open_clip, config_name: str, config: dict, pretrained: str | None):
                 f"checkpoint {pretrained!r} does not exist: it is neither a file nor one of the published weights "
                 f"of {config_name} ({', '.join(tags) or 'none'})"
             )
-        return read_state_dict(path), f"file {pretrained}"
-    quick = bool(config.get("quick_gelu", False))
-    fitting = [t for t in tags if bool(open_clip.get_pretrained_cfg(config_name, t).get("quick_gelu")) == quick]
-    tag = (fitting or [""])[0] if pretrained == "auto" else pretrained
+        return Weights(read_state_dict(path), f"file {pretrained}", preprocess_cfg, quick)
+    tag = choose_tag(config_name, config) if pretrained == "auto" else pretrained
     if not tag:
-        return None, f"{RANDOM}: OpenCLIP publishes no weights that fit {config_name}"
+        return Weights(None, f"{RANDOM}: OpenCLIP publishes no weights of {config_name}")
     where = open_clip.get_pretrained_cfg(config_name, tag)
+    said, quick = tag_preprocess(where), bool(where.get("quick_gelu", False))
     try:
-        path = _published(open_clip, where)
+        published = _published(open_clip, where)
     except (OSError, RuntimeError, ValueError) as error:
         if pretrained != "auto":
             raise CheckpointError(f"weights {tag!r} of {config_name} are not available: {error}") from error
-        return None, f"{RANDOM}: weights {tag!r} of {config_name} are neither in the local cache nor reachable"
-    return read_state_dict(path), f"OpenCLIP, {config_name} {tag}"
+        missing = f"{RANDOM}: weights {tag!r} of {config_name} are neither in the local cache nor reachable"
+        return Weights(None, missing, said)
+    return Weights(read_state_dict(published), f"OpenCLIP, {config_name} {tag}", said, quick)
+
+
+def choose_tag(config_name: str, config: dict[str, Any]) -> str:
+    """The tag that "auto" means: the first whose activation is the configuration's, else the first; "" for none."""
+    open_clip = import_open_clip()
+    tags: list[str] = open_clip.list_pretrained_tags_by_model(config_name)
+    quick = bool(config.get("quick_gelu", False))
+    fitting = [t for t in tags if bool(open_clip.get_pretrained_cfg(config_name, t).get("quick_gelu")) == quick]
+    return next(iter(fitting or tags), "")
+
+
+def tag_preprocess(where: dict[str, Any]) -> dict[str, Any]:
+    """Fields of `PreprocessCfg` in a tag's configuration. Its size is the model's affair."""
+    from open_clip.transform import merge_preprocess_dict
+
+    return {k: v for k, v in merge_preprocess_dict({}, where).items() if k != "size"}
+
+
+def _folder_says(folder: Path) -> tuple[dict[str, Any], bool | None]:
+    """What an OpenCLIP folder's configuration says of pictures, and of the activation if it describes a model.
+
+    Raises:
+        CheckpointError: it cannot be read.
+    """
+    file = folder / CONFIG_FILE
+    if not file.is_file():
+        return {}, None
+    try:
+        said = json.loads(file.read_text(encoding="utf-8"))
+        model = said.get("model_cfg")
+        return tag_preprocess(said.get("preprocess_cfg") or {}), model and bool(model.get("quick_gelu", False))
+    except (OSError, ValueError, AttributeError) as error:
+        raise CheckpointError(f"{str(file)!r} cannot be read ({error}): correct or remove it") from error
 
 
 def _published(open_clip, where: dict[str, Any]) -> str | Path:

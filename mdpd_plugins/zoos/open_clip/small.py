@@ -10,7 +10,7 @@ import dataclasses
 import hashlib
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cache
 from typing import Any
 
@@ -37,7 +37,9 @@ def _forms(config: dict[str, Any]) -> Iterator[dict[str, Any]]:
     for depth, factor in FORMS:
         for size in (64, original):
             if "timm_model_name" in vision:
-                changed = _timm_models(vision["timm_model_name"], depth, factor, size if size != original else None)
+                changed: Iterable[dict[str, Any]] = _timm_models(
+                    vision["timm_model_name"], depth, factor, size if size != original else None
+                )
             elif isinstance(vision.get("layers"), list):
                 changed = [{"layers": [1, 1, 1, 1] if depth else vision["layers"], "width": 64 // min(factor, 4)}]
             else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,13 @@ from torch import nn
 
 from mdpd_plugins.adapters.adapter import Adapter
 from mdpd_plugins.adapters.built import Built, as_built
+from mdpd_plugins.adapters.transform import PictureTransform, Size
 from mdpd_plugins.registry.errors import ConfigError
+from mdpd_plugins.zoos.timm.data import data_config, timm_transform
 
 
 class TimmAdapter(Adapter):
-    """A timm classifier. Size and normalisation are as its own data configuration says."""
+    """A timm classifier."""
 
     load_with = "timm.create_model('local-dir:FOLDER', pretrained=True)"
 
@@ -24,16 +27,14 @@ class TimmAdapter(Adapter):
         architecture = self.pretrained_cfg.get("architecture") or type(built.model).__name__
         super().__init__(built, name=name or f"timm/{architecture}", modality=modality or "image")
 
-    def _preprocessing(self) -> dict[str, Any]:
-        data = timm.data.resolve_model_data_config(self.model)
-        patches = getattr(self.model, "patch_embed", None)
-        size = getattr(patches, "img_size", None) or data["input_size"][1:]
-        return {
-            "size": tuple(size),
-            "mean": tuple(data["mean"]),
-            "std": tuple(data["std"]),
-            "interpolation": data["interpolation"],
-        }
+    @property
+    def _own_size(self) -> Size:
+        height, width = data_config(self.model)["input_size"][1:]
+        return height, width
+
+    def _image_transform(self, size: Size | None, stretch: bool) -> PictureTransform:
+        """timm's own evaluation transform, of the model's data configuration."""
+        return timm_transform(data_config(self.model), size, stretch)
 
     def replace_head(self, num_outputs: int) -> None:
         """A fresh classifier, as timm's own `reset_classifier` makes it."""
@@ -49,6 +50,13 @@ class TimmAdapter(Adapter):
             )
         names = {"label_names": list(self.labels[1])} if self.labels and self.labels[1] else {}
         timm.models.save_for_hf(self.model, str(folder), model_config=names, safe_serialization=True)
+        if self.input_size is not None or self.resize != "auto":
+            file = folder / "config.json"
+            config = json.loads(file.read_text(encoding="utf-8"))
+            config["pretrained_cfg"] |= timm_transform(
+                data_config(self.model), self.input_size, self.resize == "stretch"
+            ).config
+            file.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
     def load_exported(self, folder: str | Path) -> nn.Module:
         """The exported model through `timm.create_model`."""

@@ -14,7 +14,7 @@ def load(folder: Path, record: ExportRecord) -> ExportedModel:
     """A classifier of timm's."""
     model = timm.create_model(f"local-dir:{folder}", pretrained=True)
     adapter = TimmAdapter(model)
-    adapter.input_size = record.size
+    adapter.prepare(input_size=record.size, resize=record.loaded_resize)
     return ExportedModel(record, model, adapter.transform(), adapter.forward)
 
 

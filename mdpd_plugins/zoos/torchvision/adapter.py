@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import torch
 import torchvision
 from torch import nn
+from torchvision.transforms._presets import ImageClassification
 
 from mdpd_plugins.adapters.adapter import WEIGHTS_FILE, Adapter
 from mdpd_plugins.adapters.built import Built, as_built
+from mdpd_plugins.adapters.transform import EachPicture, ImageTransform, PictureTransform, Size
 from mdpd_plugins.registry.errors import ConfigError
 
 MODEL_FILE = "torchvision.json"
 # ImageNet's, which every classification preset of torchvision has (torchvision.transforms._presets).
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+SHORTER, CROPPED = 256, 224  # the preset's own: the shorter side, and the square that is cut out of it
 
 
 class TorchvisionAdapter(Adapter):
@@ -29,9 +31,16 @@ class TorchvisionAdapter(Adapter):
         name = name or f"torchvision/{type(built.model).__name__}"
         super().__init__(built, name=name, modality=modality or "image")
 
-    def _preprocessing(self) -> dict[str, Any]:
-        size = getattr(self.model, "image_size", 224)  # the vision transformers' own field
-        return {"size": (size, size), "mean": MEAN, "std": STD, "interpolation": "bilinear"}
+    def _image_transform(self, size: Size | None, stretch: bool) -> PictureTransform:
+        """torchvision's preset for classifiers. Which weights a live model has, and so how much they cut off, is not
+        to be seen in it: `adapt(model, transform=weights.transforms())` says it."""
+        height, width = size or self._own_size
+        if stretch:
+            return ImageTransform((height, width), MEAN, STD, "bilinear")
+        shorter = round(max(height, width) * SHORTER / CROPPED)
+        preset = ImageClassification(crop_size=height, resize_size=shorter)
+        preset.crop_size = [height, width]
+        return EachPicture(preset, (height, width))
 
     def write(self, folder: Path) -> None:
         """Weights, and the name and number of outputs that torchvision builds the same model from.

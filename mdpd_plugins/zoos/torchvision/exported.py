@@ -11,7 +11,7 @@ from mdpd_plugins.zoos.torchvision.adapter import TorchvisionAdapter, read
 def load(folder: Path, record: ExportRecord) -> ExportedModel:
     """A classifier of torchvision's."""
     adapter = TorchvisionAdapter(read(folder))
-    adapter.input_size = record.size
+    adapter.prepare(input_size=record.size, resize=record.loaded_resize)
     return ExportedModel(record, adapter.model, adapter.transform(), adapter.forward)
 
 

@@ -1,14 +1,18 @@
 """Blocks, widths, tokens and normalisation parameters of every small backbone."""
 
+import copy
 import re
 
 import pytest
 import small_zoo
+import timm
 import torch
-from transformers import LlamaConfig, LlamaForSequenceClassification
+import torchvision
+from torchvision.models import DenseNet, MaxVit
+from transformers import LlamaConfig, LlamaForSequenceClassification, SwinConfig, SwinForImageClassification
 from transformers.models.t5.modeling_t5 import T5LayerNorm
 
-from mdpd_plugins.adapters import Adapter, adapt
+from mdpd_plugins.adapters import Adapter, adapt, build_backbone
 from mdpd_plugins.adapters.inspection.blocks import is_norm
 from mdpd_plugins.registry import CapabilityError
 from mdpd_plugins.zoos.huggingface.adapter import HuggingFaceAdapter
@@ -262,3 +266,86 @@ def test_without_norms_the_convolutions_of_a_stack_are_its_blocks():
     layers = [torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU(), torch.nn.Conv2d(8, 8, 3), torch.nn.AdaptiveAvgPool2d(1)]
     model = torch.nn.Sequential(torch.nn.Sequential(*layers), torch.nn.Flatten(), torch.nn.Linear(8, 5))
     assert [name for name, _ in Adapter(model).named_blocks] == ["0.0", "0.2"]
+
+
+def stacked(kind, **cuts):
+    """A registered backbone in a small form, told by what the library's own configuration is cut to."""
+    return build_backbone(kind, pretrained=None, num_classes=5, **cuts)
+
+
+RESNET = {"embedding_size": 8, "hidden_sizes": [8, 16, 24, 32], "depths": [3, 4, 6, 3]}
+T5 = {"d_model": 16, "d_kv": 8, "d_ff": 32, "num_heads": 2, "vocab_size": 300}
+DEPTHS = {
+    # Stages of residual blocks, each of several layers: 3 + 4 + 6 + 3.
+    "resnet": (lambda: stacked("huggingface/resnet", **RESNET), 16),
+    # Both stacks, of blocks that hand a position bias on past their last layer.
+    "t5": (lambda: stacked("huggingface/t5", **T5, num_layers=6, num_decoder_layers=6), 12),
+    # The same without a position bias that is handed on.
+    "umt5": (lambda: stacked("huggingface/umt5", **T5, num_layers=2, num_decoder_layers=2), 4),
+    # The first stage holds one block, and no list.
+    "regnet": (lambda: adapt(timm.create_model("regnety_002", num_classes=5)), 13),
+    # The stem is a block of the same class.
+    "mobileone": (lambda: adapt(timm.create_model("mobileone_s0", num_classes=5)), 43),
+    # Nine blocks, four layers of the stem, and the two that join stages, of several parts each.
+    "levit": (lambda: adapt(timm.create_model("levit_128s", num_classes=5)), 9 + 4 + 2),
+    "shufflenet": (lambda: stacked("mmpretrain/shufflenet-v2-1x_16xb64_in1k"), 16 + 2),
+    "tresnet": (lambda: adapt(timm.create_model("tresnet_m"), example_inputs=SQUARE), 1 + 3 + 4 + 11 + 3),
+    "maxvit": (lambda: adapt(MaxVit(**MAXVIT), example_inputs=SQUARE), 1 + 3),
+    "vgg": (lambda: adapt(torchvision.models.vgg11_bn(num_classes=5), example_inputs=SQUARE), 8),
+    # The output layer, a convolution too, is none.
+    "squeezenet": (lambda: adapt(torchvision.models.squeezenet1_1(num_classes=5), example_inputs=SQUARE), 1 + 8),
+    "densenet": (lambda: adapt(DenseNet(8, (2, 2), 16, num_classes=5), example_inputs=SQUARE), 2),
+}
+SQUARE = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+MAXVIT = dict(input_size=(64, 64), stem_channels=8, partition_size=4, block_channels=[8, 16], block_layers=[1, 3])
+MAXVIT |= dict(head_dim=8, stochastic_depth_prob=0.0, num_classes=5)
+
+
+@pytest.mark.parametrize("kind", DEPTHS)
+def test_blocks_lie_at_the_depth_that_the_library_itself_counts(kind):
+    make, count = DEPTHS[kind]
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        adapter = make()
+    assert len(adapter.blocks()) == count, [n for n, _ in adapter.named_blocks]
+
+
+def test_attention_is_found_in_both_stacks_of_an_encoder_decoder():
+    adapter = DEPTHS["t5"][0]()
+    assert adapter.attention_heads() == [2] * 12
+    with torch.no_grad(), adapter.capture(attention=True) as seen:
+        adapter.forward(adapter.example_inputs())
+    assert [tuple(seen.attention[i].shape) for i in range(12)] == [(2, 2, 16, 16)] * 12
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: stacked("mmpretrain/resnet18_8xb32_in1k", backbone={"with_cp": True}),
+        lambda: adapt(DenseNet(8, (2, 2), 16, num_classes=5, memory_efficient=True), example_inputs=SQUARE),
+    ],
+)
+def test_a_models_own_reentrant_checkpoints_change_nothing(make):
+    checkpointed = make()
+    plain = copy.deepcopy(checkpointed)
+    for module in plain.model.modules():
+        for switch in ("with_cp", "memory_efficient"):
+            if hasattr(module, switch):
+                setattr(module, switch, False)
+    assert [n for n, _ in checkpointed.named_blocks] == [n for n, _ in plain.named_blocks]
+    assert checkpointed.head_parameters().keys() == plain.head_parameters().keys()
+    grads = []
+    for adapter in (checkpointed, plain):
+        with adapter.recompute():
+            loss = adapter.forward(adapter.example_inputs()).square().sum()
+        grads.append(torch.autograd.grad(loss, list(adapter.norm_parameters().values())))
+    assert all(torch.equal(a, b) for a, b in zip(*grads, strict=True))
+
+
+def test_trying_a_size_leaves_a_model_as_it_was():
+    # Its windows shrink to what is smaller than they are, and stay so.
+    config = SwinConfig(image_size=128, embed_dim=8, depths=[1, 1], num_heads=[2, 2], window_size=16, num_labels=5)
+    model = SwinForImageClassification(config)
+    before = [m.window_size for m in model.modules() if hasattr(m, "window_size")]
+    adapt(model).blocks()
+    assert [m.window_size for m in model.modules() if hasattr(m, "window_size")] == before

@@ -9,7 +9,7 @@ import torch
 
 from mdpd_plugins.adapters import build_backbone
 from mdpd_plugins.adapters.storage.checkpoint import read_state_dict
-from mdpd_plugins.registry import CheckpointError, ConfigError, UnknownBackboneError
+from mdpd_plugins.registry import CheckpointError, ConfigError, UnknownBackboneError, load_catalogue
 
 EXPORTS = ("hf-vit", "hf-dinov2", "hf-minilm", "mm-vit", "mm-deit", "mm-resnet", "oc-image", "oc-text")
 
@@ -218,3 +218,46 @@ def test_auto_goes_on_from_random_weights_only_where_none_can_be_had_and_says_so
     adapter = build(key, "auto")
     assert adapter.random
     assert "nor reachable" in adapter.origin or "no weights that fit" in adapter.origin
+
+
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "module._orig_mod."])
+@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
+def test_what_a_wrapper_puts_before_every_name_is_taken_off(prefix, suffix, tmp_path):
+    from safetensors.torch import save_file
+
+    state = {"a.weight": torch.ones(2), "module.weight": torch.zeros(2)}
+    wrapped = {f"{prefix}{k}": v for k, v in state.items()}
+    path = tmp_path / f"checkpoint{suffix}"
+    save_file(wrapped, path) if suffix == ".safetensors" else torch.save({"state_dict": wrapped}, path)
+    read = read_state_dict(path)
+    assert read.keys() == state.keys() and all(torch.equal(read[k], v) for k, v in state.items())
+
+
+@pytest.mark.parametrize("key", ["oc-image", "mm-resnet"])
+def test_a_checkpoint_of_a_model_that_was_trained_on_several_devices_loads(key, tmp_path):
+    first = small_zoo.small(key)
+    path = tmp_path / "epoch_1.pth"
+    torch.save({"state_dict": {f"module.{k}": v for k, v in first.model.state_dict().items()}}, path)
+    other = {"oc-image": {"text_projection"}}.get(key, set())
+    assert small_zoo.changed(small_zoo.snapshot(first.model), build(key, path).model) == other
+
+
+@pytest.mark.parametrize("kind", ["modernbert", "data2vec-vision", "levit"])
+def test_an_encoder_without_a_head_is_no_other_architecture_though_the_classifier_adds_a_norm(kind, tmp_path):
+    import transformers
+    from safetensors.torch import load_file, save_file
+
+    small = next(iter(load_catalogue().get(f"huggingface/{kind}").small_options().values()))
+    config = build_backbone(f"huggingface/{kind}", pretrained=None, num_classes=2, **small).config
+    encoder = transformers.AutoModel.from_config(config)
+    encoder.save_pretrained(tmp_path)
+    adapter = build_backbone(f"huggingface/{kind}", pretrained=str(tmp_path), num_classes=3)
+    own = adapter.model.base_model.state_dict()
+    assert all(torch.equal(own[k], v) for k, v in encoder.state_dict().items())
+    # What the encoder itself has must be there, norms too.
+    file = tmp_path / "model.safetensors"
+    state = load_file(file)
+    state.pop(next(k for k in state if "norm" in k.lower()))
+    save_file(state, file, metadata={"format": "pt"})
+    with pytest.raises(CheckpointError, match="keys 1 missing"):
+        build_backbone(f"huggingface/{kind}", pretrained=str(tmp_path), num_classes=3)

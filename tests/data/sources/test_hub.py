@@ -57,11 +57,16 @@ def test_images_are_read_one_at_a_time_and_bad_ones_named(tmp_path: Path) -> Non
     part = datasets.Dataset.from_dict({"image": paths, "label": [0, 1] * 3}, features)
     part.save_to_disk(str(tmp_path / "saved"))
     cfg = {"type": "huggingface", "path": str(tmp_path / "saved"), "image_column": "image"}
-    source = load_source({**cfg, "val_size": 0, "test_size": 0}, "train")
+    whole = {**cfg, "val_size": 0, "test_size": 0}
+    with pytest.raises(DataError, match=r"1 of 6 examples .*split train, row 5: image bad\.png does not decode"):
+        load_source(whole, "train")
+    source = load_source({**whole, "verify": False}, "train")
     image, label = source[1]
     assert (image.mode, image.getpixel((0, 0)), label, source.modality) == ("RGB", (77, 77, 77), 1, "image")
     with pytest.raises(DataError, match=r"bad\.png does not decode"):
         source[5]
+    with pytest.warns(UserWarning, match=r"1 of 6 examples of the train data are left out"):
+        assert len(load_source({**whole, "on_broken": "skip"}, "train")) == 5
     with pytest.raises(DataError, match="'label' does not hold images"):
         load_source({**cfg, "image_column": "label", "label_column": "image"}, "train")
 

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from mdpd_plugins.data import load_source
-from mdpd_plugins.registry import DataError
+from mdpd_plugins.registry import ConfigError, DataError
 
 
 def add_images(folder: Path, count: int, value: int = 0) -> None:
@@ -84,14 +84,47 @@ def test_a_file_that_is_no_image_stops_before_training(root: Path) -> None:
         load_source(config(root), "train")
 
 
-def test_an_image_cut_short_is_named_when_it_is_read(root: Path) -> None:
+def cut_short(path: Path) -> None:
     noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
-    Image.fromarray(noise).save(root / "cat" / "short.png")
-    content = (root / "cat" / "short.png").read_bytes()
-    (root / "cat" / "short.png").write_bytes(content[: len(content) // 2])
-    source = load_source(config(root, val_size=0, test_size=0), "train")
-    with pytest.raises(DataError, match=r"short\.png does not decode"):
-        list(source)
+    Image.fromarray(noise).save(path)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def test_all_broken_images_are_named_before_the_start(root: Path) -> None:
+    for path in (root / "cat" / "short.png", root / "cat" / "short.jpg", root / "dog" / "short.webp"):
+        cut_short(path)
+    (root / "dog" / "text.gif").write_text("no picture")
+    with pytest.raises(DataError) as caught:
+        load_source(config(root), "val")
+    message = str(caught.value)
+    assert message.startswith("4 of 44 examples cannot be used: ") and message.count("does not decode") == 4
+    assert all(name in message for name in ("short.png", "short.jpg", "short.webp", "text.gif"))
+    assert "data.source.on_broken='skip'" in message and "\n" not in message
+
+
+def test_broken_images_can_be_left_out_and_are_counted(root: Path) -> None:
+    cut_short(root / "cat" / "short.png")
+    with pytest.warns(UserWarning, match=r"1 of 41 examples of the train data are left out.*short\.png does not"):
+        parts = [load_source(config(root, on_broken="skip"), split) for split in ("train", "val", "test")]
+    # The same examples as without the broken one.
+    (root / "cat" / "short.png").unlink()
+    for part, split in zip(parts, ("train", "val", "test"), strict=True):
+        assert [*map(str, part.inputs)] == [*map(str, load_source(config(root), split).inputs)]
+    assert parts[0].left_out == 1 and "1 of 41 examples of the train data were left out" in parts[0].description
+
+
+def test_what_cannot_be_left_out(root: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="on_broken='ship' does not exist: did you mean 'skip'"):
+        load_source(config(root, on_broken="ship"), "train")
+    with pytest.raises(ConfigError, match="verify=False turns that off"):
+        load_source(config(root, on_broken="skip", verify=False), "train")
+    other = tmp_path / "other"
+    for name in "ab":
+        (other / name).mkdir(parents=True)
+        cut_short(other / name / "short.png")
+    with pytest.raises(DataError, match=r"no example of the train data can be used: .*a/short\.png .*b/short\.png"):
+        load_source(config(other, on_broken="skip"), "train")
+    assert len(load_source(config(other, verify=False, val_size=0, test_size=0), "train")) == 2
 
 
 def test_other_pixel_formats_become_rgb(tmp_path: Path) -> None:
@@ -108,5 +141,7 @@ def test_other_pixel_formats_become_rgb(tmp_path: Path) -> None:
     images = {Path(str(raw)).name: image for raw, (image, _) in zip(source.inputs, source, strict=True)}
     assert {image.mode for image in images.values()} == {"RGB"}
     assert images["sixteen_bits.png"].getpixel((0, 0)) == (200, 200, 200)
-    assert images["transparent.png"].getpixel((0, 0)) == (9, 8, 7)
+    assert images["transparent.png"].getpixel((0, 0)) == tuple(
+        round(255 + (value - 255) * 50 / 255) for value in (9, 8, 7)
+    )
     assert images["turned.jpg"].size == (2, 6)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 from PIL import Image
 
 from mdpd_plugins.data import Source, load_source
-from mdpd_plugins.registry import ConfigError, DataError
+from mdpd_plugins.registry import ConfigError, DataError, MissingDependencyError
 
 
 def load(path: Path, content: str, **options: Any) -> Source:
@@ -154,10 +155,90 @@ def test_wrong_configurations(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="either path= .* or train="):
         load(tmp_path / "t.csv", content, train=str(tmp_path / "t.csv"))
     with pytest.raises(DataError, match=r"tables end in \.csv"):
-        load(tmp_path / "t.xlsx", content)
+        load(tmp_path / "t.xls", content)
     columns = {"type": "table", "text_column": "text", "label_column": "label"}
     with pytest.raises(DataError, match=r"gone\.csv does not exist"):
         load_source({**columns, "path": str(tmp_path / "gone.csv")}, "train")
     (tmp_path / "latin.csv").write_bytes("text,label\ncafé,x\n".encode("latin-1"))
     with pytest.raises(DataError, match="is not UTF-8"):
         load_source({**columns, "path": str(tmp_path / "latin.csv")}, "train")
+
+
+def test_an_empty_text_is_refused_with_all_lines_or_left_out(tmp_path: Path) -> None:
+    content = 'text,label\none,x\n"",y\ntwo,y\n"  ",x\n'
+    with pytest.raises(DataError, match=r"2 of 4 examples .*t\.csv, line 3: the text is empty; .*line 5: the text is"):
+        load(tmp_path / "t.csv", content)
+    with pytest.warns(UserWarning, match="2 of 4 examples of the train data are left out"):
+        source = load(tmp_path / "t.csv", content, on_broken="skip")
+    assert list(source) == [("one", 0), ("two", 1)] and source.left_out == 2
+    assert source.place(1) == f"{tmp_path / 't.csv'}, line 4"
+    # JSON's null is what CSV's nothing is. Of a pair one text is enough.
+    rows = json_lines({"text": None, "second": "b", "label": "x"}, {"text": "a", "second": "", "label": "y"})
+    assert list(load(tmp_path / "t.jsonl", rows, text_pair_column="second")) == [(("", "b"), 0), (("a", ""), 1)]
+    with pytest.raises(DataError, match="line 1: the text is empty"):
+        load(tmp_path / "t.jsonl", rows)
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t", "|"])
+def test_what_separates_the_fields_of_a_csv_is_found(tmp_path: Path, separator: str) -> None:
+    lines = [["id", "text", "label"], ["1", '"a, b; c"', "x"], ["2", "d", "y"]]
+    content = "".join(separator.join(line) + "\n" for line in lines)
+    assert list(load(tmp_path / "t.csv", content)) == [("a, b; c", 0), ("d", 1)]
+    assert list(load(tmp_path / "u.csv", content, delimiter=separator)) == [("a, b; c", 0), ("d", 1)]
+
+
+def test_the_columns_that_are_named_decide_what_separates(tmp_path: Path) -> None:
+    content = "text;label;a,b,c,d,e\none;x;1,2,3,4,5\ntwo;y;1,2,3,4,5\n"
+    assert list(load(tmp_path / "t.csv", content)) == [("one", 0), ("two", 1)]
+
+
+ROWS = {"text": ["one", "two", "three"], "label": ["x", "y", "x"], "other": [1, 2, 3]}
+
+
+def test_parquet(tmp_path: Path) -> None:
+    pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    path = tmp_path / "t.parquet"
+    cfg = {"type": "table", "path": str(path), "text_column": "text", "label_column": "label"}
+    parquet.write_table(pyarrow.table(ROWS), path)
+    source = load_source({**cfg, "val_size": 0, "test_size": 0}, "train")
+    assert list(source) == [("one", 0), ("two", 1), ("three", 0)]
+    with pytest.raises(DataError, match="no column 'txt'.*its columns: text, label, other"):
+        load_source({**cfg, "text_column": "txt"}, "train")
+    parquet.write_table(pyarrow.table({**ROWS, "label": [1.0, float("nan"), None]}), path)
+    with pytest.raises(DataError, match=r"t\.parquet, row 2: the label is empty"):
+        load_source(cfg, "train")
+    path.write_text("no parquet")
+    with pytest.raises(DataError, match=r"t\.parquet is not readable parquet"):
+        load_source(cfg, "train")
+
+
+def test_excel(tmp_path: Path) -> None:
+    openpyxl = pytest.importorskip("openpyxl")
+    book = openpyxl.Workbook()
+    book.active.append(list(ROWS))
+    for row in [*zip(*ROWS.values(), strict=True), (None, None, None), ("four", 3, None), (None, "x", 5)]:
+        book.active.append(row)
+    book.create_sheet("second").append(["not this"])
+    path = tmp_path / "t.xlsx"
+    book.save(path)
+    cfg = {"type": "table", "path": str(path), "text_column": "text", "label_column": "label"}
+    with pytest.raises(DataError, match=r"1 of 5 examples .*t\.xlsx, row 7: the text is empty"):
+        load_source(cfg, "train")
+    with pytest.warns(UserWarning, match="left out"):
+        source = load_source({**cfg, "val_size": 0, "test_size": 0, "on_broken": "skip"}, "train")
+    assert list(source) == [("one", 1), ("two", 2), ("three", 1), ("four", 0)] and source.classes == ("3", "x", "y")
+    path.write_text("no workbook")
+    with pytest.raises(DataError, match=r"t\.xlsx is not a readable xlsx file"):
+        load_source(cfg, "train")
+
+
+def test_a_package_that_reads_a_kind_of_table_may_be_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for package, ending in (("pyarrow", "parquet"), ("openpyxl", "xlsx")):
+        monkeypatch.setitem(sys.modules, package, None)
+        with pytest.raises(MissingDependencyError, match=rf"needs the package '{package}'.*mdpd-plugins\[data\]"):
+            load(tmp_path / f"t.{ending}", "")
+
+
+def test_a_column_that_is_there_twice_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="has 2 columns 'label'; rename"):
+        load(tmp_path / "t.csv", "text,label,label\na,x,y\n")

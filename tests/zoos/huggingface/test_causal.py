@@ -69,7 +69,7 @@ def test_what_is_refused():
 
 def test_a_tokenizer_with_more_words_than_the_model_is_refused():
     adapter = decoder("gpt2", tokenizer="huggingface/minilm-l6")
-    stream = adapter.preprocessing()["tokenizer"]
+    stream = adapter.text_transform().tokenizer
     with pytest.raises(ConfigError, match="vocabulary ends at 299"):
         stream(["hydrogen"])
     words, (first, second) = token_stream(adapter.tokenizer, 30522), ("a red circle", "round")

@@ -3,10 +3,13 @@
 import numpy as np
 import pytest
 import torch
-from transformers import AutoConfig, AutoImageProcessor
+from PIL import Image
+from transformers import AutoConfig, AutoImageProcessor, ImageGPTImageProcessorPil
 from transformers.models.siglip2.image_processing_siglip2 import convert_image_to_patches
 
 from mdpd_plugins.adapters import build_backbone
+from mdpd_plugins.exports.load import load_folder
+from mdpd_plugins.exports.record import ExportRecord
 from mdpd_plugins.registry import ConfigError
 from mdpd_plugins.zoos.huggingface.inputs import colour_tokens, colours, example_text, padding_side, patches
 
@@ -54,7 +57,7 @@ def test_an_image_that_is_not_whole_patches_is_refused():
 
 def test_an_exported_model_of_patches_comes_with_a_processor_that_feeds_it_alike(tmp_path):
     adapter = build("siglip2", vision_config=SIGLIP2)
-    assert adapter.preprocessing()["size"] == (32, 32)
+    assert adapter.image_size == (32, 32)
     adapter.export(tmp_path / "out")
     processor = AutoImageProcessor.from_pretrained(tmp_path / "out")
     image = picture(32)
@@ -65,25 +68,34 @@ def test_an_exported_model_of_patches_comes_with_a_processor_that_feeds_it_alike
     torch.testing.assert_close(logits, ours, atol=1e-5, rtol=0)
 
 
+def test_a_picture_of_another_shape_is_stretched_for_patches_in_training_and_in_predicting(tmp_path):
+    adapter = build("siglip2", vision_config=SIGLIP2)
+    wide = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 90, 3), dtype=np.uint8))
+    with torch.no_grad():
+        ours = adapter.forward(adapter.transform()([wide]))
+    record = ExportRecord(adapter.name, {}, "image", "single", tuple("abcde"), size=(32, 32))
+    exported = load_folder(adapter.export(tmp_path / "out"), record)
+    torch.testing.assert_close(exported.logits([wide]), ours, atol=1e-5, rtol=0)
+
+
 def test_an_exported_model_of_colours_comes_with_a_processor_that_feeds_it_alike(tmp_path):
     adapter = build("imagegpt", n_embd=32, n_layer=2, n_head=4, n_positions=64, vocab_size=28)
-    assert adapter.preprocessing()["size"] == (8, 8)
+    assert adapter.image_size == (8, 8)
     assert adapter.grid(-1) == (8, 8)
     adapter.export(tmp_path / "out")
     processor = AutoImageProcessor.from_pretrained(tmp_path / "out")
     image = picture(8)
     theirs = processor(images=image, return_tensors="pt")
-    assert torch.equal(theirs["input_ids"], colour_tokens(normalised(image), colours("", 27)))
+    assert torch.equal(theirs["input_ids"], colour_tokens(normalised(image), colours(None, 27)))
     assert theirs["input_ids"].unique().numel() > 10
     loaded = type(adapter)(adapter.load_exported(tmp_path / "out"))
     with torch.no_grad():
         assert torch.equal(loaded.forward({"image": normalised(image)}), adapter.forward({"image": normalised(image)}))
 
 
-def test_a_palette_beside_the_weights_is_the_one_used(tmp_path):
-    (tmp_path / "preprocessor_config.json").write_text('{"clusters": [[-1, -1, -1], [1, 1, 1]]}')
-    palette = colours(str(tmp_path), 512)
+def test_a_palette_beside_the_weights_is_the_one_used():
+    palette = colours(ImageGPTImageProcessorPil(clusters=[[-1, -1, -1], [1, 1, 1]]), 512)
     assert palette.tolist() == [[-1, -1, -1], [1, 1, 1]]
     image = torch.tensor([-0.9, 0.1]).expand(1, 3, 1, 2)
     assert colour_tokens(image, palette).tolist() == [[0, 1]]
-    assert colours("", 512).unique(dim=0).shape == (512, 3)
+    assert colours(None, 512).unique(dim=0).shape == (512, 3)

@@ -22,7 +22,7 @@ def test_a_timm_tower_keeps_its_class_and_is_cut_in_depth_width_and_image(config
     adapter = build_backbone(f"open_clip/{config}", pretrained=None, num_classes=5, **forms["image"])
     assert type(adapter.model.visual.trunk).__name__ == trunk
     assert sum(p.numel() for p in adapter.model.parameters()) < 5_000_000
-    assert adapter.preprocessing()["size"] == (64, 64)
+    assert adapter.image_size == (64, 64)
     assert blocks is None or len(adapter.blocks()) == blocks
 
 

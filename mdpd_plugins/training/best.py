@@ -1,0 +1,134 @@
+"""The best evaluation of a run: its weights are kept, and training may stop when none gets better."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.hooks import Hook
+
+from mdpd_plugins.adapters.storage.checkpoint import read_state_dict
+from mdpd_plugins.files import fresh_file, sha256, write_json
+from mdpd_plugins.registry.errors import CheckpointError, ConfigError
+from mdpd_plugins.tasks.scores import ERRORS
+from mdpd_plugins.training.checkpoints import checkpoints
+from mdpd_plugins.training.experiment import Experiment
+
+HISTORY_FILE = "evaluations.json"
+
+
+def main_score(experiment: Experiment, metrics: dict[str, float]) -> float:
+    """The task's main metric of the deployed path, signed so that more is better; -inf if it is not a number."""
+    path = "side" if experiment.distiller.settings.backbone_update == "none" else "backbone"
+    value = metrics[f"{path}/{experiment.task.main_metric}"]
+    signed = -value if experiment.task.main_metric in ERRORS else value
+    return -math.inf if math.isnan(signed) else signed
+
+
+class BestHook(Hook):
+    """Keeps what every evaluation found in evaluations.json, and the weights of the best one in best_STEP.pth.
+
+    A file of weights goes when a better one is there and no checkpoint is older than that: a resume can then come back
+    to no evaluation whose weights are gone.
+
+    Args:
+        keep: keep weights. patience: stop after this many evaluations without a better one; None never does.
+    """
+
+    priority = "LOW"
+
+    def __init__(self, experiment: Experiment, *, keep: bool, patience: int | None):
+        self.experiment, self.keep, self.patience = experiment, keep, patience
+        self.history: list[dict[str, Any]] = []
+
+    def before_train(self, runner) -> None:
+        """After a resume: what was found up to here counts, and an evaluation that a kill cut off is made up for."""
+        folder, step = Path(runner.work_dir), runner.iter
+        self.history = [entry for entry in read_history(folder) if 0 < entry["step"] <= step]
+        if not step:
+            for file in folder.glob("best_*.pth"):
+                file.unlink()
+        elif step % runner.train_loop.val_interval == 0 and step not in [entry["step"] for entry in self.history]:
+            runner.val_loop.run()
+        self._stop_if_due(runner)
+
+    def after_val_epoch(self, runner, metrics: dict[str, float] | None = None) -> None:
+        """Keep what was found."""
+        assert metrics is not None
+        step, folder = runner.iter, Path(runner.work_dir)
+        score = main_score(self.experiment, metrics)
+        better = not self.history or score > max(entry["score"] for entry in self.history)
+        self.history.append({"step": step, "score": score})
+        if better and self.keep:
+            with fresh_file(folder / f"best_{step}.pth") as temporary:
+                with temporary.open("wb") as file:  # given a name, PyTorch writes that into the file
+                    torch.save(self.experiment.distiller.state_dict(), file)
+                self.history[-1]["sum"] = sha256(temporary)
+        write_json(folder / HISTORY_FILE, {"evaluations": self.history})
+        self._clear(folder)
+        self._stop_if_due(runner)
+
+    def _clear(self, folder: Path) -> None:
+        oldest = min((int(p.stem[5:]) for p in checkpoints(folder)), default=0)
+        # The newest that every checkpoint comes after has to stay, and all that came later.
+        kept = [entry["step"] for entry in self.history if (folder / f"best_{entry['step']}.pth").is_file()]
+        for step in kept:
+            if any(step < other <= oldest for other in kept):
+                (folder / f"best_{step}.pth").unlink()
+
+    def _stop_if_due(self, runner) -> None:
+        if self.patience is None or not self.history:
+            return
+        best = max(self.history, key=lambda entry: entry["score"])  # of equals the first
+        if len(self.history) - 1 - self.history.index(best) >= self.patience:
+            runner.train_loop.stop_training = True
+
+
+def read_history(folder: Path) -> list[dict[str, Any]]:
+    """The evaluations of a work directory, oldest first: {"step", "score"}, and "sum", the SHA-256 of weights kept.
+
+    Raises:
+        ConfigError: the file is damaged.
+    """
+    path = folder / HISTORY_FILE
+    if not path.is_file():
+        return []
+    try:
+        return [
+            {"step": int(entry["step"]), "score": float(entry["score"])}
+            | ({"sum": str(entry["sum"])} if "sum" in entry else {})
+            for entry in json.loads(path.read_text(encoding="utf-8"))["evaluations"]
+        ]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"{str(path)!r} cannot be read ({error}): remove it, or train without --resume") from error
+
+
+def best_weights(folder: Path) -> Path:
+    """The weights of the best evaluation of a work directory.
+
+    Raises:
+        ConfigError: there are none.
+        CheckpointError: they are gone, or are not what the run wrote.
+    """
+    history = read_history(folder)
+    kept = [e for e in history if "sum" in e or (folder / f"best_{e['step']}.pth").is_file()]
+    if not kept:
+        raise ConfigError(f"{str(folder)!r} holds no best_*.pth: it was trained without train.keep='best'")
+    best = max(kept, key=lambda entry: entry["score"])  # of equals the first
+    path = folder / f"best_{best['step']}.pth"
+    if not path.is_file():
+        raise CheckpointError(f"the best evaluation's weights, {str(path)!r}, are missing: put them back")
+    if "sum" in best and sha256(path) != best["sum"]:
+        raise CheckpointError(f"{str(path)!r} is not what this run wrote (damaged, or of another run): put it back")
+    return path
+
+
+def load_best(experiment: Experiment, folder: Path) -> None:
+    """Put the weights of the best evaluation into an experiment."""
+    experiment.distiller.load_state_dict(read_state_dict(best_weights(folder)))
+
+
+__all__ = ["HISTORY_FILE", "BestHook", "best_weights", "load_best", "main_score", "read_history"]

@@ -1,0 +1,66 @@
+"""A sweep that ends leaves no process behind, and two on one file lose no line."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from running import write_config
+
+from tools.compare.result_lines import append_run, read_runs
+
+ROOT = Path(__file__).parents[3]
+
+
+def processes(session: int) -> list[int]:
+    """Those of a session that are alive."""
+    found = subprocess.run(["ps", "-eo", "pid=,sess=,stat="], capture_output=True, text=True, check=True).stdout
+    rows = [line.split() for line in found.splitlines()]
+    return [int(pid) for pid, own, state in rows if int(own) == session and not state.startswith("Z")]
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGKILL, -9)])
+def test_no_process_is_left(tmp_path, number, status):
+    config = write_config(tmp_path, train={"max_steps": 100000})
+    arguments = [config, "--methods", "norm", "--seeds", "0", "1", "--jobs", "2", "--out", tmp_path / "runs.jsonl"]
+    command = [sys.executable, "-m", "tools.compare", "sweep", *map(str, arguments)]
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    with open(tmp_path / "log", "w") as log:
+        env = {**os.environ, "TMPDIR": str(temporary)}
+        process = subprocess.Popen(command, cwd=ROOT, env=env, stdout=log, stderr=log, start_new_session=True)
+        deadline = time.monotonic() + 120
+        while len(list(temporary.glob("mdpd_run_*/work/2*"))) < 2 and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert len(processes(process.pid)) > 2, (tmp_path / "log").read_text()
+        process.send_signal(number)
+        assert process.wait(60) == status, (tmp_path / "log").read_text()
+        deadline = time.monotonic() + 20
+        while processes(process.pid) and time.monotonic() < deadline:
+            time.sleep(0.05)
+    assert not processes(process.pid)
+    if number != signal.SIGKILL:
+        assert not list(temporary.glob("mdpd_run_*"))
+        assert "the same command goes on from here" in (tmp_path / "log").read_text()
+
+
+def append(path, writer, count):
+    for i in range(count):
+        append_run(path, {"writer": writer, "line": i, "text": "x" * 500})
+
+
+def test_two_sweeps_on_one_file_lose_no_line(tmp_path):
+    path, context = tmp_path / "runs.jsonl", multiprocessing.get_context("fork")
+    started = [context.Process(target=append, args=(path, writer, 60)) for writer in range(4)]
+    for process in started:
+        process.start()
+    for process in started:
+        process.join()
+    found = [(run["writer"], run["line"]) for run in read_runs(path)]
+    assert sorted(found) == [(writer, line) for writer in range(4) for line in range(60)]
