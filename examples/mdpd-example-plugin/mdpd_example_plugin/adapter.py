@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from torch import nn
 
 from mdpd_example_plugin.model import load, save
-from mdpd_plugins.adapters import Adapter, Built
+from mdpd_plugins.adapters import Adapter, Built, ImageTransform
 
 
 class SmallViTAdapter(Adapter):
@@ -19,9 +18,14 @@ class SmallViTAdapter(Adapter):
     def __init__(self, model: nn.Module | Built, *, name: str = "example/small-vit", modality: str = "image"):
         super().__init__(model, name=name, modality=modality)
 
-    def _preprocessing(self) -> dict[str, Any]:
+    @property
+    def _own_size(self) -> tuple[int, int]:
         size = self.model.sizes["image_size"]
-        return {"size": (size, size), "mean": (0.5,) * 3, "std": (0.25,) * 3, "interpolation": "bilinear"}
+        return size, size
+
+    def _image_transform(self, size: tuple[int, int] | None, stretch: bool) -> ImageTransform:
+        # Stripes are stretched in any case, so `stretch` changes nothing.
+        return ImageTransform(size or self._own_size, mean=(0.5,) * 3, std=(0.25,) * 3, interpolation="bilinear")
 
     def write(self, folder: Path) -> None:
         save(self.model, folder)

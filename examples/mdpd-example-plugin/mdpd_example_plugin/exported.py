@@ -12,5 +12,5 @@ from mdpd_plugins.exports import ExportedModel, ExportRecord
 def load(folder: Path, record: ExportRecord) -> ExportedModel:
     """The network through its own loader, with the preparation of pictures that it was trained with."""
     adapter = SmallViTAdapter(load_model(folder))
-    adapter.input_size = record.size
+    adapter.prepare(input_size=record.size, resize=record.loaded_resize)
     return ExportedModel(record, adapter.model, adapter.transform(), adapter.forward)
