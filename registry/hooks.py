@@ -28,8 +28,8 @@ class PluginHooks:
 
         Called once per process. Nothing of the plugin is kept if this raises: it registers all of its
         backbones or none. It must not import a framework; `build` and `adapter` are lazy strings for
-        that reason. ``register.unavailable(zoo, reason=..., fix=...)`` says that a whole zoo cannot be
-        had here, so that asking for one of its backbones gives the fix and not "unknown name".
+        that reason. ``register.unavailable(zoo, reason=..., fix=...)`` says that a whole zoo is not
+        available here, so that asking for one of its backbones gives the fix and not "unknown name".
         """
 
     @hookspec

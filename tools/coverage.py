@@ -103,7 +103,7 @@ def _parts(row: Row, catalogue: Catalogue) -> dict[str, str]:
     checks: dict[str, list[str]] = defaultdict(list)
     for key, outcome in row["checks"].items():
         checks[key.rpartition("/")[0] or modality].append(outcome["status"])
-    # A part without checks fared as the whole row: it was not reached, or cannot be had here.
+    # A part without checks fared as the whole row: it was not reached, or is not available here.
     return {
         part: (FAIL if FAIL in checks[part] else PASS) if part in checks else row["status"]
         for part in modality.split("-")

@@ -13,6 +13,7 @@ from typing import Any
 
 from mdpd_plugins.cli import (
     bench,
+    config,
     doctor,
     evaluate,
     export,
@@ -32,6 +33,7 @@ COMMANDS = {
     "verify": verify,
     "new-plugin": new_plugin,
     "doctor": doctor,
+    "config": config,
     "train": train,
     "bench": bench,
     "export": export,

@@ -127,7 +127,7 @@ def _drift(experiment: Experiment, start: dict[str, torch.Tensor], began: str, o
     before, after = updated_weights(adapter)
     updates = _drift_chart("Change of linear layers", "updates", "||W' - W|| / ||W||", drift(adapter, before, after))
     if began != origin:
-        # What the run began with cannot be had here, so there is nothing to compare norms with.
+        # What the run began with is not available here, so there is nothing to compare norms with.
         return {"drift_chart": None, "other_start": began, "updates_chart": updates}
     layers = drift(adapter, start, norm_values(adapter))
     norms = _drift_chart("Relative change per layer", "drift", "||p - p0|| / ||p0||", layers)

@@ -69,7 +69,7 @@ def build_experiment(config: Config, *, adopt: Callable[[nn.Module], None] | Non
 
     Raises:
         ConfigError, DataError, CheckpointError, UnknownBackboneError, MissingDependencyError: what the
-        configuration asks for cannot be had; nothing has been written.
+        configuration asks for is not available; nothing has been written.
     """
     set_random_seed(config.train.seed)
     settings = Settings.from_dict(config.distill.to_dict() if hasattr(config.distill, "to_dict") else config.distill)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn import functional
 
@@ -43,7 +46,8 @@ class SmallViT(nn.Module):
                 f"patch_size={patch_size} must divide image_size={image_size}, "
                 f"and heads={heads} must divide width={width}"
             )
-        self.image_size = image_size  # the general adapter sizes its images by it
+        sizes = {"image_size": image_size, "patch_size": patch_size, "width": width, "depth": depth, "heads": heads}
+        self.sizes = sizes  # what `save` writes, so that `load` can build the same network
         self.patches = nn.Conv2d(3, width, patch_size, stride=patch_size)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, width))
         positions = (image_size // patch_size) ** 2 + 1
@@ -82,3 +86,22 @@ def build(
     except (OSError, SafetensorError, RuntimeError) as error:
         raise CheckpointError(f"checkpoint {pretrained!r} cannot be loaded into this network: {error}") from error
     return Built(model, origin=pretrained)
+
+
+def small(name: str) -> dict[str, dict[str, int]]:
+    """Options with which `mdpd verify` checks it in a second; one entry for each part that is a backbone."""
+    return {"": {"image_size": 16, "width": 32, "depth": 3}}
+
+
+def save(model: SmallViT, folder: str | Path) -> None:
+    """The network's own format: its sizes, and its weights."""
+    about = {"num_classes": model.head.out_features, **model.sizes}
+    (Path(folder) / "small_vit.json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+    save_file(model.state_dict(), Path(folder) / "model.safetensors")
+
+
+def load(folder: str | Path) -> SmallViT:
+    """The network that `save` wrote, in eval mode."""
+    model = SmallViT(**json.loads((Path(folder) / "small_vit.json").read_text(encoding="utf-8")))
+    model.load_state_dict(load_file(Path(folder) / "model.safetensors"))
+    return model.eval()

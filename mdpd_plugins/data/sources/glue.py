@@ -45,7 +45,7 @@ def open_glue(
 
     Raises:
         ConfigError: an unknown task, or options that do not go together.
-        DataError: the data cannot be had, or is not what it should be; files are named.
+        DataError: the data is not available, or is not what it should be; files are named.
         MissingDependencyError: `datasets` is not installed (GLUE's own files do without).
     """
     if name not in TASKS:

@@ -61,7 +61,7 @@ def open_huggingface(
 
     Raises:
         MissingDependencyError: `datasets` is not installed.
-        DataError: the data cannot be had, or lacks the split or column.
+        DataError: the data is not available, or lacks the split or column.
         ConfigError: as for a table.
     """
     datasets = import_datasets()
@@ -143,7 +143,7 @@ def load_parts(
         path, name, revision: as `open_huggingface`. data_files: parquet files of each split, instead.
 
     Raises:
-        DataError: it cannot be had; in one line, whatever went wrong in the library.
+        DataError: it is not available; in one line, whatever went wrong in the library.
     """
     local = Path(path).expanduser()
     try:
@@ -168,10 +168,10 @@ def load_parts(
     except DataError:
         raise
     except Exception as error:  # the library raises its own, its readers' and the network's errors
-        where = "read" if local.exists() else "had from the hub"
+        where = "cannot be read" if local.exists() else "is not available from the hub"
         first = (str(error).splitlines() or [""])[0]
         raise DataError(
-            f"data set {path!r} cannot be {where} ({type(error).__name__}: {first}); check its name and "
+            f"data set {path!r} {where} ({type(error).__name__}: {first}); check its name and "
             "the network, or give the path of a local copy"
         ) from error
 

@@ -37,7 +37,7 @@ def build(
 
     Args:
         name: `open_clip/<config name>`.
-        pretrained: "auto" (the first published weights that fit the config; random if they cannot be had), a tag
+        pretrained: "auto" (the first published weights that fit the config; random if they are not available), a tag
             of OpenCLIP's, a checkpoint file, an OpenCLIP folder, or None. Pictures are prepared as a tag or a folder
             says, and the activation (GELU or QuickGELU) is the one that its weights were trained with.
         num_classes: outputs of the tower's projection; with both towers, their joint space stays as wide as it is.

@@ -252,7 +252,7 @@ def test_parquet_of_mnli_has_two_validation_splits(tmp_path: Path, offline: Any)
 
 
 def test_a_hub_that_cannot_be_reached_is_one_clear_error(offline: Any) -> None:
-    with pytest.raises(DataError, match="'nyu-mll/glue' cannot be had from the hub.*give the path of a local copy"):
+    with pytest.raises(DataError, match="'nyu-mll/glue' is not available from the hub.*give the path of a local copy"):
         load_source({"type": "glue", "name": "rte"}, "train")
 
 

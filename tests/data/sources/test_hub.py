@@ -111,7 +111,7 @@ def test_unlabelled_rows_are_refused(tmp_path: Path) -> None:
 
 def test_a_hub_that_cannot_be_reached_is_one_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
-    with pytest.raises(DataError, match="'no-such/data-set-here' cannot be had from the hub"):
+    with pytest.raises(DataError, match="'no-such/data-set-here' is not available from the hub"):
         load_source({"type": "huggingface", "path": "no-such/data-set-here", "text_column": "text"}, "train")
 
 

@@ -92,7 +92,7 @@ def test_an_encoder_that_only_multimodal_installations_have_says_so():
     from mmpretrain.utils.dependency import WITH_MULTIMODAL
 
     if WITH_MULTIMODAL:
-        pytest.skip("it can be had here")
+        pytest.skip("it is available here")
     with pytest.raises(MissingDependencyError, match="ModifiedResNet"):
         build("cn-clip_resnet50_zeroshot-cls_cifar100", {})
 
