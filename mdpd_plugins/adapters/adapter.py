@@ -115,7 +115,7 @@ class Adapter(Preparation):
             return self._run(inputs)
 
     def _run(self, inputs: Tensors) -> torch.Tensor:
-        with step_by_step():
+        with step_by_step([self.model]):
             return self._call(inputs)
 
     def _call(self, inputs: Tensors) -> torch.Tensor:

@@ -28,6 +28,7 @@ def low_rank_targets(adapter: Adapter, *, everywhere: bool) -> list[str]:
         CapabilityError: the blocks have none.
     """
     found: list[str] = []
+    refused = _refused_by_peft(adapter.model)
     for block_name, block in adapter.named_blocks:
         inside: list[str] = []
         for name, module in block.named_modules():
@@ -37,6 +38,8 @@ def low_rank_targets(adapter: Adapter, *, everywhere: bool) -> list[str]:
             if isinstance(module, nn.MultiheadAttention):
                 inside.append(full)
                 found.append(full)
+            elif full.rpartition(".")[2] in refused:
+                continue
             elif (_linear(module) or _plain_convolution(module)) and (everywhere or _QUERY_VALUE.search(name)):
                 found.append(full)
     if not found:
@@ -46,6 +49,22 @@ def low_rank_targets(adapter: Adapter, *, everywhere: bool) -> list[str]:
             f"with distill.method='mdpd' or distill.backbone_update='norm'"
         )
     return found
+
+
+def _refused_by_peft(model: nn.Module) -> set[str]:
+    """Names of layers that peft gives no update in models of this kind (Mamba's fused kernels read their weights)."""
+    try:
+        from peft import LoraConfig
+        from peft.tuners.tuners_utils import _check_lora_target_modules_mamba as check  # the list is in there alone
+    except ImportError:  # no peft, which `inject` reports, or one from before that check
+        return set()
+    config, refused = LoraConfig(), set()
+    for name in {name.rpartition(".")[2] for name, _ in model.named_modules()}:
+        try:
+            check(config, model, name)
+        except ValueError:
+            refused.add(name)
+    return refused
 
 
 def _linear(module: nn.Module) -> bool:

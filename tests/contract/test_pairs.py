@@ -13,10 +13,10 @@ WIDTH = 16
 @pytest.mark.parametrize(
     ("image", "text", "without"),
     [
-        ("mm-vit", "hf-minilm", {"head"}),
+        ("mm-vit", "hf-minilm", {"head", "depth"}),
         # Convolutions have no attention maps, and half of an OpenCLIP model is no part of the pair.
-        ("mm-resnet", "oc-text", {"head", "attention"}),
-        ("oc-image", "hf-minilm", {"head", "odd_size"}),
+        ("mm-resnet", "oc-text", {"head", "depth", "attention"}),
+        ("oc-image", "hf-minilm", {"head", "depth", "odd_size"}),
     ],
 )
 def test_a_pair_passes_every_check_that_concerns_it(image, text, without):

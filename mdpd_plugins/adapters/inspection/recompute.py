@@ -42,16 +42,18 @@ class _Plain:
 
 
 @contextmanager
-def step_by_step() -> Iterator[None]:
-    """Inside, a model does all its steps one by one, where hooks see them and gradients pass.
+def step_by_step(modules: Iterable[nn.Module]) -> Iterator[None]:
+    """Inside, `modules` do all their steps one by one, where hooks see them and gradients pass.
 
     Its own reentrant checkpoints (MMPretrain's `with_cp`, DenseNet's `memory_efficient`) do nothing: PyTorch refuses to
     differentiate through them with `torch.autograd.grad`, and the blocks are recomputed anyway. PyTorch's fast path for
     its own encoder layers is not taken: it hands padded texts on as nested tensors, and past the attention module.
+    Where there is none of these layers it stays, so that a model computes bit for bit what it computes without us.
     """
     before, fast = checkpointing.CheckpointFunction, torch.backends.mha.get_fastpath_enabled()
+    passed_by = any(isinstance(m, nn.TransformerEncoderLayer) for module in modules for m in module.modules())
     vars(checkpointing)["CheckpointFunction"] = _Plain  # where `checkpoint` looks it up, however a model imported that
-    torch.backends.mha.set_fastpath_enabled(False)
+    torch.backends.mha.set_fastpath_enabled(fast and not passed_by)
     try:
         yield
     finally:
@@ -130,7 +132,7 @@ def recompute(blocks: Sequence[nn.Module], writers: Collection[nn.Module] = ()) 
             forward = _on_copies(forward)
 
         def plain(*args, **kwargs):
-            with step_by_step():
+            with step_by_step(blocks):
                 return forward(*args, **kwargs)
 
         def checkpointed(*args, **kwargs):

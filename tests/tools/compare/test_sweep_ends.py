@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -30,9 +31,8 @@ def test_no_process_is_left(tmp_path, number, status):
     config = write_config(tmp_path, train={"max_steps": 100000})
     arguments = [config, "--methods", "norm", "--seeds", "0", "1", "--jobs", "2", "--out", tmp_path / "runs.jsonl"]
     command = [sys.executable, "-m", "tools.compare", "sweep", *map(str, arguments)]
-    temporary = tmp_path / "temporary"
-    temporary.mkdir()
-    with open(tmp_path / "log", "w") as log:
+    with tempfile.TemporaryDirectory(prefix="t") as short, open(tmp_path / "log", "w") as log:
+        temporary = Path(short)  # sockets lie there, and the path of one may have 108 characters
         env = {**os.environ, "TMPDIR": str(temporary)}
         process = subprocess.Popen(command, cwd=ROOT, env=env, stdout=log, stderr=log, start_new_session=True)
         deadline = time.monotonic() + 120

@@ -91,7 +91,8 @@ def test_lengths_keep_their_proportions():
 
 def test_a_live_classifier_is_given_what_the_zoos_own_inferencer_gives_it(files):
     adapter = small_zoo.small("mm-resnet")
-    inferencer = ImageClassificationInferencer(adapter.model)
+    with DefaultScope.overwrite_default_scope("mmpretrain"):  # where Compose looks its steps up
+        inferencer = ImageClassificationInferencer(adapter.model)
     for file, picture in zip(files, odd_pictures(), strict=True):
         (theirs,) = inferencer.preprocess([str(file)])
         expected = adapter.model.data_preprocessor(theirs)["inputs"]
