@@ -21,6 +21,7 @@ if __name__ == "registry":
     )
 
 from .catalogue import Catalogue, load_catalogue
+from .environment_report import EnvironmentReport, Finding
 from .errors import (
     BackboneSpecError,
     CapabilityError,
@@ -40,7 +41,6 @@ from .hooks import ENTRY_POINT_GROUP, PROJECT_NAME, hookimpl, hookspec
 from .loader import PluginFailure, PluginInfo
 from .references import resolve
 from .registration import Register, UnavailableZoo
-from .report import EnvironmentReport, Finding
 from .spec import MODALITIES, BackboneSpec, Registered, RegisteredSource, SourceSpec
 
 __all__ = [

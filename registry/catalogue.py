@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from .attempts import Attempts
+from .environment_report import EnvironmentReport
 from .errors import (
     ConfigError,
     DuplicateBackboneError,
@@ -29,7 +30,6 @@ from .loader import (
     raise_if_strict,
 )
 from .registration import Register, UnavailableZoo
-from .report import EnvironmentReport
 from .spec import MODALITIES, BackboneSpec, Registered, RegisteredSource, SourceSpec
 
 

@@ -9,8 +9,8 @@ import pluggy
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from .environment_report import EnvironmentReport
     from .registration import Register
-    from .report import EnvironmentReport
 
 PROJECT_NAME = "mdpd"
 ENTRY_POINT_GROUP = "mdpd.plugins"

@@ -82,8 +82,8 @@ class Settings:
     backbone_update: str = setting(
         "norm",
         "what training may change: norm (and head), head, all, none, lora (low-rank updates of query and value, and "
-        "head), or norm+low_rank (beyond the paper: norms, low-rank updates of every linear layer of the blocks, and "
-        "head)",
+        "head), or norm+low_rank (beyond the paper: norms, low-rank updates of the blocks' linear layers and "
+        "convolutions, and head)",
         choices=UPDATES,
     )
     rank: int = setting(8, "r of low-rank updates", at_least=1)

@@ -19,7 +19,7 @@ from mdpd_plugins.adapters.adapter import Adapter, logits_of
 from mdpd_plugins.adapters.built import Built, as_built
 from mdpd_plugins.adapters.transform import PictureTransform, Size, TextTransform
 from mdpd_plugins.registry.errors import CapabilityError, CheckpointError, ConfigError
-from mdpd_plugins.zoos.huggingface.images import (
+from mdpd_plugins.zoos.huggingface.image_processor import (
     colour_processor,
     image_processor,
     own_size,

@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from mdpd_plugins.zoos.huggingface.tables import TABLE, read_off, read_tables
+from mdpd_plugins.zoos.huggingface.model_tables import TABLE, read_off, read_tables
 
 CACHE_FORMAT = 4
 READS = {"pixel_values": "image", "input_ids": "text"}

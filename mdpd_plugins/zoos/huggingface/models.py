@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mdpd_plugins.zoos.huggingface.encoder_types import encoder_types
-from mdpd_plugins.zoos.huggingface.tables import TABLE, read_off, read_tables
+from mdpd_plugins.zoos.huggingface.model_tables import TABLE, read_off, read_tables
 
 IMAGE, TEXT = "AutoModelForImageClassification", "AutoModelForSequenceClassification"
 QUESTION = "AutoModelForVisualQuestionAnswering"

@@ -13,7 +13,7 @@ from transformers.models.auto.image_processing_auto import IMAGE_PROCESSOR_MAPPI
 
 from mdpd_plugins.adapters import adapt, build_backbone
 from mdpd_plugins.registry import CheckpointError
-from mdpd_plugins.zoos.huggingface.images import image_processor, own_size, prepared_at
+from mdpd_plugins.zoos.huggingface.image_processor import image_processor, own_size, prepared_at
 
 SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
 VIT = {**SIZES, "image_size": 64, "patch_size": 16}
