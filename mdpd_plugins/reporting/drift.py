@@ -1,4 +1,4 @@
-"""How far training moved the norm parameters, and low-rank updates the linear layers, layer by layer."""
+"""How far training moved the norm parameters, and low-rank updates the weights, layer by layer."""
 
 from __future__ import annotations
 

@@ -125,7 +125,7 @@ def _attention(found: Attention | str) -> dict[str, Any]:
 def _drift(experiment: Experiment, start: dict[str, torch.Tensor], began: str, origin: str) -> dict[str, Any]:
     adapter = experiment.adapter
     before, after = updated_weights(adapter)
-    updates = _drift_chart("Change of linear layers", "updates", "||W' - W|| / ||W||", drift(adapter, before, after))
+    updates = _drift_chart("Change of updated weights", "updates", "||W' - W|| / ||W||", drift(adapter, before, after))
     if began != origin:
         # What the run began with is not available here, so there is nothing to compare norms with.
         return {"drift_chart": None, "other_start": began, "updates_chart": updates}

@@ -203,13 +203,13 @@ def test_low_rank_updates_move_linear_layers_by_what_the_checkpoint_holds(pages,
             update = 2 * state[f"{place}.lora_B.default.weight"] @ down
             changes[layer] = changes.get(layer, 0) + float(update.square().sum())
             lengths[layer] = lengths.get(layer, 0) + float(state[f"{place}.base_layer.weight"].square().sum())
-    (label,) = [label for label, *_ in wide["several"]["charts"] if label.startswith("Change of linear layers")]
+    (label,) = [label for label, *_ in wide["several"]["charts"] if label.startswith("Change of updated weights")]
     said = dict(part.split(": ") for part in label.partition(": ")[2].split(", "))
     assert set(said) == set(changes) and len(said) > 1
     for layer, value in said.items():
         assert float(value) > 0
         assert float(value) == pytest.approx((changes[layer] / lengths[layer]) ** 0.5, rel=0.02)
-    assert not any(label.startswith("Change of linear layers") for label, *_ in wide["automatic"]["charts"])
+    assert not any(label.startswith("Change of updated weights") for label, *_ in wide["automatic"]["charts"])
 
 
 def test_memory_is_the_runs_own_beside_planned_baselines(pages, wide):
