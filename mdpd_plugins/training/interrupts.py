@@ -46,9 +46,13 @@ class InterruptHook(Hook):
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Inside, both signals are this hook's. Python handles them in the main thread; elsewhere nothing changes."""
+        """Inside, both signals are this hook's. Python handles them in the main thread; elsewhere nothing changes.
+
+        A signal that the process was started to ignore (`nohup`, a script's `&`) stays ignored.
+        """
         if threading.current_thread() is threading.main_thread():
-            self.before = {number: signal.signal(number, self._ask) for number in (signal.SIGINT, signal.SIGTERM)}
+            heeded = [n for n in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(n) != signal.SIG_IGN]
+            self.before = {number: signal.signal(number, self._ask) for number in heeded}
         try:
             yield
         except RuntimeError as error:

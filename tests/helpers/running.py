@@ -6,6 +6,7 @@ import contextlib
 import json
 import multiprocessing
 import os
+import signal
 import socket
 import sys
 import traceback
@@ -139,6 +140,7 @@ class _Both:
 
 def _run(arguments: list[str], log: Path, env: dict[str, str]) -> None:
     os.environ.update(env)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where tests run in a script's background
     torch.set_num_threads(1)
     with open(log, "a", buffering=1) as out, open(Path(f"{log}.err"), "a", buffering=1) as err:
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(_Both(out, err)):  # type: ignore[type-var]

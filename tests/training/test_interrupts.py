@@ -84,7 +84,15 @@ def test_an_evaluation_is_not_waited_for(tmp_path):
     assert "after step 4 of 6" in log.read_text()
 
 
-def test_a_second_signal_does_not_wait(capfd):
+@pytest.fixture
+def heeded():
+    """SIGINT as in a terminal: tests that a script runs in the background are started with it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_a_second_signal_does_not_wait(capfd, heeded):
     hook = InterruptHook()
     with pytest.raises(KeyboardInterrupt) as stop, hook.listening():
         os.kill(os.getpid(), signal.SIGINT)
@@ -95,7 +103,16 @@ def test_a_second_signal_does_not_wait(capfd):
     assert capfd.readouterr().err == "SIGINT: saving after this step; once more ends at once, without\n"
 
 
-def test_handlers_are_afterwards_what_they_were(capsys):
+def test_an_ignored_signal_stays_ignored(heeded):
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    hook = InterruptHook()
+    with hook.listening():
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.1)
+    assert hook.asked == 0 and signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+
+
+def test_handlers_are_afterwards_what_they_were(capsys, heeded):
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     hook = InterruptHook()
     with pytest.raises(RuntimeError, match="anything"), hook.listening():

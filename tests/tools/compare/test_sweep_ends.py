@@ -26,6 +26,11 @@ def processes(session: int) -> list[int]:
     return [int(pid) for pid, own, state in rows if int(own) == session and not state.startswith("Z")]
 
 
+def as_in_a_terminal() -> None:
+    """A script's background command ignores SIGINT, and its children do."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGKILL, -9)])
 def test_no_process_is_left(tmp_path, number, status):
     config = write_config(tmp_path, train={"max_steps": 100000})
@@ -34,7 +39,9 @@ def test_no_process_is_left(tmp_path, number, status):
     with tempfile.TemporaryDirectory(prefix="t") as short, open(tmp_path / "log", "w") as log:
         temporary = Path(short)  # sockets lie there, and the path of one may have 108 characters
         env = {**os.environ, "TMPDIR": str(temporary)}
-        process = subprocess.Popen(command, cwd=ROOT, env=env, stdout=log, stderr=log, start_new_session=True)
+        process = subprocess.Popen(
+            command, cwd=ROOT, env=env, stdout=log, stderr=log, start_new_session=True, preexec_fn=as_in_a_terminal
+        )
         deadline = time.monotonic() + 120
         while len(list(temporary.glob("mdpd_run_*/work/2*"))) < 2 and time.monotonic() < deadline:
             time.sleep(0.05)
