@@ -17,8 +17,9 @@ def test_the_first_command_is_the_main_job_and_its_output_is_what_the_tool_wrote
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     config = re.search(r"zoo_configs/[\w/]+\.py", COMMANDS[0])
     assert config and "tools/train.py" in COMMANDS[0]
-    (shown,) = re.findall(r"<!-- printed by: (.+?) -->", text)
+    ((shown, output),) = re.findall(r"<!-- printed by: (.+?) -->\n+```\n(.+?)```", text, re.DOTALL)
     assert f"tools/train.py {config[0]}" in shown
+    assert re.search(r"accuracy, backbone path │ 0\.9\d+ ", output) and "loads with" in output
 
 
 def test_every_page_that_it_links_to_exists():
