@@ -22,6 +22,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from mdpd_plugins.files import write_text
+
 ROOT = Path(__file__).parent.parent
 BLOCK = re.compile(r"(<!-- printed by: (?P<command>.+?) -->\n+```\w*\n)(?P<content>.*?)(\n```)", re.DOTALL)
 
@@ -60,9 +62,7 @@ def main() -> int:
         except subprocess.CalledProcessError as error:
             print(f"{document}: {error.cmd[-1]} failed:\n{error.stderr[-2000:]}", file=sys.stderr)
             return 1
-        temporary = document.with_name(f".{document.name}.part")
-        temporary.write_text(new, encoding="utf-8")
-        os.replace(temporary, document)
+        write_text(document, new)
     return 0
 
 

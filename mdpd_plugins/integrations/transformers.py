@@ -14,6 +14,7 @@ from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
 from mdpd_plugins.adapters import Adapter, adapt
 from mdpd_plugins.api import distill
 from mdpd_plugins.engine import Distiller, FadingReport, fade
+from mdpd_plugins.files import fresh_file
 from mdpd_plugins.registry.errors import CheckpointError, ConfigError, MDPDError
 
 STUDENT_FILE = "mdpd_student.pt"
@@ -134,8 +135,8 @@ class DistillTrainer(Trainer):
         folder = output_dir or self.args.output_dir or "."
         os.makedirs(folder, exist_ok=True)
         path = os.path.join(folder, STUDENT_FILE)
-        torch.save(self.student.state_dict(), f"{path}.part")
-        os.replace(f"{path}.part", path)
+        with fresh_file(path) as temporary:
+            torch.save(self.student.state_dict(), temporary)
         if self.processing_class is not None:
             self.processing_class.save_pretrained(folder)
 
