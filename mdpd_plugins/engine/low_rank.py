@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
+import torch
 from torch import nn
 
 from mdpd_plugins.adapters import Adapter
@@ -68,7 +69,11 @@ def _refused_by_peft(model: nn.Module) -> set[str]:
 
 
 def _linear(module: nn.Module) -> bool:
-    return isinstance(module, nn.Linear) or _transposed(module)
+    """Whether it is a linear layer: not one that was made into something else, such as Llama 4's router."""
+    if not isinstance(module, nn.Linear) or type(module).forward is nn.Linear.forward:
+        return isinstance(module, nn.Linear) or _transposed(module)
+    with torch.no_grad():
+        return isinstance(module(module.weight.new_zeros(1, module.in_features)), torch.Tensor)
 
 
 def _plain_convolution(module: nn.Module) -> bool:

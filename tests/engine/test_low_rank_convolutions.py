@@ -67,6 +67,23 @@ def test_a_convolution_whose_update_could_not_be_merged_gets_none(change):
     assert len(found) == count - 1 and "layer1.0.conv2" not in found
 
 
+def test_a_linear_layer_that_answers_with_more_than_a_tensor_gets_none():
+    class Router(nn.Linear):  # Llama 4's is such a one
+        def forward(self, x):
+            return super().forward(x), x
+
+    class Plain(nn.Linear):
+        def forward(self, x):
+            return super().forward(x)
+
+    adapter = resnet()
+    adapter.given_example = {"image": PICTURES}
+    _, block = adapter.named_blocks[0]
+    block.router, block.plain = Router(4, 4), Plain(4, 4)
+    found = [name.rpartition(".")[2] for name in low_rank_targets(adapter, everywhere=True)]
+    assert "plain" in found and "router" not in found
+
+
 def test_kernels_that_are_standardised_at_every_forward_get_none():
     model = ResNetV2((1, 1), channels=(128, 128), stem_chs=32, conv_layer=StdConv2d, num_classes=5)
     adapter = Adapter(model)
