@@ -21,7 +21,7 @@ class LabelledDataset(Dataset[tuple[Any, torch.Tensor]]):
     generator, and a resumed run sees what an uninterrupted one sees. Plain indices are those of epoch 0.
 
     `dataset[v]` is `(input, label)`: the input a `PIL.Image`, `str`, `(str, str)` or `(PIL.Image, str)`; the
-    label an int64 scalar ("single", "pair"), float32 (C,) of zeros and ones ("multi"), or a float32 scalar
+    label an int64 scalar ("single", "pair", "none"), float32 (C,) of zeros and ones ("multi"), or a float32 scalar
     ("float").
 
     Args:
@@ -64,8 +64,12 @@ class LabelledDataset(Dataset[tuple[Any, torch.Tensor]]):
             item = self.transform(item, np.random.default_rng((self.seed, epoch, example)))
         return item, self._label(label)
 
+    def blank(self) -> torch.Tensor:
+        """A label of zeros, for an input that has none."""
+        return torch.zeros_like(self._label(self.source.labels[0]))
+
     def _label(self, label: Label) -> torch.Tensor:
-        if self.source.label_kind in ("single", "pair"):
+        if self.source.label_kind in ("single", "pair", "none"):
             return torch.tensor(label, dtype=torch.int64)
         if self.source.label_kind == "float":
             return torch.tensor(label, dtype=torch.float32)

@@ -152,6 +152,8 @@ def _plain(name: str) -> str:
 
 
 def _labels(source: Source) -> dict[str, Any]:
+    if source.label_kind == "none":
+        return {}
     if source.label_kind == "float":
         values = np.asarray(source.labels, dtype=np.float64)
         return {"values": [float(values.min()), float(values.mean()), float(values.max())]}

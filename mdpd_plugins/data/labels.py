@@ -37,13 +37,13 @@ def encode_pools(
     Args:
         raw: pool name -> raw labels; "train" is among them.
         kind: "single" (a name or an index), "multi" (a list of them, or a string cut at `separator`), "float",
-            or "pair" (whatever identifies an item: equal values get the same number, over all pools).
+            "pair" (whatever identifies an item: equal values get the same number, over all pools), or "none".
         classes: class names in index order, or None to find them.
         where: names an example in error messages.
         separator: what stands between the labels of one multi-label string.
 
     Returns:
-        The encoded labels per pool and the class names (empty for "float" and "pair").
+        The encoded labels per pool and the class names (empty for "float", "pair" and "none").
 
     Raises:
         ConfigError: `classes` holds one name twice, or fewer than two classes come out.
@@ -52,6 +52,8 @@ def encode_pools(
     if kind == "float":
         found = {pool: [_number(v, where(pool, i)) for i, v in enumerate(vs)] for pool, vs in raw.items()}
         return cast("dict[str, list[Label]]", found), ()
+    if kind == "none":
+        return {pool: [0] * len(values) for pool, values in raw.items()}, ()
     if kind == "pair":
         return cast("dict[str, list[Label]]", number_items(raw)), ()
     names = {

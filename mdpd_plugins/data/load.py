@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
-from mdpd_plugins.data.source import Source
-from mdpd_plugins.data.splits import Sizes, select_split
+from mdpd_plugins.data.source import READS, Source
+from mdpd_plugins.data.splits import REST, Sizes, select_split
 from mdpd_plugins.data.unusable import without_unusable
 from mdpd_plugins.registry import ConfigError, closest, load_catalogue
 
@@ -43,6 +43,45 @@ def load_source(cfg: Mapping[str, Any], split: str) -> Source:
     # The packaged data sets have options of their own, which open_packaged checks itself.
     check_keys(opener, options, f"data type {kind!r}", also=_COMMON)
     return select_split(without_unusable(opener(**options), **checks), split, sizes)
+
+
+def load_unlabelled(cfg: Mapping[str, Any], data: Mapping[str, Any], like: Source) -> Source:
+    """Open inputs without labels, to be learned from beside labelled data.
+
+    Args:
+        cfg: `type`: any type of data, whose labels are then ignored (a table needs none: label_kind="none"), with its
+            keys; "images" (a folder), "texts" (a text file); or "rest": what data's `train_size` leaves. `size`: how
+            many are taken, by default all.
+        data: the labelled data's own configuration. like: its training examples.
+
+    Raises:
+        ConfigError, DataError, MissingDependencyError: as `load_source`; or inputs of another modality.
+    """
+    options = dict(cfg)
+    size = options.pop("size", None)
+    sizes: dict[str, Any] = {"split_seed": options.pop("split_seed", 0)}
+    if size is not None:
+        sizes["train_size"] = size
+    if options.get("type") == REST:
+        if extra := sorted(set(options) - {"type"}):
+            raise ConfigError(f"data.unlabelled has type 'rest', which takes no key {extra[0]!r} besides size")
+        source = load_source(data, REST).without_labels()
+        pools = {"train": source}
+    else:
+        own = {key: options.pop(key) for key in _SIZES if key in options}
+        if own:
+            raise ConfigError(f"data.unlabelled takes no {next(iter(own))}: give size, how many are taken")
+        if options.get("type") == "table":
+            options.setdefault("label_kind", "none")
+        whole = load_source({"val_size": 0, "test_size": 0, **options}, "train")
+        pools = {"train": whole.without_labels()}
+    chosen = select_split(pools, "train", Sizes(val_size=0, test_size=0, **sizes))
+    if chosen.modality != like.modality:
+        raise ConfigError(
+            f"data.unlabelled holds {READS[chosen.modality]}, but data.source holds {READS[like.modality]}: bring "
+            f"inputs of the same kind"
+        )
+    return chosen
 
 
 def check_keys(function: Any, options: Mapping[str, Any], what: str, also: tuple[str, ...] = ()) -> None:

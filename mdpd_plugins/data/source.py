@@ -12,7 +12,7 @@ from typing import Any, Literal, Protocol, TypeAlias, overload
 
 from mdpd_plugins.registry import DataError
 
-LabelKind: TypeAlias = Literal["single", "multi", "float", "pair"]
+LabelKind: TypeAlias = Literal["single", "multi", "float", "pair", "none"]
 Modality: TypeAlias = Literal["image", "text", "image-text"]
 Label: TypeAlias = int | list[int] | float
 READS: dict[str, str] = {"image": "images", "text": "texts", "image-text": "images with texts"}
@@ -39,9 +39,9 @@ class Source(Sequence[Example]):
 
     `source[i]` is `(input, label)`. The input is a `PIL.Image` in RGB, a `str`, a `(str, str)` pair, or a
     `(PIL.Image, str)` pair (modality "image-text"). The label is a class index (`label_kind="single"`), a list
-    of class indices (`"multi"`), a float (`"float"`, regression), or the number of an item (`"pair"`,
-    retrieval: a picture and a text belong together if their numbers are equal). `classes` is empty for the
-    last two.
+    of class indices (`"multi"`), a float (`"float"`, regression), the number of an item (`"pair"`,
+    retrieval: a picture and a text belong together if their numbers are equal), or 0 that says nothing (`"none"`:
+    inputs without labels). `classes` is empty for the last three.
 
     Attributes:
         inputs: raw inputs, indexable; may be lazy (paths, columns of a table on disk).
@@ -49,7 +49,7 @@ class Source(Sequence[Example]):
         classes: class names in index order.
         modality: "image", "text" or "image-text".
         description: what the data is, its licence and where it came from; goes into the model card.
-        label_kind: "single", "multi", "float" or "pair".
+        label_kind: "single", "multi", "float", "pair" or "none".
         read: turns a raw input into the input of an example. A module-level function, so that a source can be
             sent to loader processes.
         augment: what may be done to the pictures when nobody asked for anything: "none", or else "crop"
@@ -118,6 +118,10 @@ class Source(Sequence[Example]):
         where = None if found is None else (lambda i: found(indices[i]))
         inputs = _Selection(self.inputs, indices)
         return replace(self, inputs=inputs, labels=labels, groups=groups, where=where, fingerprint=None)
+
+    def without_labels(self) -> Source:
+        """The same inputs, of label kind "none"."""
+        return replace(self, labels=[0] * len(self), classes=(), label_kind="none", metric=None)
 
     def place(self, index: int) -> str:
         """Words that lead to an example."""

@@ -20,6 +20,8 @@ from mdpd_plugins.data.source import Label, Source
 from mdpd_plugins.registry import ConfigError, DataError, closest
 
 SPLITS = ("train", "val", "test")
+REST = "rest"
+"""The split of what no other split takes."""
 DEFAULT_VAL_SHARE = 0.1
 DEFAULT_TEST_SHARE = 0.2
 
@@ -52,19 +54,19 @@ def select_split(pools: Mapping[str, Source], split: str, sizes: Sizes) -> Sourc
 
     Args:
         pools: what the data brings along: "train", and perhaps "val" and "test".
-        split: "train", "val" or "test".
+        split: "train", "val" or "test"; or `REST`: what `train_size` leaves of the training pool.
         sizes: how much to take, and the seed of the order.
 
     Raises:
         ConfigError: an unknown split, or sizes that the data cannot fill.
         DataError: a pool without examples, or no such split.
     """
-    if split not in SPLITS:
+    if split not in (*SPLITS, REST):
         raise ConfigError(f"split {split!r} does not exist: {closest(split, SPLITS)}")
     for name, pool in pools.items():
         if not len(pool):
             raise DataError(f"the {name} data is empty: {pool.description}")
-    if split != "train" and split in pools:
+    if split not in ("train", REST) and split in pools:
         wanted = getattr(sizes, f"{split}_size")
         return _take(pools[split], _order(pools[split], sizes), 0, wanted, f"{split}_size")
     pool, order = pools["train"], _order(pools["train"], sizes)
@@ -75,8 +77,11 @@ def select_split(pools: Mapping[str, Source], split: str, sizes: Sizes) -> Sourc
             f"test_size ({test}) and val_size ({val}) leave nothing of {len(pool)} examples to train on; lower them"
         )
     val_start = _start_of_group(pool, order, test)
-    if split == "train":
-        return _take(pool, order, _start_of_group(pool, order, val_start + val), sizes.train_size, "train_size")
+    if split in ("train", REST):
+        start = _start_of_group(pool, order, val_start + val)
+        if split == REST:
+            return _rest(pool, order, start, sizes)
+        return _take(pool, order, start, sizes.train_size, "train_size")
     start, count = (0, test) if split == "test" else (val_start, val)
     if not count:
         raise DataError(
@@ -136,6 +141,17 @@ def _take(pool: Source, order: Sequence[int], start: int, size: float | None, ke
     if not count:
         raise ConfigError(f"{key}={size} takes nothing of {available} examples; raise it, or leave it out")
     return pool.subset(sorted(order[start : start + count]))  # in file order: kinder to the disk
+
+
+def _rest(pool: Source, order: Sequence[int], start: int, sizes: Sizes) -> Source:
+    train = _take(pool, order, start, sizes.train_size, "train_size")
+    after = _start_of_group(pool, order, start + len(train))
+    if after >= len(order):
+        raise ConfigError(
+            f"train_size={sizes.train_size} takes all {len(train)} examples that are left to train on, so there is no "
+            f"rest: lower train_size, or bring other data without labels"
+        )
+    return _take(pool, order, after, None, "rest")
 
 
 def _test_size(pools: Mapping[str, Source], sizes: Sizes) -> int | float:

@@ -1,5 +1,6 @@
 """The method, written once: it knows the adapter protocol and never a zoo."""
 
+from mdpd_plugins.engine.coaching import Taught
 from mdpd_plugins.engine.distiller import Distiller, NonFiniteLossError
 from mdpd_plugins.engine.fading import FadingReport, fade
 from mdpd_plugins.engine.gradients import Gradients, PlainGradients
@@ -16,6 +17,7 @@ __all__ = [
     "PlainGradients",
     "Rates",
     "Settings",
+    "Taught",
     "TensorMeter",
     "fade",
 ]

@@ -11,6 +11,7 @@ from torch import nn
 
 from mdpd_plugins.adapters import Adapter, Capture
 from mdpd_plugins.engine.batch_parts import batch_part
+from mdpd_plugins.engine.coaching import Taught, check_coachable, check_taught
 from mdpd_plugins.engine.feature_cache import FeatureCache
 from mdpd_plugins.engine.feature_distillation import FeatureDistillation
 from mdpd_plugins.engine.gradients import Backward, Gradients, PlainGradients
@@ -68,6 +69,8 @@ class Distiller(nn.Module):
                 f"distill.sub_batch={settings.sub_batch} takes a batch in pieces, but this task's loss compares all "
                 f"samples of a batch with each other: set distill.sub_batch=None, and a smaller data.batch_size"
             )
+        if settings.coach is not None:
+            check_coachable(task)
         self.layers = LayerSplit(settings, adapter)
         self.side: SideNetwork | None = _side_network(adapter, task, settings) if settings.side else None
         self.features: FeatureDistillation | None = None
@@ -95,6 +98,7 @@ class Distiller(nn.Module):
         *,
         backward: Backward | None = None,
         samples: torch.Tensor | None = None,
+        taught: Taught | None = None,
     ) -> dict[str, torch.Tensor]:
         """Add both paths' gradients of one batch to the parameters: what `loss.backward()` is in a plain loop.
 
@@ -108,6 +112,8 @@ class Distiller(nn.Module):
             backward: what to call instead of `loss.backward()`: `accelerator.backward`, `fabric.backward`, or
                 `lambda loss: scaler.scale(loss).backward()`.
             samples: (B,) int64, which examples they are, where features are cached.
+            taught: a coach's outputs for these inputs, some of which may have no label (any value stands for it then);
+                for students without a side network.
 
         Returns:
             Detached loss terms, "side/task", "backbone/distillation", ..., each its mean over the batch.
@@ -126,7 +132,12 @@ class Distiller(nn.Module):
             )
         inputs, labels = self.adapter.as_inputs(inputs), labels.to(self.adapter.device)
         self.task.check_labels(labels, len(next(iter(inputs.values()))))
-        return self.accumulate(inputs, labels, PlainGradients(self.trained_by_path(), backward), samples=samples)
+        if taught is not None:
+            check_taught(taught, len(labels), self)
+            taught = taught.to(labels.device)
+        return self.accumulate(
+            inputs, labels, PlainGradients(self.trained_by_path(), backward), samples=samples, taught=taught
+        )
 
     def accumulate(
         self,
@@ -135,6 +146,7 @@ class Distiller(nn.Module):
         gradients: Gradients,
         *,
         samples: torch.Tensor | None = None,
+        taught: Taught | None = None,
     ) -> dict[str, torch.Tensor]:
         """`backward` for trainers with optimisers of their own: canonical inputs, no checks, and gradients to them.
 
@@ -146,7 +158,7 @@ class Distiller(nn.Module):
         try:
             with self.phases.only_learning(step.number):
                 for piece in batch_part(len(labels), labels.device).pieces(self.settings.sub_batch):
-                    step.take(inputs, labels, samples, piece)
+                    step.take(inputs, labels, samples, piece, taught)
             gradients.end_batch(step.paths)
         except NonFiniteLossError:
             gradients.discard()
@@ -215,8 +227,24 @@ class Distiller(nn.Module):
     def run_side(self, seen: Capture, inputs: dict[str, torch.Tensor]) -> SideOutput:
         """The side network on what a forward of the backbone left behind, detached."""
         assert self.side is not None
+        with self.autocast():
+            return self.side(self._towers(seen, inputs))
+
+    @torch.no_grad()
+    def towers_of(self, inputs: Any, samples: Sequence[Any]) -> list[TowerStates]:
+        """What a side network reads of inputs, one a tower, from the features that are kept.
+
+        Args:
+            samples: names of the samples.
+        """
+        assert self.cache is not None
+        inputs = self.adapter.as_inputs(inputs)
+        with self.autocast(), self.plain_flags():
+            return self._towers(self.cache.capture(inputs, samples), inputs)
+
+    def _towers(self, seen: Capture, inputs: dict[str, torch.Tensor]) -> list[TowerStates]:
         masks = self.adapter.attention_masks(inputs)
-        towers = [
+        return [
             TowerStates(
                 seen.stems[layers[0]].detach(),
                 [seen.hidden[i].detach() for i in layers],
@@ -225,8 +253,6 @@ class Distiller(nn.Module):
             )
             for layers, valid in zip(self.adapter.towers, masks, strict=True)
         ]
-        with self.autocast():
-            return self.side(towers)
 
     def autocast(self) -> AbstractContextManager[None]:
         """Inside, forwards run in the type that `amp` names."""

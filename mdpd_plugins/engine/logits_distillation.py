@@ -51,6 +51,13 @@ def kl(student: torch.Tensor, teacher: torch.Tensor, temperature: float = 2.0) -
     return temperature**2 * F.kl_div(log_s, log_t, reduction="batchmean", log_target=True)
 
 
+def kl_rows(student: torch.Tensor, teacher: torch.Tensor, temperature: float = 2.0) -> torch.Tensor:
+    """`kl` of each row, (B,)."""
+    log_s = F.log_softmax(student / temperature, 1)
+    log_t = F.log_softmax(teacher.detach() / temperature, 1)
+    return temperature**2 * F.kl_div(log_s, log_t, reduction="none", log_target=True).sum(1)
+
+
 def token_kl(
     student: torch.Tensor, teacher: torch.Tensor, counted: torch.Tensor, temperature: float = 2.0
 ) -> torch.Tensor:
@@ -85,4 +92,4 @@ def similarity_kl(student: torch.Tensor, teacher: torch.Tensor, temperature: flo
     return (kl(student, teacher, temperature) + kl(student.T, teacher.T, temperature)) / 2
 
 
-__all__ = ["bce", "kl", "mse", "nkd", "similarity_kl", "token_kl", "chosen_teacher"]
+__all__ = ["bce", "kl", "kl_rows", "mse", "nkd", "similarity_kl", "token_kl", "chosen_teacher"]

@@ -11,6 +11,7 @@ from mdpd_plugins.registry.errors import ConfigError, closest
 NORM_GRADIENTS = ("exact", "last_k", "local", "head")
 TEACHERS = ("side", "mean", "backbone")
 UPDATES = ("norm", "head", "all", "none", "lora", "norm+low_rank")
+COACHES = ("auto", "ladder", "reader", "backbone")
 
 # Baselines and ablations are the same engine with switches turned: no second path to compare against.
 METHODS: dict[str, dict[str, Any]] = {
@@ -30,6 +31,14 @@ METHODS: dict[str, dict[str, Any]] = {
     },
     # At every step: what has this much to learn does not get there in a quarter of the steps (docs/results.md).
     "mdpd_low_rank": {"backbone_update": "norm+low_rank", "backbone_every": 1},
+    # Coach, then fade: the side network learns first, alone, and then teaches the backbone, which runs alone.
+    "mdpd_coach": {"side": False, "coach": "auto", "backbone_every": 1},
+    "mdpd_coach_low_rank": {
+        "side": False,
+        "coach": "auto",
+        "backbone_every": 1,
+        "backbone_update": "norm+low_rank",
+    },
     # Without a side network: a backbone step at every step, PyTorch's plain graph unless recompute is asked for.
     "norm": {"side": False, "backbone_every": 1, "recompute": False},
     "norm_checkpointed": {"side": False, "backbone_every": 1},
@@ -75,6 +84,21 @@ class Settings:
         "what of the backbone learns at every step all the same: final norm, pooler and head, and this many last "
         "blocks; None: the whole backbone waits",
         at_least=0,
+    )
+    coach: str | None = setting(
+        None,
+        "who learns first, alone and from labels, on features of the frozen backbone, and teaches the backbone "
+        "afterwards: ladder, the side network; reader, a logistic regression on the pooled states of all layers; auto, "
+        "the better of both on validation; or backbone, a control: the backbone itself, which is self-training",
+        choices=COACHES,
+    )
+    labels_weight: float = setting(1.0, "where a coach teaches: weight of the labels' own loss", at_least=0)
+    confidence: float = setting(
+        0.0,
+        "where a coach teaches: how sure it must be of an example without a label, as the probability of its answer "
+        "(several labels: of its least sure one), for the example to count",
+        at_least=0,
+        at_most=1,
     )
     warmup: float = setting(0.1, "share of all steps before logits distillation begins", at_least=0, at_most=1)
     norm_gradient: str = setting("exact", "how gradients reach norm parameters", choices=NORM_GRADIENTS)
@@ -138,6 +162,23 @@ class Settings:
             raise ConfigError('distill.shallow and distill.deep are measured together: set both to "auto"')
         if not self.side and self.backbone_update == "none":
             raise ConfigError("distill.side=False with backbone_update='none' trains nothing")
+        if self.coach is not None and (self.side or self.backbone_update == "none"):
+            raise ConfigError(
+                f"distill.coach={self.coach!r} learns first and teaches the backbone afterwards, which runs alone: set "
+                f"distill.side=False and a backbone_update other than 'none', as method='mdpd_coach' does"
+            )
+
+    def first_stage(self, coach: str) -> Settings:
+        """Settings of the stage in which the coach learns, from labels alone.
+
+        Args:
+            coach: "ladder", or "backbone" for the control.
+        """
+        alone = replace(self, coach=None)
+        if coach == "backbone":
+            return alone
+        # What the ladder reads is kept, so nothing of it has to be saved by working it out twice.
+        return replace(alone, side=True, backbone_update="none", logits_distillation=False, recompute=False)
 
     @property
     def automatic(self) -> bool:
@@ -176,4 +217,4 @@ def _check_layers_setting(key: str, value: Any) -> None:
     )
 
 
-__all__ = ["METHODS", "NORM_GRADIENTS", "UPDATES", "Settings"]
+__all__ = ["COACHES", "METHODS", "NORM_GRADIENTS", "UPDATES", "Settings"]

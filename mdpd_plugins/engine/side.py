@@ -212,7 +212,8 @@ def _linear_of_normalised(linear: nn.Linear, hidden: torch.Tensor) -> torch.Tens
 
     Subtracting the mean of a row of W from it is subtracting the mean of h.
     """
-    scale = (hidden.float().var(-1, unbiased=False, keepdim=True) + NORM_EPSILON).rsqrt()
+    # The kernel's own 1 / deviation: several times faster than `var` on a CPU; the normalised copy goes at once.
+    scale = torch.native_layer_norm(hidden.detach().float(), hidden.shape[-1:], None, None, NORM_EPSILON)[2]
     weight = linear.weight - linear.weight.mean(1, keepdim=True)
     read = F.linear(hidden, weight)
     # Under autocast of its type, which a factor and a bias of float32 would widen again.

@@ -9,9 +9,11 @@ import torch
 from mdpd_plugins.adapters import Capture
 from mdpd_plugins.adapters.inspection.capture import capture
 from mdpd_plugins.engine.batch_parts import Piece
+from mdpd_plugins.engine.coaching import Taught, coached_terms
 from mdpd_plugins.engine.gradients import Gradients
 from mdpd_plugins.engine.norm_gradients import forward_context, local_loss, run_last_blocks
 from mdpd_plugins.engine.side import SideOutput
+from mdpd_plugins.engine.task import CoachedTask
 from mdpd_plugins.registry.errors import MDPDError
 
 if TYPE_CHECKING:
@@ -48,11 +50,18 @@ class Step:
         """Those that take part."""
         return [p for p, does in (("side", self.parts.side is not None), ("backbone", self.learns)) if does]
 
-    def take(self, inputs: Tensors, labels: torch.Tensor, samples: torch.Tensor | None, piece: Piece) -> None:
+    def take(
+        self,
+        inputs: Tensors,
+        labels: torch.Tensor,
+        samples: torch.Tensor | None,
+        piece: Piece,
+        taught: Taught | None = None,
+    ) -> None:
         """Add one piece's gradients to both paths' parameters.
 
         Args:
-            inputs, labels, samples: of the whole batch.
+            inputs, labels, samples, taught: of the whole batch.
         """
         parts = self.parts
         valid = parts.adapter.attention_masks(inputs)
@@ -73,7 +82,12 @@ class Step:
             if local:
                 logits = self._local_phase(inputs, seen, teacher, valid, piece)
             del seen  # so that a hidden state can go once its block has had its gradient
-            self._differentiate("backbone", self._backbone_terms(labels, logits, teacher, piece))
+            if taught is not None:
+                assert isinstance(parts.task, CoachedTask) and logits is not None
+                terms = coached_terms(parts.task, parts.settings, logits.float(), labels, taught[piece.rows], piece)
+            else:
+                terms = self._backbone_terms(labels, logits, teacher, piece)
+            self._differentiate("backbone", terms)
 
     # --- the shared forward ------------------------------------------------------------------------------
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import nn
@@ -51,4 +51,15 @@ class Task(Protocol):
         """Metrics over a whole evaluation set of what `scored` returned, (N, ...)."""
 
 
-__all__ = ["Task"]
+@runtime_checkable
+class CoachedTask(Task, Protocol):
+    """A task whose samples a coach can teach one by one, also without their labels."""
+
+    def coaching(self, student: torch.Tensor, teacher: torch.Tensor, settings: Settings) -> torch.Tensor:
+        """(B,): how far each sample's outputs (B, C) are from a coach's, whatever its label."""
+
+    def certainty(self, outputs: torch.Tensor) -> torch.Tensor:
+        """(B,): how sure outputs (B, C) are, as the probability of their answer; 1 where there is none."""
+
+
+__all__ = ["CoachedTask", "Task"]

@@ -44,7 +44,7 @@ class Attention:
 def measure_attention(experiment: Experiment) -> Attention | str:
     """Attention of both paths at the loaded checkpoint, or why there is none to show."""
     distiller, adapter = experiment.distiller, experiment.adapter
-    loader: Any = experiment.val_loader
+    loader: Any = experiment.eval_loader
     count = min(MEASURED_ON, len(loader.dataset))
     step = max(1, len(loader.dataset) // count)
     batch = distiller.data_preprocessor(loader.collate_fn([loader.dataset[i * step] for i in range(count)]))

@@ -65,7 +65,7 @@ def find_examples(experiment: Experiment) -> Examples | None:
     """Predict evenly spaced examples of the evaluation split; None for a task without a prediction of each example."""
     if experiment.task.kind not in JUDGES:
         return None
-    dataset: Any = experiment.val_loader.dataset
+    dataset: Any = experiment.eval_loader.dataset
     available = len(dataset)
     count = min(LOOKED_AT, available)
     chosen = [i * available // count for i in range(count)]
@@ -89,7 +89,7 @@ def find_examples(experiment: Experiment) -> Examples | None:
 
 def _predictions(experiment: Experiment, dataset, chosen: list[int]) -> Iterator[tuple[list[int], list[dict]]]:
     size = experiment.config.data.eval_batch_size
-    distiller, collate = experiment.distiller, experiment.val_loader.collate_fn
+    distiller, collate = experiment.distiller, experiment.eval_loader.collate_fn
     for start in range(0, len(chosen), size):
         numbers = chosen[start : start + size]
         batch = collate([dataset[i] for i in numbers])
@@ -97,7 +97,7 @@ def _predictions(experiment: Experiment, dataset, chosen: list[int]) -> Iterator
 
 
 def _example(experiment: Experiment, number: int, verdicts: dict[str, Verdict]) -> Example:
-    dataset: Any = experiment.val_loader.dataset
+    dataset: Any = experiment.eval_loader.dataset
     item, label = getattr(dataset, "dataset", dataset)[number]  # without the number that cached features need
     pictures, texts = [], []
     for part in item if isinstance(item, (tuple, list)) else (item,):

@@ -11,7 +11,7 @@ from torch import nn
 from mdpd_plugins.adapters import Adapter
 from mdpd_plugins.adapters.towers.fusion import Fusion, ProjectedFusion
 from mdpd_plugins.engine import Settings
-from mdpd_plugins.engine.logits_distillation import bce, chosen_teacher, kl, mse, nkd
+from mdpd_plugins.engine.logits_distillation import bce, chosen_teacher, kl, kl_rows, mse, nkd
 from mdpd_plugins.engine.side import PooledHead
 from mdpd_plugins.registry.errors import ConfigError, DataError, closest
 from mdpd_plugins.tasks.scores import metric_names, numbers, several_labels, single_label
@@ -103,6 +103,22 @@ class Prediction:
         if self.num_outputs == 2:
             return kl(student, teacher, settings.kl_temperature)
         return nkd(student, teacher, labels, settings.nkd_gamma, settings.nkd_tau)
+
+    def coaching(self, student: torch.Tensor, teacher: torch.Tensor, settings: Settings) -> torch.Tensor:
+        """(B,): temperature-scaled KL, BCE over the labels, or squared error, of outputs (B, C)."""
+        if self.kind == "multi":
+            return F.binary_cross_entropy_with_logits(student, teacher.sigmoid(), reduction="none").mean(1)
+        if self.kind == "float":
+            return (student - teacher).square().mean(1)
+        return kl_rows(student, teacher, settings.kl_temperature)
+
+    def certainty(self, outputs: torch.Tensor) -> torch.Tensor:
+        """(B,): probability of the likeliest class, or of the least sure of several labels; 1 for numbers."""
+        if self.kind == "single":
+            return outputs.softmax(1).amax(1)
+        if self.kind == "multi":
+            return outputs.abs().sigmoid().amin(1)
+        return outputs.new_ones(len(outputs))
 
     def metrics(self, logits: torch.Tensor, labels: torch.Tensor) -> dict[str, float]:
         """Metrics over a whole evaluation set, logits (N, C); see `scores` for each kind's."""

@@ -46,7 +46,7 @@ loads it without any other package.
 network of {side} parameters was trained beside it and thrown away.
 - Data: {summary["data"]}
 - Examples: {_sizes(summary["examples"])}
-- Classes: {", ".join(summary["classes"][:50]) or "none"}
+{_taught(summary["coach"])}- Classes: {", ".join(summary["classes"][:50]) or "none"}
 - Weights it started from: {summary["weights"]}
 - Settings: seed {summary["seed"]}; everything else is in `config.py` of the work directory.
 
@@ -55,6 +55,17 @@ network of {side} parameters was trained beside it and thrown away.
 {metrics}
 {f"{chr(10)}{summary['usage']}{chr(10)}" if summary["usage"] else ""}"""
     (folder / "README.md").write_text(without_home(text))
+
+
+def _taught(coach: dict[str, Any]) -> str:
+    """A line on the coach, if one taught."""
+    if not coach:
+        return ""
+    more = f" and {coach['unlabelled']:,} without" if coach["unlabelled"] else ""
+    return (
+        f"- Coach: {coach['kind']} ({coach['metric']} {coach['scores'][coach['kind']]:.4f} on val), which learned "
+        f"first and taught on {coach['labelled']:,} examples with labels{more}\n"
+    )
 
 
 def _sizes(examples: dict[str, Any]) -> str:
@@ -74,6 +85,10 @@ def print_summary(summary: dict[str, Any]) -> None:
     for key, value in summary["metrics"].items():
         path, _, metric = key.partition("/")
         table.add_row(f"{metric}, {path} path", f"{value:.4f}")
+    if coach := summary["coach"]:
+        scores = ", ".join(f"{kind} {score:.4f}" for kind, score in coach["scores"].items())
+        table.add_row("coach", f"{coach['kind']} ({coach['metric']} on val: {scores})")
+        table.add_row("taught on", f"{coach['labelled']:,} labelled, {coach['unlabelled']:,} unlabelled examples")
     counts = {key: f"{value:,}" for key, value in summary["parameters"].items()}
     backbone = f"{counts['backbone_trained']} in the backbone (of {counts['backbone']})"
     table.add_row("trained parameters", f"{backbone}, {counts['side']} in the side network")

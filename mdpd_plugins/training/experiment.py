@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from mmengine.config import Config
 from mmengine.runner import set_random_seed
 from torch import nn
@@ -24,7 +25,10 @@ from mdpd_plugins.data import (
     NumberedDataset,
     PackedDataset,
     Source,
+    TaughtCollate,
+    TaughtDataset,
     load_source,
+    load_unlabelled,
     make_transform,
     stack_blocks,
 )
@@ -44,42 +48,95 @@ OTHER_BACKBONE = {
 
 
 @dataclass
+class Parts:
+    """What a run has before anything learns: its data, its task and its backbone, each opened once.
+
+    Attributes:
+        train: labelled training examples. unlabelled: inputs without labels, if there are any. watched: what is
+            evaluated while training. evaluated: what final numbers are of, often the same.
+    """
+
+    train: Source
+    unlabelled: Source | None
+    watched: Source
+    evaluated: Source
+    task: AnyTask
+    adapter: Adapter
+
+
+@dataclass
 class Experiment:
-    """What a run consists of."""
+    """What a run consists of.
+
+    Attributes:
+        val_loader: what is evaluated while training. eval_loader: what final numbers are of.
+    """
 
     config: Config
-    adapter: Adapter
-    task: AnyTask
+    parts: Parts
     distiller: RunnerModel
     optim: PathOptimisers
     train_loader: DataLoader
     val_loader: DataLoader
+    eval_loader: DataLoader
     metric: PathMetric
-    source: Source
-    eval_source: Source
     max_steps: int
     steps_per_epoch: int
 
+    @property
+    def adapter(self) -> Adapter:
+        """The backbone."""
+        return self.parts.adapter
 
-def build_experiment(config: Config, *, adopt: Callable[[nn.Module], None] | None = None) -> Experiment:
-    """Build data, backbone, side network and optimisers from a complete configuration.
+    @property
+    def task(self) -> AnyTask:
+        """What is learned."""
+        return self.parts.task
+
+    @property
+    def source(self) -> Source:
+        """Labelled training examples."""
+        return self.parts.train
+
+    @property
+    def eval_source(self) -> Source:
+        """What final numbers are of."""
+        return self.parts.evaluated
+
+
+def watches(config: Config) -> bool:
+    """Whether evaluations decide what is kept or when training stops. They are then of `val`, whatever is reported."""
+    return config.train.keep == "best" or config.train.patience is not None
+
+
+def open_parts(config: Config, *, adopt: Callable[[nn.Module], None] | None = None) -> Parts:
+    """Open data and build the backbone.
 
     Args:
         adopt: called with the backbone's model as soon as there is one.
 
     Raises:
-        ConfigError, DataError, CheckpointError, UnknownBackboneError, MissingDependencyError: what the
-        configuration asks for is not available; nothing has been written.
+        MDPDError: as `build_experiment`.
     """
     set_random_seed(config.train.seed)
-    settings = Settings.from_dict(config.distill.to_dict() if hasattr(config.distill, "to_dict") else config.distill)
-    train, val = (load_source(config.data.source, split) for split in ("train", config.data.eval_split))
+    settings = _settings(config)
+    split = config.data.eval_split
+    watched = "val" if watches(config) or settings.coach else split
+    train, evaluated = (load_source(config.data.source, s) for s in ("train", split))
     task = make_task(config.task.kind or train.label_kind, train.classes, train.metric, width=config.task.width)
     if task.kind not in (Language.kind, train.label_kind):
         raise ConfigError(
             f"task.kind={task.kind!r}, but the data has {train.label_kind!r} labels: remove task.kind, or set "
             f"data.source.label_kind where the source has it"
         )
+    unlabelled = None
+    if config.data.unlabelled:
+        if settings.coach is None:
+            raise ConfigError(
+                f"data.unlabelled is for a coach to teach on, and distill.method={settings.method!r} has none: set "
+                f"distill.method='mdpd_coach' or 'mdpd_coach_low_rank', or remove data.unlabelled"
+            )
+        unlabelled = load_unlabelled(config.data.unlabelled, config.data.source, train)
     adapter = build_towers(config, task)
     if adopt is not None:
         adopt(adapter.model)
@@ -90,33 +147,72 @@ def build_experiment(config: Config, *, adopt: Callable[[nn.Module], None] | Non
         )
     _check_language(adapter, task)
     prepare(adapter, config)
-    numbered = settings.cache_features > 0
-    loaders = _loaders(config, train, val, adapter, task.kind, numbered=numbered)
+    return Parts(
+        train=train,
+        unlabelled=unlabelled,
+        watched=evaluated if watched == split else load_source(config.data.source, watched),
+        evaluated=evaluated,
+        task=task,
+        adapter=adapter,
+    )
+
+
+def build_experiment(
+    config: Config,
+    *,
+    adopt: Callable[[nn.Module], None] | None = None,
+    parts: Parts | None = None,
+    taught: torch.Tensor | None = None,
+    restorable: bool = False,
+) -> Experiment:
+    """Build data, backbone, side network and optimisers from a complete configuration.
+
+    Args:
+        adopt: called with the backbone's model as soon as there is one.
+        parts: those of `open_parts`, where another stage of the run has opened them.
+        taught: (N, C) float, a coach's outputs for all training examples, labelled ones first. Without them a method
+            with a coach is built as it will be, taught by zeros: to plan it, or to load what it has learned.
+        restorable: as `Distiller` takes it.
+
+    Raises:
+        ConfigError, DataError, CheckpointError, UnknownBackboneError, MissingDependencyError: what the
+        configuration asks for is not available; nothing has been written.
+    """
+    settings = _settings(config)
+    if parts is None:
+        parts = open_parts(config, adopt=adopt)
+    if settings.coach is not None:
+        # A stage of its own, whatever happened before it in this process.
+        set_random_seed(config.train.seed)
+    loaders = _loaders(config, parts, settings, taught)
     steps_per_epoch = len(loaders[0].batch_sampler)  # type: ignore[arg-type]
     max_steps = config.train.max_steps or math.ceil(config.train.max_epochs * steps_per_epoch)
     distiller = RunnerModel(
-        adapter,
-        task,
+        parts.adapter,
+        parts.task,
         settings,
         max_steps=max_steps,
         accumulate=config.optim.accumulate,
         seed=config.train.seed,
         amp=autocast_dtype(config.train.amp),
+        restorable=restorable,
     )
     return Experiment(
         config=config,
-        adapter=adapter,
-        task=task,
+        parts=parts,
         distiller=distiller,
         optim=build_optim(distiller, config),
         train_loader=loaders[0],
         val_loader=loaders[1],
-        metric=PathMetric(task),
-        source=train,
-        eval_source=val,
+        eval_loader=loaders[2],
+        metric=PathMetric(parts.task),
         max_steps=max_steps,
         steps_per_epoch=steps_per_epoch,
     )
+
+
+def _settings(config: Config) -> Settings:
+    return Settings.from_dict(config.distill.to_dict() if hasattr(config.distill, "to_dict") else config.distill)
 
 
 def _check_language(adapter: Adapter, task: AnyTask) -> None:
@@ -131,51 +227,72 @@ def _check_language(adapter: Adapter, task: AnyTask) -> None:
 
 
 def _loaders(
-    config: Config, train: Source, val: Source, adapter: Adapter, kind: str, *, numbered: bool
-) -> tuple[DataLoader, DataLoader]:
+    config: Config, parts: Parts, settings: Settings, taught: torch.Tensor | None
+) -> tuple[DataLoader, DataLoader, DataLoader]:
+    """Of training, of evaluation while training, and of the final one."""
     from mmengine.dataset import DefaultSampler
 
     seed, workers = config.train.seed, config.data.num_workers
     if workers:
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # loaders fork after the tokenizer was used
     dataset: Any
-    evaluation: Any
+    watched: Any
+    evaluated: Any
     collate: Any
     evaluation_collate: Any
-    if kind == Language.kind:
-        transform, collate, evaluation_collate = None, stack_blocks, stack_blocks
-        text = adapter.text_transform()
-        packing = text.tokenizer, text.max_length
-        dataset, evaluation = (PackedDataset(source, *packing) for source in (train, val))
-    else:
-        transform = make_transform(train, config.data.augment)
-        # Augmentation cuts a part out at random, which is then stretched, as every zoo does it in training.
-        collate, evaluation_collate = (
-            Collate(adapter.transform(stretch=transform is not None)),
-            Collate(adapter.transform()),
+    transform = None
+    if parts.task.kind == Language.kind:
+        collate = evaluation_collate = stack_blocks
+        text = parts.adapter.text_transform()
+        dataset, watched, evaluated = (
+            PackedDataset(source, text.tokenizer, text.max_length)
+            for source in (parts.train, parts.watched, parts.evaluated)
         )
-        dataset = LabelledDataset(train, transform, seed=seed, train=True)
-        evaluation = LabelledDataset(val, None, seed=seed, train=False)
-    if numbered:
+    else:
+        transform = make_transform(parts.train, config.data.augment)
+        # Augmentation cuts a part out at random, which is then stretched, as every zoo does it in training.
+        collate = Collate(parts.adapter.transform(stretch=transform is not None))
+        evaluation_collate = Collate(parts.adapter.transform())
+        dataset = LabelledDataset(parts.train, transform, seed=seed, train=True)
+        watched, evaluated = (LabelledDataset(source, None, seed=seed) for source in (parts.watched, parts.evaluated))
+    if settings.coach is not None:
+        more = None
+        if parts.unlabelled is not None:
+            more = LabelledDataset(parts.unlabelled, transform, seed=seed + 1, train=True)
+        count = len(dataset) + (0 if more is None else len(more))
+        blank = torch.zeros(count, parts.task.num_outputs)
+        dataset, collate = TaughtDataset(dataset, more, blank if taught is None else taught), TaughtCollate(collate)
+    final = evaluated, evaluation_collate
+    if settings.cache_features > 0:
         if transform is not None:
             raise ConfigError(
                 f"distill.cache_features keeps what the backbone makes of each picture, but "
                 f"data.augment={config.data.augment!r} changes them in every epoch: set data.augment='none', or "
                 f"distill.cache_features=0"
             )
-        dataset, evaluation = NumberedDataset(dataset), NumberedDataset(evaluation)
+        dataset, watched = NumberedDataset(dataset), NumberedDataset(watched)
         collate, evaluation_collate = NumberedCollate(collate), NumberedCollate(evaluation_collate)
     sampler = DefaultSampler(dataset, shuffle=True, seed=seed)
     batches = EpochBatchSampler(sampler, config.data.batch_size, seed=seed)
+    while_training = evaluation_loader(config, watched, evaluation_collate)
+    same = parts.watched is parts.evaluated
     return (
         DataLoader(dataset, batch_sampler=batches, collate_fn=collate, num_workers=workers),
-        DataLoader(
-            evaluation,
-            batch_size=config.data.eval_batch_size,
-            sampler=DefaultSampler(evaluation, shuffle=False),
-            collate_fn=evaluation_collate,
-            num_workers=workers,
-        ),
+        while_training,
+        while_training if same else evaluation_loader(config, *final),
+    )
+
+
+def evaluation_loader(config: Config, dataset: Any, collate: Any) -> DataLoader:
+    """Examples in order, in batches of `data.eval_batch_size`."""
+    from mmengine.dataset import DefaultSampler
+
+    return DataLoader(
+        dataset,
+        batch_size=config.data.eval_batch_size,
+        sampler=DefaultSampler(dataset, shuffle=False),
+        collate_fn=collate,
+        num_workers=config.data.num_workers,
     )
 
 
@@ -184,4 +301,12 @@ def first_batch(loader: DataLoader) -> dict[str, Any]:
     return loader.collate_fn([loader.dataset[i] for i in next(iter(loader.batch_sampler))])  # type: ignore
 
 
-__all__ = ["Experiment", "build_experiment", "first_batch"]
+__all__ = [
+    "Experiment",
+    "Parts",
+    "build_experiment",
+    "evaluation_loader",
+    "first_batch",
+    "open_parts",
+    "watches",
+]

@@ -8,7 +8,7 @@ import torch
 from mmengine.model import BaseModel
 from torch import nn
 
-from mdpd_plugins.engine import Distiller
+from mdpd_plugins.engine import Distiller, Taught
 from mdpd_plugins.training.optim import PathOptimisers
 
 
@@ -24,8 +24,8 @@ class RunnerModel(Distiller, BaseModel):
         """One batch's gradients, and the optimiser steps that are due.
 
         Args:
-            data: {"inputs": canonical inputs, "labels": tensor}, and where features are cached "samples": (B,) int64,
-                which examples they are.
+            data: {"inputs": canonical inputs, "labels": tensor}; where features are cached "samples": (B,) int64, which
+                examples they are; where a coach teaches "teacher" and "labelled", as `Taught` has them.
 
         Returns:
             Loss terms for the log, and "loss", their sum.
@@ -34,7 +34,9 @@ class RunnerModel(Distiller, BaseModel):
             NonFiniteLossError: a term is not finite; no parameter has been changed by this step.
         """
         data = self.data_preprocessor(data, True)
-        terms = self.accumulate(data["inputs"], data["labels"], optim_wrapper, samples=data.get("samples"))
+        taught = Taught(data["teacher"], data["labelled"]) if "teacher" in data else None
+        samples = data.get("samples")
+        terms = self.accumulate(data["inputs"], data["labels"], optim_wrapper, samples=samples, taught=taught)
         optim_wrapper.step_where_due()
         return {**terms, "loss": sum(terms.values(), torch.zeros((), device=data["labels"].device))}
 

@@ -35,6 +35,11 @@ class DataSection:
     """What is learned from."""
 
     source: dict[str, Any] = setting({}, "type of data and its keys: docs/data.md")
+    unlabelled: dict[str, Any] = setting(
+        {},
+        'inputs without labels, for a coach to teach on: a type of data, "images" (a folder), "texts" (a file) or '
+        '"rest" (what train_size leaves), with its keys, and size',
+    )
     batch_size: int = setting(16, "samples of a training step", at_least=1)
     eval_batch_size: int = setting(64, "samples of an evaluation step", at_least=1)
     num_workers: int = setting(0, "processes that read data beside the training", at_least=0)
@@ -65,16 +70,28 @@ class TrainSection:
     checkpoint_every: int | None = setting(None, "steps between checkpoints; None: once an epoch", at_least=1)
     keep: str = setting(
         "last",
-        "what is faded and exported: the last step, or the best evaluation by the main metric of the deployed path",
+        "what is faded and exported: the last step, or the best evaluation on val by the deployed path's main metric",
         choices=("last", "best"),
     )
     patience: int | None = setting(
-        None, "evaluations without a better one after which training stops; None: never", at_least=1
+        None, "evaluations on val without a better one after which training stops; None: never", at_least=1
     )
     log_every: int = setting(10, "steps between lines of the log", at_least=1)
     seed: int = setting(0, "of weights, order, masks and augmentation", at_least=0, at_most=2**32 - 1)
     amp: bool | str = setting(False, 'True or "bfloat16": forwards under autocast; "float16" with loss scaling')
     compile: str | None = setting(None, "a backend of torch.compile for the blocks, such as inductor")
+
+
+@dataclass(frozen=True)
+class CoachSection:
+    """The first stage of methods with a coach: it learns alone, and its best evaluation on `val` teaches."""
+
+    max_epochs: float = setting(60, "epochs of the ladder", above=0)
+    patience: int | None = setting(
+        10, "evaluations without a better one after which the ladder has learned; None: never", at_least=1
+    )
+    batch_size: int = setting(64, "samples of a step: of a ladder on kept features, many cost little more", at_least=1)
+    memory: int = setting(2000, "MiB of main memory for the frozen backbone's features", at_least=0)
 
 
 @dataclass(frozen=True)
@@ -94,6 +111,7 @@ class RunSections:
     data: DataSection
     optim: OptimSection
     train: TrainSection
+    coach: CoachSection
     parallel: ParallelSection
     data_root: str | None = setting(None, "an image folder instead of data.source")
     distill: dict[str, Any] = setting({}, "settings of the method: the distill section")

@@ -15,13 +15,14 @@ from mmengine.evaluator import Evaluator
 from rich.console import Console
 
 from mdpd_plugins.data import describe, description_lines
-from mdpd_plugins.engine import NonFiniteLossError, fade
+from mdpd_plugins.engine import NonFiniteLossError, Settings, fade
 from mdpd_plugins.exports import check_replaceable, record_of
 from mdpd_plugins.files import fresh_folder, write_json
 from mdpd_plugins.registry.errors import ConfigError
 from mdpd_plugins.training.best import BestHook, best_weights, load_best
 from mdpd_plugins.training.card import print_summary, random_notice, write_card
 from mdpd_plugins.training.checkpoints import (
+    checkpoints,
     clear_leftovers,
     latest_checkpoint,
     load_run,
@@ -29,9 +30,10 @@ from mdpd_plugins.training.checkpoints import (
     read_summary,
     refuse_last,
 )
+from mdpd_plugins.training.coach import coach_lines, coached, has_begun, read_coach
 from mdpd_plugins.training.compiling import check_backend, compiled
 from mdpd_plugins.training.config import RUN_CONFIG, load_config
-from mdpd_plugins.training.experiment import Experiment, build_experiment, first_batch
+from mdpd_plugins.training.experiment import Experiment, Parts, build_experiment, first_batch, open_parts, watches
 from mdpd_plugins.training.lock import locked
 from mdpd_plugins.training.mmengine_runner import (
     FadingRunner,
@@ -52,9 +54,10 @@ COMPARED = 16
 
 def dry_run(config: Config) -> dict[str, Any]:
     """Build everything, run one step of each phase, report its memory; nothing is written."""
-    experiment = build_experiment(config)
-    data = described(experiment)
-    _announce(experiment, data)
+    parts = open_parts(config)
+    data = described(config, parts)
+    _announce(parts, data)
+    experiment = build_experiment(config, parts=parts)
     experiment.distiller.to(get_device())
     memory = measure_step(experiment, first_batch(experiment.train_loader))
     parameters = parameters_of(experiment)
@@ -96,7 +99,13 @@ def train(config: Config, *, resume: bool = False, launcher: str = "none") -> di
         check_backend(config.train.compile)
         if config.parallel.shard:
             raise ConfigError("train.compile and parallel.shard do not go together here: remove one of them")
-    if config.parallel.shard and _watches(config):
+    coaches = Settings.from_dict(config.distill.to_dict()).coach is not None
+    if coaches and launcher != "none":
+        raise ConfigError(
+            "a coach learns in one process here, and several were started: start one, or choose a method without a "
+            "coach, such as distill.method='mdpd_low_rank'"
+        )
+    if config.parallel.shard and watches(config):
         raise ConfigError(
             "parallel.shard=True shares the weights out, and the best evaluation's cannot be kept then: set "
             "train.keep='last' and train.patience=None"
@@ -106,26 +115,33 @@ def train(config: Config, *, resume: bool = False, launcher: str = "none") -> di
             "parallel.shard=True shares the frozen weights out over several processes, and this is a single one: "
             "start them with torchrun --nproc-per-node N tools/train.py CONFIG --launcher pytorch"
         )
-    checkpoint = latest_checkpoint(work_dir) if resume else None
+    # A run that was ended while its coach learned has no checkpoint of its own yet.
+    checkpoint = latest_checkpoint(work_dir) if resume and (checkpoints(work_dir) or not has_begun(work_dir)) else None
     # Before processes join: the figure is of a step that one process takes alone.
     memory = {} if launcher == "none" else _planned_alone(config)
     with ExitStack() as held:  # what no second run may have until this one's export is there
         with joined(launcher):
-            experiment = build_experiment(config)
+            first, coach = is_main_process(), None
+            parts = open_parts(config)
+            if first:
+                data = described(config, parts)
+                _announce(parts, data)
+            if coaches:
+                held.enter_context(locked(work_dir))
+                coach = coached(config, parts, resume=resume)
+            experiment = build_experiment(config, parts=parts, taught=coach.outputs if coach else None)
             if launcher == "none":
                 memory = step_bytes(experiment)
             if checkpoint is not None:
                 load_run(experiment, checkpoint)
-            first = is_main_process()
             if first:
-                data = described(experiment)
-                _announce(experiment, data)
-                held.enter_context(locked(work_dir))
+                if not coaches:
+                    held.enter_context(locked(work_dir))
                 clear_leftovers(work_dir, keep_checkpoints=resume)
             runner = build_runner(experiment, checkpoint, launcher)
-            runner.logger.warning(_origin_lines(experiment))
+            runner.logger.warning(_origin_lines(parts))
             if first:
-                runner.logger.info("\n".join(description_lines(data)))
+                runner.logger.info("\n".join([*description_lines(data), *(coach_lines(coach.about) if coach else [])]))
             with compiled(experiment.distiller, config.train.compile):
                 metrics = run_to_the_end(runner)
             if config.parallel.shard:
@@ -135,10 +151,12 @@ def train(config: Config, *, resume: bool = False, launcher: str = "none") -> di
                 return {}
         if config.train.keep == "best":
             load_best(experiment, work_dir)
+        if config.train.keep == "best" or experiment.eval_loader is not experiment.val_loader:
             metrics = evaluate(experiment)
         if config.parallel.shard:
             experiment = _whole_again(experiment, state)
-        summary = {**finish(experiment, metrics, export_dir, memory, data), **runner.spent}
+        about = coach.about if coach else {}
+        summary = {**finish(experiment, metrics, export_dir, memory, data, about), **runner.spent}
         write_json(work_dir / "summary.json", summary)
     print_summary(summary)
     return summary
@@ -198,7 +216,7 @@ def build_runner(experiment: Experiment, checkpoint: Path | None, launcher: str 
             PlainCheckpointHook(),
             StepClockHook(),
             *([ShardHook()] if config.parallel.shard else []),
-            *([_best_hook(experiment)] if _watches(config) else []),
+            *([_best_hook(experiment)] if watches(config) else []),
             *config.custom_hooks,
         ],
         log_processor={"by_epoch": False, "window_size": config.train.log_every},
@@ -213,10 +231,6 @@ def build_runner(experiment: Experiment, checkpoint: Path | None, launcher: str 
     )
 
 
-def _watches(config: Config) -> bool:
-    return config.train.keep == "best" or config.train.patience is not None
-
-
 def _best_hook(experiment: Experiment) -> BestHook:
     given = experiment.config.train
     return BestHook(experiment, keep=given.keep == "best", patience=given.patience)
@@ -228,11 +242,16 @@ def finish(
     export_dir: Path,
     memory: dict[str, int],
     examples: dict[str, Any],
+    coach: dict[str, Any],
 ) -> dict[str, Any]:
-    """Fade, export with a card, and return the summary."""
+    """Fade, export with a card, and return the summary.
+
+    Args:
+        coach: what is known of the coach, if one taught.
+    """
     config, adapter = experiment.config, experiment.adapter
     parameters, paths = parameters_of(experiment), paths_of(experiment)
-    batch = first_batch(experiment.val_loader)["inputs"]
+    batch = first_batch(experiment.eval_loader)["inputs"]
     inputs = {k: v[:COMPARED].to(adapter.device) for k, v in batch.items()}
     _, report = fade(experiment.distiller, inputs)
     if torch.cuda.is_available():
@@ -250,6 +269,7 @@ def finish(
         "weights": adapter.origin,
         "data": experiment.source.description,
         "examples": examples,
+        "coach": coach,
         "classes": list(experiment.task.classes),
         "steps": int(experiment.distiller.step),
         "seed": config.train.seed,
@@ -292,14 +312,15 @@ def export_work_dir(work_dir: str | Path, out: str | Path, *, checkpoint: str | 
         state = load_weights_alone(experiment, Path(checkpoint))
     experiment.distiller.load_state_dict(state)
     memory = read_summary(work_dir).get("memory", {})
-    print_summary(finish(experiment, evaluate(experiment), out, memory, described(experiment)))
+    about = read_coach(work_dir) if experiment.distiller.settings.coach else {}
+    print_summary(finish(experiment, evaluate(experiment), out, memory, described(config, experiment.parts), about))
     return out
 
 
 def evaluate(experiment: Experiment) -> dict[str, float]:
     """Metrics of both paths on the split that `data.eval_split` names."""
     results: list[dict] = []
-    for data in experiment.val_loader:
+    for data in experiment.eval_loader:
         results += experiment.distiller.val_step({k: data[k] for k in ("inputs", "labels")})
     return experiment.metric.compute_metrics(results)
 
@@ -325,23 +346,24 @@ def check_writable(work_dir: Path) -> None:
                 folder.rmdir()
 
 
-def described(experiment: Experiment) -> dict[str, Any]:
+def described(config: Config, parts: Parts) -> dict[str, Any]:
     """What the data holds, as the backbone is given it (`mdpd_plugins.data.describe`)."""
-    config, adapter = experiment.config, experiment.adapter
+    adapter = parts.adapter
+    more = {} if parts.unlabelled is None else {"unlabelled": parts.unlabelled}
     text = None if adapter.modality == "image" else adapter.text_transform()
     return describe(
-        {"train": experiment.source, config.data.eval_split: experiment.eval_source},
+        {"train": parts.train, **more, config.data.eval_split: parts.evaluated},
         transform=adapter.transform(),
         tokenizer=text.tokenizer if text else None,
         max_length=text.max_length if text else None,
         augment=config.data.augment,
-        kind=experiment.task.kind,
+        kind=parts.task.kind,
     )
 
 
-def _announce(experiment: Experiment, data: dict[str, Any]) -> None:
+def _announce(parts: Parts, data: dict[str, Any]) -> None:
     console = Console(stderr=True)
-    weights, *notice = _origin_lines(experiment).splitlines()
+    weights, *notice = _origin_lines(parts).splitlines()
     console.print(weights)
     for line in notice:
         console.print(line, style="bold red")
@@ -349,9 +371,9 @@ def _announce(experiment: Experiment, data: dict[str, Any]) -> None:
         console.print(line, style="bold yellow" if line.startswith("warning") else None, markup=False, highlight=False)
 
 
-def _origin_lines(experiment: Experiment) -> str:
+def _origin_lines(parts: Parts) -> str:
     # Two lines: those of more than one line go to the log's file, and the screen has seen them.
-    origin = experiment.adapter.origin
+    origin = parts.adapter.origin
     return f"weights: {origin}\n{random_notice(origin)}"
 
 

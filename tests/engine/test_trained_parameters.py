@@ -122,7 +122,7 @@ def test_every_method_runs_and_trains_what_its_row_says(key, method):
     adapter = distiller.adapter
     norms, head = keys(adapter, NORM[key]), keys(adapter, HEAD[key])
     updates = keys(adapter, r"\.lora_[AB]\.")
-    assert bool(updates) is (method in ("lora", "lora_checkpointed", "mdpd_low_rank"))
+    assert bool(updates) is (method in ("lora", "lora_checkpointed", "mdpd_low_rank", "mdpd_coach_low_rank"))
     expected = {
         "ladder": set(),
         "linear": head,
@@ -130,6 +130,7 @@ def test_every_method_runs_and_trains_what_its_row_says(key, method):
         "lora": head | updates,
         "lora_checkpointed": head | updates,
         "mdpd_low_rank": norms | head | updates,
+        "mdpd_coach_low_rank": norms | head | updates,
         "full": set(adapter.parameters()),
     }
     if method in ("mdpd_last_k", "mdpd_local"):
@@ -157,6 +158,9 @@ def test_every_method_runs_and_trains_what_its_row_says(key, method):
         "ladder": {"side/task"},
         "lora": {"backbone/task"},
         "lora_checkpointed": {"backbone/task"},
+        # Without a coach's outputs they learn from labels alone.
+        "mdpd_coach": {"backbone/task"},
+        "mdpd_coach_low_rank": {"backbone/task"},
         "norm": {"backbone/task"},
         "norm_checkpointed": {"backbone/task"},
         "linear": {"backbone/task"},
@@ -165,6 +169,7 @@ def test_every_method_runs_and_trains_what_its_row_says(key, method):
     assert logs.keys() - {"loss"} == terms[method]
     assert logs["loss"] == pytest.approx(sum(v for k, v in logs.items() if k != "loss"), rel=1e-5)
     alone = ("norm", "norm_checkpointed", "linear", "lora", "lora_checkpointed", "full")
+    alone += ("mdpd_coach", "mdpd_coach_low_rank")
     assert (side is None) is (method in alone)
     assert side is None or small_zoo.changed(side, distiller.side) == side.keys()
 

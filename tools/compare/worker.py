@@ -10,6 +10,7 @@ import multiprocessing
 import os
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,12 +20,14 @@ import torch
 from mmengine.config import Config
 from mmengine.device import get_device
 
+from mdpd_plugins.engine import Settings
 from mdpd_plugins.files import write_json
 from mdpd_plugins.registry.errors import MDPDError
 from mdpd_plugins.training.best import load_best
+from mdpd_plugins.training.coach import coached
 from mdpd_plugins.training.compiling import compiled
 from mdpd_plugins.training.config import load_config, read_overrides
-from mdpd_plugins.training.experiment import build_experiment
+from mdpd_plugins.training.experiment import build_experiment, open_parts, watches
 from mdpd_plugins.training.train import build_runner, evaluate, parameters_of, run_to_the_end, step_bytes
 from mdpd_plugins.training.two_opinions import paths_of
 
@@ -74,18 +77,21 @@ def run_once(config: Config, *, measure: bool) -> dict[str, Any]:
     Raises:
         MDPDError: as `train`.
     """
-    experiment = build_experiment(config)
+    parts, start = open_parts(config), time.process_time()
+    coach = coached(config, parts, resume=False) if Settings.from_dict(config.distill.to_dict()).coach else None
+    spent = time.process_time() - start if coach else 0.0
+    experiment = build_experiment(config, parts=parts, taught=coach.outputs if coach else None)
     memory = step_bytes(experiment) if measure else {}
     # After the last step, and only there, unless evaluations decide what is kept or when to stop.
     config.train.checkpoint_every = experiment.max_steps
-    watched = config.train.keep == "best" or config.train.patience is not None
-    if not watched:
+    if not watches(config):
         config.train.val_every = experiment.max_steps
     runner = build_runner(experiment, None)
     with compiled(experiment.distiller, config.train.compile):
         metrics = run_to_the_end(runner)
     if config.train.keep == "best":
         load_best(experiment, Path(config.work_dir))
+    if config.train.keep == "best" or experiment.eval_loader is not experiment.val_loader:
         metrics = evaluate(experiment)
     deploys = "side" if experiment.distiller.settings.backbone_update == "none" else "backbone"
     return {
@@ -94,6 +100,7 @@ def run_once(config: Config, *, measure: bool) -> dict[str, Any]:
         "paths": paths_of(experiment),
         "deploys": deploys,
         **runner.spent,
+        "coach": {**coach.about, "cpu_seconds": spent} if coach else {},
         "steps": int(experiment.distiller.step),
         "parameters": parameters_of(experiment),
         "memory": memory,

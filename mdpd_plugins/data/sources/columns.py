@@ -43,7 +43,7 @@ class Columns:
             raise ConfigError("text_pair_column needs text_column, the first text of each pair, and no image_column")
         if self.kind == "pair" and (self.text is None or self.image is None):
             raise ConfigError("label_kind='pair' is for pictures with texts: name both image_column and text_column")
-        if self.kind != "pair" and self.label is None:
+        if self.kind not in ("pair", "none") and self.label is None:
             raise ConfigError(
                 f"label_kind={self.kind!r} needs the key 'label_column'; add it to the data configuration"
             )
@@ -57,7 +57,8 @@ class Columns:
     @property
     def names(self) -> tuple[str, ...]:
         """Every column that is read."""
-        return tuple(c for c in (self.text, self.text_pair, self.image, self.label) if c is not None)
+        label = None if self.kind == "none" else self.label
+        return tuple(c for c in (self.text, self.text_pair, self.image, label) if c is not None)
 
 
 def open_columns(
@@ -85,7 +86,7 @@ def open_columns(
     same = columns.image is not None and columns.text is not None
     pictures = number_items({pool: _identities(items) for pool, items in images.items()}) if same else {}
     labels, known = encode_pools(
-        {pool: pictures[pool] if columns.label is None else values[columns.label] for pool, values in pools.items()},
+        {pool: _labels(values, columns, pictures.get(pool)) for pool, values in pools.items()},
         kind=columns.kind,
         classes=classes,
         where=where,
@@ -109,6 +110,15 @@ def open_columns(
             inputs = Zipped(images[pool], _texts(values, columns, pool, where))
         sources[pool] = Source(inputs, labels[pool], known, **options)
     return sources
+
+
+def _labels(values: Mapping[str, Sequence[Any]], columns: Columns, pictures: Sequence[Any] | None) -> Sequence[Any]:
+    if columns.kind == "none":
+        return next(iter(values.values()))  # one for each row; what they are does not matter
+    if columns.label is not None:
+        return values[columns.label]
+    assert pictures is not None  # kind "pair": rows with the same picture
+    return pictures
 
 
 class Zipped(Sequence[tuple[Any, str]]):

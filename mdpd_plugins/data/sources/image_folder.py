@@ -43,7 +43,7 @@ def open_image_folder(
     for pool, home in homes.items():
         files[pool], names[pool] = [], []
         for folder in _class_folders(home):
-            images = _images(folder)
+            images = images_below(folder, f"class folder {folder}")
             files[pool] += images
             names[pool] += [folder.name] * len(images)
     labels, known = encode_pools(
@@ -75,10 +75,13 @@ def _class_folders(home: Path) -> list[Path]:
     return folders
 
 
-def _images(folder: Path) -> list[Path]:
+def images_below(folder: Path, what: str) -> list[Path]:
+    """Pictures of a folder and of those inside it, by their suffix, in order; `what` names it if there are none.
+
+    Raises:
+        DataError: there are none.
+    """
     paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
     if not paths:
-        raise DataError(
-            f"class folder {folder} holds no image ({', '.join(sorted(SUFFIXES))}); add images or remove it"
-        )
+        raise DataError(f"{what} holds no image ({', '.join(sorted(SUFFIXES))}); add images or remove it")
     return paths

@@ -43,16 +43,16 @@ def open_table(
     Args:
         label_column: column of the labels: class names, class indices, lists of them (JSON Lines) or several
             in one field (`label_separator`), or numbers to predict; `label_kind` says which. For "pair" there
-            need be none, see there.
+            need be none, see there, and for "none" it is not read.
         path: the one file: `.csv`, `.tsv`, `.jsonl`, `.parquet`, or `.xlsx`, of which the first sheet is read. Text
             files are UTF-8; `.csv`, `.tsv` and sheets start with a line of column names.
         text_column: column of the text; with `text_pair_column` the first text of a pair.
         image_column: column of image paths, instead of text; or beside it, for pictures with a text: a
             question (the label is its answer) or a caption.
         image_root: folder that image paths start from; by default the folder of the file.
-        label_kind: "single", "multi", "float", or "pair" for retrieval: each row is a picture and a text that
-            belong together. Rows with the same picture, or with a label column those that share their label, are
-            about one item, and each of their texts is a right answer for each of their pictures.
+        label_kind: "single", "multi", "float", "none" for inputs without labels, or "pair" for retrieval: each row is
+            a picture and a text that belong together. Rows with the same picture, or with a label column those that
+            share their label, are about one item, and each of their texts is a right answer for each of their pictures.
         classes: class names in index order; by default what the training labels hold, sorted.
         delimiter: what separates CSV fields; by default that of `,`, `;`, tab and `|` with which the first line holds
             the columns.

@@ -1,0 +1,280 @@
+"""The first stage of methods with a coach: it learns alone, and what it says of every training example is kept.
+
+It lies in WORK_DIR/coach: the ladder's checkpoints and evaluations, as of any run; then, once it has learned, its
+outputs and what is known of it. A run that is resumed later begins with the second stage.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from dataclasses import asdict, dataclass
+from hashlib import sha256 as digest
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.config import Config
+from mmengine.device import get_device
+from rich.console import Console
+from safetensors.torch import load_file, save_file
+from torch.utils.data import DataLoader
+
+from mdpd_plugins.data import Collate, LabelledDataset
+from mdpd_plugins.engine import Settings
+from mdpd_plugins.engine.reader import STRENGTHS, PooledReader, fitted, pooled_states
+from mdpd_plugins.files import fresh_file, sha256, write_json
+from mdpd_plugins.registry.errors import CheckpointError, ConfigError
+from mdpd_plugins.tasks.scores import ERRORS
+from mdpd_plugins.training.best import load_best, read_history
+from mdpd_plugins.training.checkpoints import checkpoints, clear_leftovers, latest_checkpoint, load_run
+from mdpd_plugins.training.experiment import Experiment, Parts, build_experiment, evaluation_loader
+
+FOLDER = "coach"
+ABOUT = "coach.json"
+OUTPUTS = "outputs.safetensors"
+
+
+@dataclass(frozen=True)
+class Coach:
+    """A coach that has learned.
+
+    Attributes:
+        outputs: (N, C) float32, of all training examples, labelled ones first. about: plain values, see `coached`.
+    """
+
+    outputs: torch.Tensor
+    about: dict[str, Any]
+
+
+def coached(config: Config, parts: Parts, *, resume: bool) -> Coach:
+    """Let the coach learn, or read what it said if it has.
+
+    The backbone is left exactly as it came.
+
+    Args:
+        config: of the whole run. resume: go on from what WORK_DIR/coach holds.
+
+    Returns:
+        The coach. `about` has "kind", "metric", "scores" (kind -> the main metric on val), "epochs" of the ladder, the
+        reader's "strength", "labelled" and "unlabelled" (numbers of examples), and, of one label, "answers" (class ->
+        how many of the unlabelled) and "certainty" (mean probability of the answer).
+
+    Raises:
+        ConfigError: what is there was made with other settings.
+        CheckpointError: what is there is damaged.
+        MDPDError: as a training.
+    """
+    folder = Path(config.work_dir) / FOLDER
+    settings = Settings.from_dict(config.distill.to_dict())
+    identity = _identity(config)
+    if resume and (folder / ABOUT).is_file():
+        return _read(folder, identity)
+    if not resume:
+        _clear(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    assert settings.coach is not None
+    kinds = ("ladder", "reader") if settings.coach == "auto" else (settings.coach,)
+    found: dict[str, tuple[float, Any, dict[str, Any]]] = {}  # kind -> score on val, its network, what is known of it
+    metric, path = parts.task.main_metric, "backbone" if kinds == ("backbone",) else "side"
+    sign = -1 if metric in ERRORS else 1
+    # The reader reads what the ladder's features are kept for, so it comes second.
+    first = _first_stage(config, settings, "backbone" if kinds == ("backbone",) else "ladder", folder)
+    experiment = build_experiment(first, parts=parts, restorable=True)
+    try:
+        if kinds != ("reader",):
+            epochs = _trained(experiment, folder, resume=resume)
+            found[kinds[0]] = _validated(experiment, path), experiment.distiller.side, {"epochs": epochs}
+        if "reader" in kinds:
+            experiment.distiller.to(get_device())
+            score, strength, reader = _fit_reader(experiment)
+            found["reader"] = score, reader, {"strength": strength}
+        best = max(found, key=lambda kind: sign * found[kind][0])  # of equals the first
+        experiment.distiller.side = found[best][1]
+        outputs = _outputs(experiment, path)
+    finally:
+        experiment.distiller.close()
+    about = {
+        "kind": best,
+        "metric": metric,
+        "scores": {kind: score for kind, (score, _, _) in found.items()},
+        **{key: value for _, _, more in found.values() for key, value in more.items()},
+        "labelled": len(parts.train),
+        "unlabelled": 0 if parts.unlabelled is None else len(parts.unlabelled),
+        **_said(outputs[len(parts.train) :], parts),
+    }
+    coach = Coach(outputs, about)
+    _write(folder, coach, identity)
+    for line in coach_lines(about):
+        Console(stderr=True).print(line, markup=False, highlight=False)
+    return coach
+
+
+def has_begun(work_dir: Path) -> bool:
+    """Whether a first stage left something to go on from in a work directory."""
+    folder = work_dir / FOLDER
+    return (folder / ABOUT).is_file() or bool(checkpoints(folder))
+
+
+def read_coach(work_dir: Path) -> dict[str, Any]:
+    """What is known of the coach of a finished run.
+
+    Raises:
+        CheckpointError: it is damaged.
+    """
+    about = _about(work_dir / FOLDER / ABOUT)
+    return {key: value for key, value in about.items() if key not in ("identity", "sum")}
+
+
+def coach_lines(about: dict[str, Any]) -> list[str]:
+    """What is known of a coach, in short lines."""
+    scores = ", ".join(f"{kind} {score:.4f}" for kind, score in about["scores"].items())
+    lines = [f"coach: {about['kind']} ({about['metric']} on val: {scores})"]
+    if about["unlabelled"]:
+        answers = ", ".join(f"{name} {count:,}" for name, count in about.get("answers", {}).items())
+        said = f": {answers}; {about['certainty']:.2f} sure on average" if answers else ""
+        lines.append(f"it teaches {about['unlabelled']:,} examples without a label{said}"[:120])
+    return lines
+
+
+def _first_stage(config: Config, settings: Settings, coach: str, folder: Path) -> Config:
+    """The configuration of the coach's own training."""
+    first = copy.deepcopy(config)
+    own, given = settings.first_stage(coach), config.coach
+    if coach == "ladder":
+        first.data.batch_size, first.data.augment = given.batch_size, "none"
+        first.train.max_epochs, first.train.max_steps = given.max_epochs, None
+        first.train.patience = given.patience
+        first.train.val_every = None
+        own = Settings.from_dict({**asdict(own), "cache_features": given.memory})
+    first.distill = asdict(own)
+    first.train.keep = "best"
+    first.data.unlabelled, first.data.eval_split = {}, "val"
+    first.work_dir, first.export_dir = str(folder), None
+    return first
+
+
+def _trained(experiment: Experiment, folder: Path, *, resume: bool) -> float:
+    """Train to the end, leave the best evaluation's weights in the experiment, and say after how many epochs it was."""
+    from mdpd_plugins.training.train import build_runner, run_to_the_end  # which begins with this stage
+
+    checkpoint = latest_checkpoint(folder) if resume and checkpoints(folder) else None
+    if checkpoint is not None:
+        load_run(experiment, checkpoint)
+    clear_leftovers(folder, keep_checkpoints=resume)
+    run_to_the_end(build_runner(experiment, checkpoint))
+    load_best(experiment, folder)
+    best = max(read_history(folder), key=lambda entry: entry["score"])
+    return best["step"] / experiment.steps_per_epoch
+
+
+@torch.no_grad()
+def _validated(experiment: Experiment, path: str) -> float:
+    results: list[dict] = []
+    for batch in experiment.val_loader:
+        results += experiment.distiller.val_step(batch)
+    return experiment.metric.compute_metrics(results)[f"{path}/{experiment.task.main_metric}"]
+
+
+@torch.no_grad()
+def _outputs(experiment: Experiment, path: str) -> torch.Tensor:
+    """(N, C) float32 of all training examples as they are, without augmentation, labelled ones first."""
+    parts, config = experiment.parts, experiment.config
+    found = []
+    for source in (parts.train, parts.unlabelled):
+        if source is None:
+            continue
+        for batch in evaluation_loader(config, LabelledDataset(source), Collate(parts.adapter.transform())):
+            inputs = {k: v.to(parts.adapter.device) for k, v in batch["inputs"].items()}
+            found.append(experiment.distiller(inputs)[path].float().cpu())
+    return torch.cat(found)
+
+
+@torch.no_grad()
+def _fit_reader(experiment: Experiment) -> tuple[float, float, PooledReader]:
+    """(main metric on val, strength, reader) of the best strength; of equals the most regularised."""
+    task, sign = experiment.task, -1 if experiment.task.main_metric in ERRORS else 1
+    dataset: Any = experiment.train_loader.dataset
+    ordered = evaluation_loader(experiment.config, dataset, experiment.train_loader.collate_fn)
+    train, known = _pooled(experiment, ordered, "train")
+    val, labels = _pooled(experiment, experiment.val_loader, "val")
+    best: tuple[float, float, PooledReader] | None = None
+    for strength in STRENGTHS:
+        reader = fitted(task.kind, train, known, task.num_outputs, strength)
+        outputs = reader.linear((val - reader.mean) * reader.scale)
+        score = task.metrics(outputs, labels)[task.main_metric]
+        if best is None or sign * score > sign * best[0]:
+            best = score, strength, reader
+    assert best is not None
+    return best[0], best[1], best[2].to(experiment.adapter.device)
+
+
+def _pooled(experiment: Experiment, loader: DataLoader, split: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """(pooled states (N, F), labels) of all examples, from features that are kept."""
+    features, labels = [], []
+    for batch in loader:
+        inputs = {k: v.to(experiment.adapter.device) for k, v in batch["inputs"].items()}
+        names = [(split, n) for n in batch["samples"].tolist()]
+        features.append(pooled_states(experiment.distiller.towers_of(inputs, names)).cpu())
+        labels.append(batch["labels"])
+    return torch.cat(features), torch.cat(labels)
+
+
+def _said(outputs: torch.Tensor, parts: Parts) -> dict[str, Any]:
+    """What the coach makes of inputs without labels, of one label each."""
+    if not len(outputs) or parts.task.kind != "single":
+        return {}
+    counts = outputs.argmax(1).bincount(minlength=outputs.shape[1]).tolist()
+    sure = float(outputs.softmax(1).amax(1).mean())
+    return {"answers": dict(zip(parts.task.classes, counts, strict=True)), "certainty": sure}
+
+
+def _identity(config: Config) -> str:
+    """A digest of everything that the first stage depends on."""
+    kept = {
+        key: value
+        for key, value in config.to_dict().items()
+        if key in ("backbone", "text_backbone", "task", "data", "distill", "optim", "coach")
+    }
+    kept["seed"], kept["amp"] = config.train.seed, config.train.amp
+    return digest(json.dumps(kept, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _clear(folder: Path) -> None:
+    for name in (ABOUT, OUTPUTS):
+        (folder / name).unlink(missing_ok=True)
+
+
+def _write(folder: Path, coach: Coach, identity: str) -> None:
+    with fresh_file(folder / OUTPUTS) as temporary:
+        save_file({"outputs": coach.outputs.contiguous()}, temporary)
+    write_json(folder / ABOUT, {**coach.about, "identity": identity, "sum": sha256(folder / OUTPUTS)})
+
+
+def _read(folder: Path, identity: str) -> Coach:
+    about = _about(folder / ABOUT)
+    known, total = about.pop("identity"), about.pop("sum")
+    if known != identity:
+        raise ConfigError(
+            f"the coach in {str(folder)!r} learned with other settings than this run's: resume with those of "
+            f"{str(folder.parent / 'config.py')!r}, or train without --resume"
+        )
+    outputs = folder / OUTPUTS
+    if not outputs.is_file() or sha256(outputs) != total:
+        raise CheckpointError(
+            f"{str(outputs)!r} is missing, damaged, or of another run: put it back, or train without --resume"
+        )
+    return Coach(load_file(outputs)["outputs"], about)
+
+
+def _about(path: Path) -> dict[str, Any]:
+    try:
+        about = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(about, dict) or not {"identity", "sum", "kind", "scores"} <= set(about):
+            raise ValueError("it does not say what a coach's does")
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{str(path)!r} is missing or damaged ({error}): train without --resume") from error
+    return about
+
+
+__all__ = ["FOLDER", "Coach", "coach_lines", "coached", "has_begun", "read_coach"]
