@@ -110,7 +110,7 @@ def _logistic(x: np.ndarray, y: np.ndarray, strength: float) -> tuple[np.ndarray
 
     if len(np.unique(y)) == 1:  # nothing to separate: a label that is always there, or never
         return np.zeros((1, x.shape[1])), np.full(1, 10.0 if y[0] else -10.0)
-    model = LogisticRegression(C=strength, max_iter=500).fit(x, y)
+    model = LogisticRegression(C=strength, max_iter=2000, tol=1e-6).fit(x, y)
     return model.coef_, model.intercept_
 
 

@@ -1,0 +1,207 @@
+"""Coach, then fade, as a configured run: two stages, inputs without labels, and resumes in either stage."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+import torch
+from kinds_of_labels import several, stsb
+from running import forget, main, run, same, start, trained, weights, write_config
+
+from mdpd_plugins.exports import load_export
+from mdpd_plugins.registry.errors import CheckpointError, ConfigError, MDPDError
+from mdpd_plugins.training import build_experiment, export_work_dir, load_config
+
+COACH = {
+    "data": {
+        "source": {"type": "packaged", "name": "digits", "train_size": 40, "val_size": 24, "test_size": 24},
+        "unlabelled": {"type": "rest", "size": 30},
+        "eval_split": "test",
+    },
+    "distill": {"method": "mdpd_coach", "reduction": 4, "bottleneck": 8},
+    "coach": {"max_epochs": 4, "batch_size": 16},
+    "train": {"max_steps": 8, "val_every": 4, "checkpoint_every": 4, "keep": "best"},
+}
+
+
+@pytest.fixture(scope="module")
+def coached(tmp_path_factory):
+    """(config, work directory, summary)."""
+    folder = tmp_path_factory.mktemp("coach")
+    config = write_config(folder, **COACH)
+    return config, folder / "run", trained(config, folder / "run")
+
+
+def test_the_summary_and_the_card_say_who_taught_and_on_what(coached):
+    _, work_dir, summary = coached
+    coach = summary["coach"]
+    assert coach["kind"] in ("ladder", "reader") and set(coach["scores"]) == {"ladder", "reader"}
+    assert coach["scores"][coach["kind"]] == max(coach["scores"].values())
+    assert (coach["labelled"], coach["unlabelled"]) == (40, 30) and sum(coach["answers"].values()) == 30
+    assert 0 < coach["certainty"] <= 1 and 0 < coach["epochs"] <= 4
+    assert "taught on 40 examples with labels and 30 without" in (work_dir / "export" / "README.md").read_text()
+    assert summary["examples"]["splits"]["unlabelled"] == {"size": 30}
+
+
+def test_the_export_is_a_plain_backbone_that_was_taught(coached):
+    config, work_dir, summary = coached
+    experiment = build_experiment(load_config(config))
+    samples = [experiment.eval_loader.dataset[i] for i in range(24)]
+    logits = load_export(work_dir / "export", "cpu").logits([image for image, _ in samples])
+    labels = torch.stack([label for _, label in samples])
+    assert float((logits.argmax(1) == labels).double().mean()) == summary["metrics"]["backbone/accuracy"]
+    assert "side/accuracy" not in summary["metrics"] and summary["parameters"]["side"] == 0
+
+
+def test_the_coach_learns_from_labels_alone_on_an_untouched_backbone(coached, tmp_path):
+    """Each of its outputs is what its own checkpoint says beside the backbone that the run began with."""
+    from safetensors.torch import load_file
+
+    from mdpd_plugins.training.best import load_best
+
+    config, work_dir, summary = coached
+    options = {"distill.coach": "ladder", "coach.patience": None}
+    alone = work_dir.parent / "ladder"
+    trained(config, alone, **options)
+    outputs = load_file(alone / "coach" / "outputs.safetensors")["outputs"]
+    assert outputs.shape == (70, 10)
+    ladder = build_experiment(load_config(alone / "coach" / "config.py"))
+    load_best(ladder, alone / "coach")
+    source = ladder.source
+    inputs = ladder.adapter.transform()([source[i][0] for i in range(8)])
+    torch.testing.assert_close(ladder.distiller(inputs)["side"], outputs[:8], rtol=1e-4, atol=1e-5)
+    # Without inputs that have no labels it is the same coach.
+    data = {key: value for key, value in COACH["data"].items() if key != "unlabelled"}
+    config = write_config(tmp_path, **{**COACH, "data": data})
+    trained(config, work_dir.parent / "fewer", **options)
+    fewer = load_file(work_dir.parent / "fewer" / "coach" / "outputs.safetensors")["outputs"]
+    assert torch.equal(fewer, outputs[:40])
+
+
+def test_a_run_resumed_in_either_stage_ends_as_one_that_nobody_touched(coached, tmp_path):
+    config, work_dir, summary = coached
+    coach_steps = sorted(int(p.stem[5:]) for p in (work_dir / "coach").glob("iter_*.pth"))
+    for stage in ("first", "between", "second"):
+        whole = tmp_path / stage
+        shutil.copytree(work_dir, whole)
+        for path in ("summary.json", "best_8.pth", "evaluations.json"):
+            if stage != "second":
+                (whole / path).unlink(missing_ok=True)
+        if stage != "second":
+            forget_all(whole)
+        else:
+            forget(whole, 8)
+        if stage == "first":
+            for name in ("coach.json", "outputs.safetensors"):
+                (whole / "coach" / name).unlink()
+            forget(whole / "coach", coach_steps[-1])
+        shutil.rmtree(whole / "export")
+        assert main([config, "--work-dir", whole, "--resume"]) == 0
+        assert same(weights(whole, 8), weights(work_dir, 8)), stage
+        found = json.loads((whole / "summary.json").read_text())
+        assert found["metrics"] == summary["metrics"] and found["coach"] == summary["coach"]
+
+
+def forget_all(work_dir):
+    for path in [*work_dir.glob("iter_*.pth"), *work_dir.glob("best_*.pth"), work_dir / "checkpoints.json"]:
+        path.unlink(missing_ok=True)
+
+
+def test_a_kill_while_the_coach_learns_costs_nothing(coached, tmp_path):
+    """SIGKILL as soon as its first checkpoint is there."""
+    import time
+
+    config, work_dir, _ = coached
+    process = start([config, "--work-dir", tmp_path / "run"], tmp_path / "log")
+    while process.is_alive() and not list((tmp_path / "run" / "coach").glob("iter_*.pth")):
+        time.sleep(0.01)
+    process.kill()
+    process.join()
+    assert run([config, "--work-dir", tmp_path / "run", "--resume"], tmp_path / "log") == 0
+    assert same(weights(tmp_path / "run", 8), weights(work_dir, 8))
+
+
+def test_a_run_exports_again_from_its_work_directory(coached, tmp_path):
+    _, work_dir, _ = coached
+    export_work_dir(work_dir, tmp_path / "again")
+    picture = [torch.zeros(8, 8).numpy().astype("uint8")]
+    from PIL import Image
+
+    picture = [Image.fromarray(picture[0]).convert("RGB")]
+    ours, theirs = (load_export(p, "cpu").logits(picture) for p in (tmp_path / "again", work_dir / "export"))
+    assert torch.equal(ours, theirs)
+
+
+def test_a_coach_of_other_settings_or_damaged_outputs_is_not_gone_on_from(coached, tmp_path):
+    config, work_dir, _ = coached
+    whole = tmp_path / "run"
+    shutil.copytree(work_dir, whole)
+    loaded = load_config(config, {"data.unlabelled.size": 20})
+    loaded.work_dir = str(whole)
+    from mdpd_plugins.training import train
+
+    with pytest.raises(ConfigError, match="learned with other settings"):
+        train(loaded, resume=True)
+    path = whole / "coach" / "outputs.safetensors"
+    path.write_bytes(path.read_bytes()[:-1] + b"\x01")
+    loaded = load_config(config)
+    loaded.work_dir = str(whole)
+    with pytest.raises(CheckpointError, match="missing, damaged, or of another run"):
+        train(loaded, resume=True)
+    (whole / "coach" / "coach.json").write_text("{}")
+    with pytest.raises(CheckpointError, match="missing or damaged"):
+        train(loaded, resume=True)
+
+
+@pytest.mark.parametrize("write", [several, stsb])
+@pytest.mark.parametrize("coach", ["auto", "backbone"])
+def test_several_labels_and_numbers_are_taught_too(tmp_path, write, coach):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "more.txt").write_text("a red one\na cold one\nthe late plane\n")
+    source = write(tmp_path / "data")
+    more = {"type": "texts", "path": str(tmp_path / "more.txt")}
+    if write is stsb:
+        more = dict(source)  # pairs of sentences, whose labels are ignored
+    config = write_config(
+        tmp_path / "config",
+        "hf-minilm",
+        data={"source": source, "max_length": 16, "unlabelled": more},
+        distill={"method": "mdpd_coach_low_rank", "coach": coach, "rank": 2},
+        coach={"max_epochs": 2},
+        train={"max_steps": 3},
+    )
+    summary = trained(config, tmp_path / "run")
+    assert summary["coach"]["unlabelled"] == (16 if write is stsb else 3)
+    assert set(summary["coach"]["scores"]) == ({"ladder", "reader"} if coach == "auto" else {"backbone"})
+    assert summary["fading"]["keys_equal"]
+
+
+@pytest.mark.parametrize(
+    ("sections", "message"),
+    [
+        ({"distill": {"method": "mdpd"}}, "data.unlabelled is for a coach .*'mdpd' has none"),
+        ({"distill": {"method": "mdpd_coach", "coach": "tutor"}}, "distill.coach='tutor'"),
+        ({"distill": {"method": "mdpd_coach", "side": True}}, "learns first"),
+        ({"data": {"unlabelled": {"type": "images", "root": "nowhere"}}}, "nowhere does not exist"),
+    ],
+)
+def test_wrong_inputs_leave_nothing_behind(tmp_path, sections, message):
+    merged = {key: {**COACH[key], **sections.get(key, {})} for key in COACH}
+    if "method" in sections.get("distill", {}):
+        merged["distill"] = sections["distill"]
+    path = write_config(tmp_path / "config", **merged)
+    with pytest.raises(MDPDError, match=message):
+        trained(path, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_best_evaluation_is_chosen_on_val_and_reported_on_test(coached):
+    config, work_dir, summary = coached
+    experiment = build_experiment(load_config(config))
+    assert len(experiment.parts.watched) == len(experiment.parts.evaluated) == 24
+    watched = {image.tobytes() for image, _ in experiment.val_loader.dataset}
+    evaluated = {image.tobytes() for image, _ in experiment.eval_loader.dataset}
+    assert not watched & evaluated
+    assert summary["eval_split"] == "test"
