@@ -105,14 +105,20 @@ class Adapter(Preparation):
         """
         if not self._open_captures:
             return self._run(inputs)
+        with self.watched(inputs):
+            return self._run(inputs)
+
+    @contextmanager
+    def watched(self, inputs: Tensors) -> Iterator[None]:
+        """Inside, a call of the model itself on these inputs fills the captures that are open, as `forward` does."""
         first = next(iter(inputs.values()))
         for seen in self._open_captures:
             seen.batch = first.shape[0]  # it tells samples from positions
             # Beside words (ViLT), patches are a part of one sequence and lie on no grid of their own.
             seen.image_size = (first.shape[-2], first.shape[-1]) if self.modality == "image" else None
         # Hooks must see every block, and what a block was given must stay what it was.
-        with protected(self._habits.writers), called_through(self._habits.called_directly):
-            return self._run(inputs)
+        with protected(self._habits.writers), called_through(self._habits.called_directly), step_by_step([self.model]):
+            yield
 
     def _run(self, inputs: Tensors) -> torch.Tensor:
         with step_by_step([self.model]):

@@ -17,8 +17,9 @@ from mdpd_plugins.engine.feature_distillation import FeatureDistillation
 from mdpd_plugins.engine.gradients import Backward, Gradients, PlainGradients
 from mdpd_plugins.engine.optimised import Rates, parameter_groups
 from mdpd_plugins.engine.phases import Phases
+from mdpd_plugins.engine.reader import PooledReader
 from mdpd_plugins.engine.settings import Settings
-from mdpd_plugins.engine.side import Ladder, SideNetwork, SideOutput, TowerStates
+from mdpd_plugins.engine.side import Ladder, SideNetwork, SideOutput, TowerStates, towers_of
 from mdpd_plugins.engine.split import LayerSplit
 from mdpd_plugins.engine.step import NonFiniteLossError, Step
 from mdpd_plugins.engine.task import Task
@@ -72,7 +73,7 @@ class Distiller(nn.Module):
         if settings.coach is not None:
             check_coachable(task)
         self.layers = LayerSplit(settings, adapter)
-        self.side: SideNetwork | None = _side_network(adapter, task, settings) if settings.side else None
+        self.side: SideNetwork | PooledReader | None = _side_network(adapter, task, settings) if settings.side else None
         self.features: FeatureDistillation | None = None
         if settings.side and settings.feature_distillation:
             self.features = _feature_distillation(adapter, settings, self.side, self.layers)
@@ -228,10 +229,10 @@ class Distiller(nn.Module):
         """The side network on what a forward of the backbone left behind, detached."""
         assert self.side is not None
         with self.autocast():
-            return self.side(self._towers(seen, inputs))
+            return self.side(towers_of(self.adapter, seen, inputs))
 
     @torch.no_grad()
-    def towers_of(self, inputs: Any, samples: Sequence[Any]) -> list[TowerStates]:
+    def kept_towers(self, inputs: Any, samples: Sequence[Any]) -> list[TowerStates]:
         """What a side network reads of inputs, one a tower, from the features that are kept.
 
         Args:
@@ -240,19 +241,7 @@ class Distiller(nn.Module):
         assert self.cache is not None
         inputs = self.adapter.as_inputs(inputs)
         with self.autocast(), self.plain_flags():
-            return self._towers(self.cache.capture(inputs, samples), inputs)
-
-    def _towers(self, seen: Capture, inputs: dict[str, torch.Tensor]) -> list[TowerStates]:
-        masks = self.adapter.attention_masks(inputs)
-        return [
-            TowerStates(
-                seen.stems[layers[0]].detach(),
-                [seen.hidden[i].detach() for i in layers],
-                [seen.stem_layouts[layers[0]], *(seen.layouts[i] for i in layers)],
-                valid,
-            )
-            for layers, valid in zip(self.adapter.towers, masks, strict=True)
-        ]
+            return towers_of(self.adapter, self.cache.capture(inputs, samples), inputs)
 
     def autocast(self) -> AbstractContextManager[None]:
         """Inside, forwards run in the type that `amp` names."""

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from mdpd_plugins.adapters import Layout
+from mdpd_plugins.adapters import Adapter, Capture, Layout
 from mdpd_plugins.adapters.inspection.layout import fit_mask
 from mdpd_plugins.registry.errors import ConfigError
 
@@ -44,6 +44,23 @@ class SideOutput:
 
     states: list[torch.Tensor]
     logits: torch.Tensor
+
+
+def towers_of(adapter: Adapter, seen: Capture, inputs: dict[str, torch.Tensor]) -> list[TowerStates]:
+    """What a side network reads of a forward of the backbone, detached, one a tower.
+
+    Args:
+        seen: what the forward left behind. inputs: canonical inputs.
+    """
+    return [
+        TowerStates(
+            seen.stems[layers[0]].detach(),
+            [seen.hidden[i].detach() for i in layers],
+            [seen.stem_layouts[layers[0]], *(seen.layouts[i] for i in layers)],
+            valid,
+        )
+        for layers, valid in zip(adapter.towers, adapter.attention_masks(inputs), strict=True)
+    ]
 
 
 class AttentionSideBlock(nn.Module):
@@ -290,4 +307,5 @@ __all__ = [
     "masked_mean",
     "side_width",
     "token_mask",
+    "towers_of",
 ]

@@ -15,6 +15,7 @@ from mdpd_plugins.adapters.storage.trust import trusting_remote_code, unattended
 from mdpd_plugins.adapters.towers.pair import PAIR_FILE
 from mdpd_plugins.exports import pair, registered
 from mdpd_plugins.exports.exported import ExportedModel, Tensors
+from mdpd_plugins.exports.network import through
 from mdpd_plugins.exports.record import GIVEN, ExportRecord, read_record
 from mdpd_plugins.registry import load_catalogue
 from mdpd_plugins.registry.errors import CapabilityError, CheckpointError, ConfigError, MDPDError, PluginError
@@ -41,6 +42,8 @@ def load_export(folder: str | Path, device: str | None = None, *, trust_remote_c
     record.check_files(Path(folder))
     with trusting_remote_code(trust_remote_code):
         exported = load_folder(Path(folder), record)
+    if record.network:  # it runs where its runtime chooses; the zoo's model prepares inputs
+        return through(exported, Path(folder) / record.network)
     exported.model.to(where)
     return exported
 

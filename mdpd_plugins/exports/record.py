@@ -25,7 +25,7 @@ GIVEN = "given"
 AGAIN = "export again with `mdpd export WORK_DIR OUT`"
 # What zoos' loaders look for: weights, settings, vocabularies. A card or a licence beside them changes nothing.
 READ = {".json", ".py", ".safetensors", ".bin", ".pth", ".pt", ".txt", ".model", ".jinja", ".npz", ".npy", ".h5"}
-READ |= {".msgpack", ".gguf", ".vocab", ".bpe", ".spm", ".yaml", ".yml"}
+READ |= {".onnx", ".pt2", ".msgpack", ".gguf", ".vocab", ".bpe", ".spm", ".yaml", ".yml"}
 NOTES = logging.getLogger(__name__)
 
 
@@ -45,6 +45,7 @@ class ExportRecord:
         columns: what the columns of the table that it was trained on were called: "text", "text_pair", "image" -> name.
         eval_split: the split that `metrics` were measured on.
         method: how it was trained. weights: where training started from.
+        network: the file that outputs come from, where that is not the zoo's own: see `network`.
         files: path in the folder -> SHA-256; empty in exports made before they were kept.
     """
 
@@ -64,6 +65,7 @@ class ExportRecord:
     text_options: dict[str, Any] = field(default_factory=dict)
     files: dict[str, str] = field(default_factory=dict)
     columns: dict[str, str] = field(default_factory=dict)
+    network: str = ""
 
     @property
     def zoo(self) -> str:

@@ -2,6 +2,7 @@
 
 from mdpd_plugins.training.config import DEFAULTS, load_config, read_overrides
 from mdpd_plugins.training.experiment import Experiment, build_experiment
+from mdpd_plugins.training.network import export_network
 from mdpd_plugins.training.train import dry_run, export_work_dir, train
 
 __all__ = [
@@ -9,6 +10,7 @@ __all__ = [
     "Experiment",
     "build_experiment",
     "dry_run",
+    "export_network",
     "export_work_dir",
     "load_config",
     "read_overrides",

@@ -18,6 +18,7 @@ from mmengine.config import Config
 from mmengine.device import get_device
 from rich.console import Console
 from safetensors.torch import load_file, save_file
+from torch import nn
 from torch.utils.data import DataLoader
 
 from mdpd_plugins.data import Collate, LabelledDataset
@@ -33,6 +34,8 @@ from mdpd_plugins.training.experiment import Experiment, Parts, build_experiment
 FOLDER = "coach"
 ABOUT = "coach.json"
 OUTPUTS = "outputs.safetensors"
+NETWORK = "network.safetensors"
+FILES = (OUTPUTS, NETWORK)
 
 
 @dataclass(frozen=True)
@@ -91,7 +94,7 @@ def coached(config: Config, parts: Parts, *, resume: bool) -> Coach:
             found["reader"] = score, reader, {"strength": strength}
         best = max(found, key=lambda kind: sign * found[kind][0])  # of equals the first
         experiment.distiller.side = found[best][1]
-        outputs = _outputs(experiment, path)
+        outputs, network = _outputs(experiment, path), _state(experiment.distiller.side)
     finally:
         experiment.distiller.close()
     about = {
@@ -104,10 +107,16 @@ def coached(config: Config, parts: Parts, *, resume: bool) -> Coach:
         **_said(outputs[len(parts.train) :], parts),
     }
     coach = Coach(outputs, about)
-    _write(folder, coach, identity)
+    _write(folder, coach, network, identity)
     for line in coach_lines(about):
         Console(stderr=True).print(line, markup=False, highlight=False)
     return coach
+
+
+def stage_of_the_coach(config: Config, folder: Path) -> Config | None:
+    """The configuration of a run's first stage, or None of a run without a coach; of a coach with a network."""
+    settings = Settings.from_dict(config.distill.to_dict())
+    return None if settings.coach is None else _first_stage(config, settings, "ladder", folder)
 
 
 def has_begun(work_dir: Path) -> bool:
@@ -123,7 +132,27 @@ def read_coach(work_dir: Path) -> dict[str, Any]:
         CheckpointError: it is damaged.
     """
     about = _about(work_dir / FOLDER / ABOUT)
-    return {key: value for key, value in about.items() if key not in ("identity", "sum")}
+    return {key: value for key, value in about.items() if key not in ("identity", "sums")}
+
+
+def load_coach(experiment: Experiment, work_dir: Path) -> None:
+    """Put the network of a finished run's coach beside the backbone of its first stage's experiment.
+
+    Raises:
+        ConfigError: the coach is the control, which has no network of its own.
+        CheckpointError: it is damaged.
+    """
+    folder = work_dir / FOLDER
+    about = _about(folder / ABOUT)
+    if about["kind"] == "backbone":
+        raise ConfigError(f"the coach in {str(folder)!r} is the backbone itself, so there is no side network to keep")
+    _check_sums(folder, about["sums"])
+    state = load_file(folder / NETWORK)
+    if about["kind"] == "reader":
+        outputs, features = state["linear.weight"].shape
+        experiment.distiller.side = PooledReader(features, outputs)
+    assert experiment.distiller.side is not None
+    experiment.distiller.side.load_state_dict(state)
 
 
 def coach_lines(about: dict[str, Any]) -> list[str]:
@@ -215,7 +244,7 @@ def _pooled(experiment: Experiment, loader: DataLoader, split: str) -> tuple[tor
     for batch in loader:
         inputs = {k: v.to(experiment.adapter.device) for k, v in batch["inputs"].items()}
         names = [(split, n) for n in batch["samples"].tolist()]
-        features.append(pooled_states(experiment.distiller.towers_of(inputs, names)).cpu())
+        features.append(pooled_states(experiment.distiller.kept_towers(inputs, names)).cpu())
         labels.append(batch["labels"])
     return torch.cat(features), torch.cat(labels)
 
@@ -241,40 +270,51 @@ def _identity(config: Config) -> str:
 
 
 def _clear(folder: Path) -> None:
-    for name in (ABOUT, OUTPUTS):
+    for name in (ABOUT, *FILES):
         (folder / name).unlink(missing_ok=True)
 
 
-def _write(folder: Path, coach: Coach, identity: str) -> None:
-    with fresh_file(folder / OUTPUTS) as temporary:
-        save_file({"outputs": coach.outputs.contiguous()}, temporary)
-    write_json(folder / ABOUT, {**coach.about, "identity": identity, "sum": sha256(folder / OUTPUTS)})
+def _state(side: nn.Module | None) -> dict[str, torch.Tensor]:
+    return {} if side is None else {k: v.detach().cpu().contiguous() for k, v in side.state_dict().items()}
+
+
+def _write(folder: Path, coach: Coach, network: dict[str, torch.Tensor], identity: str) -> None:
+    for name, tensors in zip(FILES, ({"outputs": coach.outputs.contiguous()}, network), strict=True):
+        with fresh_file(folder / name) as temporary:
+            save_file(tensors, temporary)
+    sums = {name: sha256(folder / name) for name in FILES}
+    write_json(folder / ABOUT, {**coach.about, "identity": identity, "sums": sums})
 
 
 def _read(folder: Path, identity: str) -> Coach:
     about = _about(folder / ABOUT)
-    known, total = about.pop("identity"), about.pop("sum")
+    known = about.pop("identity")
     if known != identity:
         raise ConfigError(
             f"the coach in {str(folder)!r} learned with other settings than this run's: resume with those of "
             f"{str(folder.parent / 'config.py')!r}, or train without --resume"
         )
-    outputs = folder / OUTPUTS
-    if not outputs.is_file() or sha256(outputs) != total:
-        raise CheckpointError(
-            f"{str(outputs)!r} is missing, damaged, or of another run: put it back, or train without --resume"
-        )
-    return Coach(load_file(outputs)["outputs"], about)
+    _check_sums(folder, about.pop("sums"))
+    return Coach(load_file(folder / OUTPUTS)["outputs"], about)
+
+
+def _check_sums(folder: Path, sums: dict[str, str]) -> None:
+    for name in FILES:
+        path = folder / name
+        if not path.is_file() or sha256(path) != sums.get(name):
+            raise CheckpointError(
+                f"{str(path)!r} is missing, damaged, or of another run: put it back, or train without --resume"
+            )
 
 
 def _about(path: Path) -> dict[str, Any]:
     try:
         about = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(about, dict) or not {"identity", "sum", "kind", "scores"} <= set(about):
+        if not isinstance(about, dict) or not {"identity", "sums", "kind", "scores"} <= set(about):
             raise ValueError("it does not say what a coach's does")
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{str(path)!r} is missing or damaged ({error}): train without --resume") from error
     return about
 
 
-__all__ = ["FOLDER", "Coach", "coach_lines", "coached", "has_begun", "read_coach"]
+__all__ = ["FOLDER", "Coach", "coach_lines", "coached", "has_begun", "load_coach", "read_coach", "stage_of_the_coach"]

@@ -9,6 +9,7 @@ projection, which led to a joint space that is gone, is zero.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -65,6 +66,12 @@ class OpenCLIPAdapter(Adapter):
         if self.modality == "image":
             return self.model.encode_image(inputs["image"], normalize=False)  # CoCa normalises by default
         return self.model.encode_text(inputs["input_ids"], normalize=False)
+
+    def as_inputs(self, given: Any) -> dict[str, torch.Tensor]:
+        """As the base's; tokens may also come as OpenCLIP's own tokenizer returns them, under "text"."""
+        if self.modality == "text" and isinstance(given, Mapping) and set(given) == {"text"}:
+            given = self._masked(given["text"])
+        return super().as_inputs(given)
 
     def attention_mask(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor | None:
         """(B, T): True up to the end-of-text token. CLIP's token id 0 is a real one, so ids cannot tell padding.
@@ -157,7 +164,7 @@ class OpenCLIPAdapter(Adapter):
         if not self._padding_is_hidden:
             return {"input_ids": ids, "attention_mask": torch.ones_like(ids, dtype=torch.bool)}
         end = ids.argmax(-1, keepdim=True)  # end-of-text is the largest id of CLIP's vocabulary
-        return {"input_ids": ids, "attention_mask": torch.arange(ids.shape[1]) <= end}
+        return {"input_ids": ids, "attention_mask": torch.arange(ids.shape[1], device=ids.device) <= end}
 
     def declared_blocks(self) -> int | None:
         """By the tower's configuration, where OpenCLIP builds it itself."""

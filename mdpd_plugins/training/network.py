@@ -1,0 +1,148 @@
+"""`mdpd export --keep-side` and `--format`: a network in one file, beside the zoo's own export."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mdpd_plugins.exports import load_folder, read_record, record_of
+from mdpd_plugins.exports.network import Deployed, write_network
+from mdpd_plugins.files import fresh_folder
+from mdpd_plugins.registry.errors import ConfigError
+from mdpd_plugins.tasks import Language
+from mdpd_plugins.training.best import best_weights
+from mdpd_plugins.training.checkpoints import latest_checkpoint, load_run, load_weights_alone
+from mdpd_plugins.training.coach import FOLDER, load_coach, stage_of_the_coach
+from mdpd_plugins.training.config import RUN_CONFIG, load_config
+from mdpd_plugins.training.experiment import Experiment, build_experiment
+from mdpd_plugins.training.train import evaluate, export_work_dir
+
+EXAMPLES = 5
+
+
+def export_network(
+    work_dir: str | Path, out: str | Path, *, kind: str, keep_side: bool, checkpoint: str | Path | None = None
+) -> Path:
+    """Export a work directory to `out`, with the network in one file that runs without this project.
+
+    Args:
+        kind: "onnx" or "torch" (PyTorch's exported program). keep_side: the network is the backbone with its side
+            network, and outputs are the side network's; otherwise it is the faded backbone.
+        checkpoint: as `export_work_dir`.
+
+    Raises:
+        ConfigError, CheckpointError: as `export_work_dir`; or there is no side network to keep.
+        CapabilityError: the model's code cannot be traced.
+        MissingDependencyError: what writes the format is not installed.
+    """
+    work_dir, out = Path(work_dir), Path(out)
+    if keep_side:
+        return _export_kept(work_dir, out, kind, checkpoint)
+    export_work_dir(work_dir, out, checkpoint=checkpoint)
+    config = load_config(work_dir / RUN_CONFIG)
+    try:
+        record = read_record(out)
+        exported = load_folder(out, record)
+        source = _evaluated(config)
+        name = write_network(out, Deployed(exported), kind, exported.prepare, source)
+        replace(record, network=name).write(out)
+    except BaseException:
+        shutil.rmtree(out)  # it did not exist before, or was empty
+        raise
+    return out
+
+
+def _evaluated(config: Any) -> list[Any]:
+    from mdpd_plugins.data import load_source
+
+    source = load_source(config.data.source, config.data.eval_split)
+    return [source[i][0] for i in range(min(EXAMPLES, len(source)))]
+
+
+def _export_kept(work_dir: Path, out: Path, kind: str, checkpoint: str | Path | None) -> Path:
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ConfigError(f"{str(out)!r} exists and is not empty: give a folder that does not exist yet")
+    experiment = _with_side(work_dir, checkpoint)
+    distiller, adapter, config = experiment.distiller, experiment.adapter, experiment.config
+    if experiment.task.kind == Language.kind:
+        raise ConfigError("a language model's side network is not kept: export the faded model, without --keep-side")
+    metrics = {k.removeprefix("side/"): v for k, v in evaluate(experiment).items() if k.startswith("side/")}
+    side = distiller.side
+    assert side is not None
+    side.eval().cpu()
+    adapter.model.cpu()
+    distiller.trained.merge()
+    adapter.set_labels(experiment.task.classes, experiment.task.kind)
+    with fresh_folder(out) as folder:
+        adapter.write(folder)
+        about = {"metrics": {f"side/{k}": v for k, v in metrics.items()}, "eval_split": config.data.eval_split}
+        columns = dict(experiment.source.columns)
+        record = record_of(
+            adapter, max_length=config.data.max_length, columns=columns, method=distiller.settings.method, **about
+        )
+        exported = load_folder(folder, record)
+        source = experiment.eval_source
+        examples = [source[i][0] for i in range(min(EXAMPLES, len(source)))]
+        with torch.no_grad():
+            name = write_network(folder, Deployed(exported, side, adapter), kind, exported.prepare, examples)
+        replace(record, network=name).write(folder)
+        _write_card(folder, experiment, name, metrics)
+    return out
+
+
+def _with_side(work_dir: Path, checkpoint: str | Path | None) -> Experiment:
+    """An experiment with the side network that a work directory holds, beside the backbone that it learned beside."""
+    if not (work_dir / RUN_CONFIG).is_file():
+        raise ConfigError(f"{str(work_dir)!r} holds no {RUN_CONFIG}: it is not a work directory of a training run")
+    config = load_config(work_dir / RUN_CONFIG)
+    first = stage_of_the_coach(config, work_dir / FOLDER)
+    if first is not None:
+        if checkpoint is not None:
+            raise ConfigError("--checkpoint is of the faded backbone; the coach that is kept is the one that taught")
+        first.data.eval_split = config.data.eval_split
+        experiment = build_experiment(first)
+        load_coach(experiment, work_dir)
+        return experiment
+    experiment = build_experiment(config)
+    if experiment.distiller.side is None:
+        raise ConfigError(
+            f"distill.method={config.distill.get('method', 'mdpd')!r} trains no side network, so there is none to "
+            f"keep: export without --keep-side"
+        )
+    newest = latest_checkpoint(work_dir)
+    state = load_run(experiment, newest)
+    path = best_weights(work_dir) if config.train.keep == "best" and checkpoint is None else Path(checkpoint or newest)
+    if path != newest:
+        state = load_weights_alone(experiment, path)
+    experiment.distiller.load_state_dict(state)
+    return experiment
+
+
+def _write_card(folder: Path, experiment: Experiment, network: str, metrics: dict[str, float]) -> None:
+    lines = "\n".join(f"| {key} | {value:.4f} |" for key, value in metrics.items())
+    name = experiment.adapter.name
+    text = f"""# {name} with a side network
+
+`{network}` holds {name} and the side network that was trained beside it. Its inputs are what the zoo's preparation in \
+this folder makes; its outputs are the side network's, for {len(experiment.task.classes)} outputs: \
+{", ".join(experiment.task.classes[:50])}. `mdpd predict` and `mdpd eval` read this folder, and so does any runtime of \
+that format.
+
+The zoo's own files beside it are the backbone alone. Its output layer says nothing of this task unless the method \
+trained it.
+
+- Data: {experiment.source.description}
+- Weights it started from: {experiment.adapter.origin}
+
+| metric ({experiment.config.data.eval_split} split) | value |
+| --- | --- |
+{lines}
+"""
+    (folder / "README.md").write_text(text)
+
+
+__all__ = ["export_network"]
