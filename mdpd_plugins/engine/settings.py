@@ -92,7 +92,7 @@ class Settings:
         "the better of both on validation; or backbone, a control: the backbone itself, which is self-training",
         choices=COACHES,
     )
-    labels_weight: float = setting(1.0, "where a coach teaches: weight of the labels' own loss", at_least=0)
+    labels_weight: float = setting(4.0, "where a coach teaches: weight of the labels' own loss", at_least=0)
     confidence: float = setting(
         0.0,
         "where a coach teaches: how sure it must be of an example without a label, as the probability of its answer "

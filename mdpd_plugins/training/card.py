@@ -88,6 +88,7 @@ def print_summary(summary: dict[str, Any]) -> None:
     if coach := summary["coach"]:
         scores = ", ".join(f"{kind} {score:.4f}" for kind, score in coach["scores"].items())
         table.add_row("coach", f"{coach['kind']} ({coach['metric']} on val: {scores})")
+        table.add_row(f"{coach['metric']}, coach kept", f"{coach['kept']:.4f}")
         table.add_row("taught on", f"{coach['labelled']:,} labelled, {coach['unlabelled']:,} unlabelled examples")
     counts = {key: f"{value:,}" for key, value in summary["parameters"].items()}
     backbone = f"{counts['backbone_trained']} in the backbone (of {counts['backbone']})"

@@ -59,7 +59,8 @@ def coached(config: Config, parts: Parts, *, resume: bool) -> Coach:
         config: of the whole run. resume: go on from what WORK_DIR/coach holds.
 
     Returns:
-        The coach. `about` has "kind", "metric", "scores" (kind -> the main metric on val), "epochs" of the ladder, the
+        The coach. `about` has "kind", "metric", "scores" (kind -> the main metric on val), "kept" (its main metric on
+        `data.eval_split`: what it would have if it were kept), "epochs" of the ladder, the
         reader's "strength", "labelled" and "unlabelled" (numbers of examples), and, of one label, "answers" (class ->
         how many of the unlabelled) and "certainty" (mean probability of the answer).
 
@@ -87,7 +88,11 @@ def coached(config: Config, parts: Parts, *, resume: bool) -> Coach:
     try:
         if kinds != ("reader",):
             epochs = _trained(experiment, folder, resume=resume)
-            found[kinds[0]] = _validated(experiment, path), experiment.distiller.side, {"epochs": epochs}
+            found[kinds[0]] = (
+                _scored(experiment, experiment.val_loader, path),
+                experiment.distiller.side,
+                {"epochs": epochs},
+            )
         if "reader" in kinds:
             experiment.distiller.to(get_device())
             score, strength, reader = _fit_reader(experiment)
@@ -95,12 +100,16 @@ def coached(config: Config, parts: Parts, *, resume: bool) -> Coach:
         best = max(found, key=lambda kind: sign * found[kind][0])  # of equals the first
         experiment.distiller.side = found[best][1]
         outputs, network = _outputs(experiment, path), _state(experiment.distiller.side)
+        kept = found[best][0]
+        if experiment.eval_loader is not experiment.val_loader:
+            kept = _scored(experiment, experiment.eval_loader, path)
     finally:
         experiment.distiller.close()
     about = {
         "kind": best,
         "metric": metric,
         "scores": {kind: score for kind, (score, _, _) in found.items()},
+        "kept": kept,
         **{key: value for _, _, more in found.values() for key, value in more.items()},
         "labelled": len(parts.train),
         "unlabelled": 0 if parts.unlabelled is None else len(parts.unlabelled),
@@ -170,11 +179,11 @@ def _first_stage(config: Config, settings: Settings, coach: str, folder: Path) -
     """The configuration of the coach's own training."""
     first = copy.deepcopy(config)
     own, given = settings.first_stage(coach), config.coach
+    first.train.max_epochs, first.train.max_steps = given.max_epochs, None
+    first.train.patience = given.patience
     if coach == "ladder":
         first.data.batch_size, first.data.augment = given.batch_size, "none"
-        first.train.max_epochs, first.train.max_steps = given.max_epochs, None
-        first.train.patience = given.patience
-        first.train.val_every = None
+        first.train.val_every = first.train.checkpoint_every = None
         own = Settings.from_dict({**asdict(own), "cache_features": given.memory})
     first.distill = asdict(own)
     first.train.keep = "best"
@@ -198,9 +207,9 @@ def _trained(experiment: Experiment, folder: Path, *, resume: bool) -> float:
 
 
 @torch.no_grad()
-def _validated(experiment: Experiment, path: str) -> float:
+def _scored(experiment: Experiment, loader: DataLoader, path: str) -> float:
     results: list[dict] = []
-    for batch in experiment.val_loader:
+    for batch in loader:
         results += experiment.distiller.val_step(batch)
     return experiment.metric.compute_metrics(results)[f"{path}/{experiment.task.main_metric}"]
 

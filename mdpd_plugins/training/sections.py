@@ -86,9 +86,9 @@ class TrainSection:
 class CoachSection:
     """The first stage of methods with a coach: it learns alone, and its best evaluation on `val` teaches."""
 
-    max_epochs: float = setting(60, "epochs of the ladder", above=0)
+    max_epochs: float = setting(60, "epochs of its training", above=0)
     patience: int | None = setting(
-        10, "evaluations without a better one after which the ladder has learned; None: never", at_least=1
+        10, "evaluations without a better one after which it has learned; None: never", at_least=1
     )
     batch_size: int = setting(64, "samples of a step: of a ladder on kept features, many cost little more", at_least=1)
     memory: int = setting(2000, "MiB of main memory for the frozen backbone's features", at_least=0)

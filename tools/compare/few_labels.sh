@@ -1,0 +1,25 @@
+#!/bin/sh
+# Few labels and many inputs without: the lines behind docs/results.md. It goes on where it was stopped.
+# From the root of a checkout, after the data and weights that the configurations name:
+#   sh tools/compare/few_labels.sh docs/data/coach.jsonl 1 0 1 2 3 4      (file, jobs, seeds)
+# A seed draws the division of the data, too. Which epoch is kept is decided on 200 examples of val.
+out=$1; jobs=$2; shift 2
+low="distill.backbone_update=norm+low_rank"
+alone="train.max_epochs=36,train.patience=5,train.val_every=28"
+size="${UNLABELLED:-1500}"
+sweep() {
+    config=$1 seed=$2; shift 2
+    taught="data.unlabelled.type=rest,data.unlabelled.size=$size,train.max_epochs=2,train.val_every=50"
+    coach="method=mdpd_coach_low_rank,$taught"
+    python -m tools.compare sweep "zoo_configs/huggingface/$config.py" --seeds "$seed" --jobs "$jobs" --out "$out" \
+        --methods "norm_alone:method=norm,optim.scale=3,$alone" "low_rank_alone:method=norm,$low,$alone" \
+        "coach_norm:method=mdpd_coach,optim.scale=3,$taught" "coach_ladder:$coach,distill.coach=ladder" \
+        "coach_reader:$coach,distill.coach=reader" "self_training:$coach,distill.coach=backbone,coach.max_epochs=36" \
+        --cfg-options data.source.train_size=100 data.source.val_size=200 data.source.test_size=1000 \
+        "data.source.split_seed=$seed" data.batch_size=16 train.keep=best distill.recompute=False "$@"
+}
+for seed in "$@"; do
+    sweep dinov2_s_mnist "$seed"
+    sweep minilm_film_snippets "$seed"
+    size=900 sweep minilm_bbc_topics "$seed" backbone.options.head=mean
+done
