@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from mdpd_plugins.engine import NonFiniteLossError as NonFiniteLossError
     from mdpd_plugins.engine import Rates as Rates
     from mdpd_plugins.engine import Settings as Settings
+    from mdpd_plugins.engine import Taught as Taught
     from mdpd_plugins.engine import fade as fade
     from mdpd_plugins.registry import MDPDError as MDPDError
 
@@ -50,6 +51,7 @@ _PUBLIC = {
     "Rates": ("mdpd_plugins.engine", "Rates"),
     "Settings": ("mdpd_plugins.engine", "Settings"),
     "METHODS": ("mdpd_plugins.engine", "METHODS"),
+    "Taught": ("mdpd_plugins.engine", "Taught"),
     "MDPDError": ("mdpd_plugins.registry", "MDPDError"),
     "NonFiniteLossError": ("mdpd_plugins.engine", "NonFiniteLossError"),
 }
@@ -63,6 +65,7 @@ __all__ = [  # noqa: F822 (each is made by __getattr__)
     "NonFiniteLossError",
     "Rates",
     "Settings",
+    "Taught",
     "__version__",
     "adapt",
     "create",

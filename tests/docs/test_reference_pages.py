@@ -72,7 +72,7 @@ def test_the_command_explains_a_key_a_section_and_everything(capsys):
     ("wrong", "said"),
     [
         ("train.max_epoch", "did you mean 'train.max_epochs'"),
-        ("batch_size", "did you mean 'data.batch_size'?"),
+        ("batch_size", "did you mean 'data.batch_size' or 'coach.batch_size'?"),
         ("pretrained", "did you mean 'backbone.pretrained' or 'text_backbone.pretrained'?"),
         ("distil", "did you mean 'distill'"),
         ("", "there is no config key or section ''"),
