@@ -14,6 +14,7 @@ from mdpd_plugins.engine.batch_parts import batch_part
 from mdpd_plugins.engine.coaching import Taught, check_coachable, check_taught
 from mdpd_plugins.engine.feature_cache import FeatureCache
 from mdpd_plugins.engine.feature_distillation import FeatureDistillation
+from mdpd_plugins.engine.feature_store import RowsInFile, RowsInMemory, weights_name
 from mdpd_plugins.engine.gradients import Backward, Gradients, PlainGradients
 from mdpd_plugins.engine.optimised import Rates, parameter_groups
 from mdpd_plugins.engine.phases import Phases
@@ -77,8 +78,7 @@ class Distiller(nn.Module):
         self.features: FeatureDistillation | None = None
         if settings.side and settings.feature_distillation:
             self.features = _feature_distillation(adapter, settings, self.side, self.layers)
-        size = settings.cache_features * 2**20
-        self.cache = FeatureCache(adapter, size, ladder=settings.side) if size else None
+        self.cache = _feature_cache(adapter, settings, amp)
         self.local = settings.norm_gradient == "local" and settings.backbone_update == "norm"
         self.trained = TrainedBackbone(adapter, settings, self.layers.distilled, restorable=restorable)
         self.trainable, self.low_rank = self.trained.parameters, self.trained.low_rank
@@ -233,15 +233,18 @@ class Distiller(nn.Module):
 
     @torch.no_grad()
     def kept_towers(self, inputs: Any, samples: Sequence[Any]) -> list[TowerStates]:
-        """What a side network reads of inputs, one a tower, from the features that are kept.
+        """What a side network reads of inputs, one a tower, from the features that are kept if any are.
 
         Args:
             samples: names of the samples.
         """
-        assert self.cache is not None
         inputs = self.adapter.as_inputs(inputs)
         with self.autocast(), self.plain_flags():
-            return towers_of(self.adapter, self.cache.capture(inputs, samples), inputs)
+            if self.cache is not None:
+                return towers_of(self.adapter, self.cache.capture(inputs, samples), inputs)
+            with self.adapter.capture() as seen:
+                self.adapter.forward(inputs)
+            return towers_of(self.adapter, seen, inputs)
 
     def autocast(self) -> AbstractContextManager[None]:
         """Inside, forwards run in the type that `amp` names."""
@@ -257,6 +260,9 @@ class Distiller(nn.Module):
     def drop_side(self) -> None:
         """Throw the side network away. `fade` calls this."""
         self.side = self.features = None
+        if self.cache is not None:
+            self.cache.rows.close()
+            self.cache = None
         self._ended = "fading"
 
     def close(self) -> None:
@@ -285,6 +291,18 @@ class Distiller(nn.Module):
                 f"{call} was called after {self._ended}: the side network is gone. Begin another training with "
                 f"distill(adapter, ...)"
             )
+
+
+def _feature_cache(adapter: Adapter, settings: Settings, amp: torch.dtype | None) -> FeatureCache | None:
+    if not settings.keeps_features:
+        return None
+    if settings.cache_folder is None:
+        return FeatureCache(adapter, RowsInMemory(settings.cache_features * 2**20), ladder=settings.side)
+    # The output layer has no part in what is kept.
+    about = f"{adapter.name} {amp} {'all' if settings.side else 'last'}"
+    name = weights_name(adapter.model, about, skip=adapter.head_parameters())
+    rows = RowsInFile(settings.cache_folder, name, settings.cache_dtype)
+    return FeatureCache(adapter, rows, ladder=settings.side, by_content=True)
 
 
 def _side_network(adapter: Adapter, task: Task, settings: Settings) -> SideNetwork:

@@ -1,4 +1,4 @@
-"""Hidden states of a frozen backbone, kept in main memory from epoch to epoch.
+"""Hidden states of a frozen backbone, kept from epoch to epoch, in main memory or in a file.
 
 Where training changes the output layer alone, a sample's hidden states are the same in every epoch, so they are worked
 out once. Nothing kept ever becomes invalid. Real tokens only are kept: a text is padded anew to each batch's length.
@@ -16,10 +16,10 @@ from mmengine.logging import print_log
 
 from mdpd_plugins.adapters import Adapter, Capture, Layout
 from mdpd_plugins.adapters.inspection.layout import first_tensor, from_tokens, with_first_tensor
+from mdpd_plugins.engine.feature_store import Row, Rows, inputs_name
 from mdpd_plugins.registry.errors import CapabilityError
 
-STEM = -1
-Row = dict[int, torch.Tensor]  # layer, or STEM -> (T, D), real tokens only
+STEM = -1  # beside the layers of a row
 
 
 @dataclass(eq=False)
@@ -37,24 +37,25 @@ class FeatureCache:
 
     Args:
         adapter: the backbone; its blocks and what comes before them must never change.
-        budget: bytes that may be kept. Samples beyond it are worked out in every epoch.
+        rows: where they lie. Samples that it has no room for are worked out in every epoch.
+        by_content: know samples by what the backbone is given, and not by their names, so that another run's count.
         ladder: whether every block's output is needed, and not the last one's alone.
 
     Attributes:
-        held: bytes kept. computed: samples that the backbone has run on.
+        computed: samples that the backbone has run on.
     """
 
-    def __init__(self, adapter: Adapter, budget: int, *, ladder: bool):
+    def __init__(self, adapter: Adapter, rows: Rows, *, ladder: bool, by_content: bool = False):
         if len(adapter.towers) > 1:
             raise CapabilityError(
                 f"hidden states of {adapter.name}, a pair of towers, are not kept from epoch to epoch: set "
                 f"distill.cache_features=0"
             )
-        self.adapter, self.budget = adapter, budget
+        self.adapter, self.rows = adapter, rows
+        self._known: dict[Hashable, str] | None = {} if by_content else None
         self.last = len(adapter.blocks()) - 1
         self.layers = range(self.last + 1) if ladder else range(self.last, self.last + 1)
-        self.held = self.computed = 0
-        self._rows: dict[Hashable, Row] = {}
+        self.computed = 0
         self._forms: dict[int, _Form] = {}
         self._stem_layouts: dict[int, Layout] = {}
         self._full = False
@@ -69,32 +70,46 @@ class FeatureCache:
         valid = self.adapter.attention_mask(inputs)
         # Without a mask there is no telling padding from text: only equal lengths are the same input.
         shape = () if valid is not None else tuple(next(iter(inputs.values())).shape[1:])
-        keys = [(name, shape) for name in samples]
-        missing = [i for i, key in enumerate(keys) if key not in self._rows]
+        keys: list[Hashable] = [(name, shape) for name in samples]
+        if self._known is not None:
+            keys = [self._content(key, inputs, i, valid) for i, key in enumerate(keys)]
+        # The first batch runs in any case: it shows how the blocks' outputs look.
+        kept = [self.rows.get(key) if self._forms else None for key in keys]
+        missing = [i for i, row in enumerate(kept) if row is None]
         fresh = self._run({k: v[missing] for k, v in inputs.items()}) if missing else []
-        rows: dict[Hashable, Row] = {keys[i]: row for i, row in zip(missing, fresh, strict=True)}
-        for key, row in rows.items():
-            self._keep(key, row)
-        return self._assembled(inputs, [rows.get(key) or self._rows[key] for key in keys], valid)
+        for i, row in zip(missing, fresh, strict=True):
+            if self.rows.get(keys[i]) is None:
+                self._keep(keys[i], row)
+            kept[i] = row
+        return self._assembled(inputs, [row for row in kept if row is not None], valid)
 
     def logits(self, inputs: dict[str, torch.Tensor], seen: Capture) -> torch.Tensor:
         """(B, num_outputs), with the graph of the output layer alone."""
         return self.adapter.forward_head(inputs, seen, seen.hidden[self.last])
 
     def _keep(self, key: Hashable, row: Row) -> None:
-        size = sum(t.nbytes for t in row.values())
-        if self.held + size > self.budget:
-            if not self._full:
-                self._full = True
-                print_log(
-                    f"distill.cache_features is full with {len(self._rows)} samples of {size / 2**20:.1f} MiB: the "
-                    f"backbone runs on all others in every epoch",
-                    "current",
-                    logging.WARNING,
-                )
-            return
-        self._rows[key] = row
-        self.held += size
+        if not self.rows.put(key, row) and not self._full:
+            self._full = True
+            size = sum(t.nbytes for t in row.values())
+            print_log(
+                f"the memory for features is full with {self.rows.held / 2**20:.0f} MiB, and a sample takes "
+                f"{size / 2**20:.1f}: the backbone runs on all others in every epoch. distill.cache_folder keeps them "
+                f"in a file",
+                "current",
+                logging.WARNING,
+            )
+
+    def _content(self, key: Hashable, inputs: dict[str, torch.Tensor], i: int, valid: torch.Tensor | None) -> str:
+        assert self._known is not None
+        if key not in self._known:
+            # Padding is not what a text is.
+            real = slice(None) if valid is None else valid[i]
+            one = [
+                (k, v[i][real] if valid is not None and v[i].shape[:1] == valid[i].shape else v[i])
+                for k, v in inputs.items()
+            ]
+            self._known[key] = inputs_name(one)
+        return self._known[key]
 
     def _run(self, inputs: dict[str, torch.Tensor]) -> list[Row]:
         first = not self._forms

@@ -128,6 +128,16 @@ class Settings:
         "the output layer alone is trained, and on data without augmentation",
         at_least=0,
     )
+    cache_folder: str | None = setting(
+        None,
+        "a folder for a file of hidden states instead: it may be larger than main memory, and later runs with the same "
+        "weights and inputs read it",
+    )
+    cache_dtype: str = setting(
+        "float32",
+        "type in which that file holds them; bfloat16: half of the bytes",
+        choices=("float32", "bfloat16"),
+    )
 
     @classmethod
     def from_dict(cls, given: dict[str, Any]) -> Settings:
@@ -150,11 +160,12 @@ class Settings:
 
     def check(self) -> None:
         """Raise ConfigError on values that do not go together."""
-        if self.cache_features and not self.frozen_blocks:
+        if self.keeps_features and not self.frozen_blocks and self.coach is None:
+            key = "cache_features" if self.cache_features else "cache_folder"
             raise ConfigError(
-                f"distill.cache_features={self.cache_features} keeps hidden states from epoch to epoch, but "
+                f"distill.{key}={getattr(self, key)!r} keeps hidden states from epoch to epoch, but "
                 f"backbone_update={self.backbone_update!r} with norm_gradient={self.norm_gradient!r} changes them: "
-                f"use norm_gradient='head', or cache_features=0"
+                f"use norm_gradient='head', or {key}={0 if key == 'cache_features' else None}"
             )
         for key in ("shallow", "deep"):
             _check_layers_setting(key, getattr(self, key))
@@ -179,6 +190,11 @@ class Settings:
             return alone
         # What the ladder reads is kept, so nothing of it has to be saved by working it out twice.
         return replace(alone, side=True, backbone_update="none", logits_distillation=False, recompute=False)
+
+    @property
+    def keeps_features(self) -> bool:
+        """Whether hidden states of the frozen backbone are kept; those of a coach's stage always are."""
+        return self.coach is None and (self.cache_features > 0 or self.cache_folder is not None)
 
     @property
     def automatic(self) -> bool:

@@ -184,7 +184,9 @@ def _first_stage(config: Config, settings: Settings, coach: str, folder: Path) -
     if coach == "ladder":
         first.data.batch_size, first.data.augment = given.batch_size, "none"
         first.train.val_every = first.train.checkpoint_every = None
-        own = Settings.from_dict({**asdict(own), "cache_features": given.memory})
+        # What a pair of towers puts out is not kept.
+        memory = 0 if config.text_backbone.name else given.memory
+        own = Settings.from_dict({**asdict(own), "cache_features": memory if own.cache_folder is None else 0})
     first.distill = asdict(own)
     first.train.keep = "best"
     first.data.unlabelled, first.data.eval_split = {}, "val"
@@ -252,7 +254,7 @@ def _pooled(experiment: Experiment, loader: DataLoader, split: str) -> tuple[tor
     features, labels = [], []
     for batch in loader:
         inputs = {k: v.to(experiment.adapter.device) for k, v in batch["inputs"].items()}
-        names = [(split, n) for n in batch["samples"].tolist()]
+        names = [(split, n) for n in batch["samples"].tolist()] if "samples" in batch else []
         features.append(pooled_states(experiment.distiller.kept_towers(inputs, names)).cpu())
         labels.append(batch["labels"])
     return torch.cat(features), torch.cat(labels)

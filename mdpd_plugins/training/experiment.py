@@ -263,7 +263,7 @@ def _loaders(
         blank = torch.zeros(count, parts.task.num_outputs)
         dataset, collate = TaughtDataset(dataset, more, blank if taught is None else taught), TaughtCollate(collate)
     final = evaluated, evaluation_collate
-    if settings.cache_features > 0:
+    if settings.keeps_features:
         if transform is not None:
             raise ConfigError(
                 f"distill.cache_features keeps what the backbone makes of each picture, but "

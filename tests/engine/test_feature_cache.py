@@ -53,16 +53,66 @@ def test_the_budget_holds_and_what_it_does_not_hold_is_worked_out_again():
     distiller, optim = small_zoo.small_distiller("hf-vit", method="mdpd_head", cache_features=1)
     expected = trained("hf-vit", 0)[2]
     cache = distiller.cache
-    cache.budget = 4 * 17 * 32 * 4 * 4  # of four samples: stem and three blocks of 17 tokens of 32 floats
+    cache.rows.budget = 4 * 17 * 32 * 4 * 4  # of four samples: stem and three blocks of 17 tokens of 32 floats
     data = samples(distiller.adapter)
     losses = []
     for order in ORDERS:
         rows = torch.tensor(order)
         batch = {"inputs": {"image": data["inputs"]["image"][rows]}, "labels": data["labels"][rows], "samples": rows}
         losses.append(float(distiller.train_step(batch, optim)["loss"]))
-    assert cache.held == cache.budget
+    assert cache.rows.held == cache.rows.budget
     assert cache.computed == 6 + 2
     assert losses == expected
+
+
+@pytest.mark.parametrize("key", ["hf-vit", "hf-minilm", "mm-resnet", "oc-text"])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_file_of_features_is_read_by_the_next_run(key, dtype, tmp_path):
+    expected = trained(key, 0, "ladder")[2]
+    for run in range(2):
+        distiller, _, losses = trained(key, 0, "ladder", cache_folder=str(tmp_path), cache_dtype=dtype)
+        # A second run works out its first batch alone: it shows how the blocks' outputs look.
+        assert distiller.cache.computed == (3 if run else 6)
+        distiller.drop_side()
+        assert losses == pytest.approx(expected, rel=1e-4 if dtype == "float32" else 0.05)
+    assert len(list(tmp_path.glob("*.bin"))) == 1
+
+
+def test_other_weights_have_a_file_of_their_own(tmp_path):
+    trained("hf-vit", 0, "ladder", cache_folder=str(tmp_path))[0].drop_side()
+    adapter = small_zoo.small("hf-vit", seed=1)
+    distiller, optim = small_zoo.small_distiller(adapter, method="ladder", cache_folder=str(tmp_path))
+    data = samples(adapter)
+    distiller.train_step({**data, "samples": torch.arange(6)}, optim)
+    assert len(list(tmp_path.glob("*.bin"))) == 2 and distiller.cache.computed == 6
+
+
+@pytest.mark.parametrize("cut", ["index", "data", "rubbish"])
+def test_what_a_kill_left_half_written_is_worked_out_again(cut, tmp_path):
+    distiller, _, first = trained("hf-vit", 0, "ladder", cache_folder=str(tmp_path))
+    distiller.drop_side()
+    index, data = next(tmp_path.glob("*.jsonl")), next(tmp_path.glob("*.bin"))
+    if cut == "index":
+        index.write_text(index.read_text()[:-20])
+    elif cut == "data":
+        data.write_bytes(data.read_bytes()[:-7])
+    else:
+        index.write_text(index.read_text() + "rubbish")
+        data.write_bytes(data.read_bytes() + b"rubbish")
+    distiller, _, losses = trained("hf-vit", 0, "ladder", cache_folder=str(tmp_path))
+    assert losses == first
+    distiller.drop_side()
+    assert trained("hf-vit", 0, "ladder", cache_folder=str(tmp_path))[2] == first
+
+
+def test_two_runs_do_not_write_one_file_and_a_folder_must_be_writable(tmp_path):
+    one, _, _ = trained("hf-vit", 0, "ladder", cache_folder=str(tmp_path))
+    with pytest.raises(ConfigError, match="another run keeps features in .*give another folder"):
+        small_zoo.small_distiller("hf-vit", method="ladder", cache_folder=str(tmp_path))
+    one.drop_side()
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match="features cannot be kept in .*give another folder"):
+        small_zoo.small_distiller("hf-vit", method="ladder", cache_folder=str(tmp_path / "file"))
 
 
 def test_evaluation_keeps_features_of_its_own_samples():
