@@ -16,8 +16,8 @@ _ADAPTERS = {"registry", "files", "cache"}
 _ENGINE = _ADAPTERS | {"adapters", "checked"}
 _TASKS = _ENGINE | {"engine"}
 _EXPORTS = _TASKS | {"tasks", "data"}
-_TRAINING = _EXPORTS | {"exports"}
-_TOP = _TRAINING | {"training", "planning", "versions"}
+_TRAINING = _EXPORTS | {"exports", "versions"}
+_TOP = _TRAINING | {"training", "planning"}
 ALLOWED = {
     "registry": set(),
     "files": {"registry"},
