@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from mmengine.dist import master_only
 from mmengine.hooks import Hook
 from mmengine.runner import IterBasedTrainLoop, Runner
 
 from mdpd_plugins.engine import NonFiniteLossError
-from mdpd_plugins.files import fresh_file
+from mdpd_plugins.files import fresh_file, write_text
 from mdpd_plugins.training.checkpoints import add_sum
+from mdpd_plugins.training.config import RUN_CONFIG
 from mdpd_plugins.training.interrupts import InterruptHook
 from mdpd_plugins.training.optim import follow_config
 from mdpd_plugins.training.parallel.sharding import place, whole
@@ -58,6 +60,11 @@ class FadingRunner(Runner):
             if type(handler) is logging.StreamHandler:
                 handler.addFilter(_for_the_screen)
         return logger
+
+    @master_only
+    def dump_config(self) -> None:
+        """The configuration as config.py, whole or not at all."""
+        write_text(Path(self.work_dir) / RUN_CONFIG, self.cfg.pretty_text)
 
     def wrap_model(self, model_wrapper_cfg, model):
         """The model on its device, never wrapped."""

@@ -23,7 +23,7 @@ from mdpd_plugins.adapters.storage.fingerprint import fingerprint as weights_fin
 from mdpd_plugins.data.fingerprint import fingerprint as data_fingerprint
 from mdpd_plugins.files import write_json
 from mdpd_plugins.registry.errors import CheckpointError, ConfigError
-from mdpd_plugins.training.config import complete_config
+from mdpd_plugins.training.config import RUN_CONFIG, complete_config, load_config
 from mdpd_plugins.versions import installed_versions, revisions
 
 if TYPE_CHECKING:
@@ -115,9 +115,9 @@ def read_run(path: str | Path) -> dict[str, Any]:
             raise ValueError("it holds no run")
         if not all(isinstance(found.get(key, {}), dict) for key in (*COMPARED, "result")):
             raise ValueError("a part of it is no section")
-        if not isinstance(found.get("resumed", []), list):
-            raise ValueError("'resumed' is no list")
-    except (OSError, ValueError, KeyError, RecursionError) as error:
+        if not all(isinstance(one["config"], dict) for one in found.get("resumed", [])):
+            raise ValueError("'resumed' holds no configuration")
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise ConfigError(
             f"{str(path)!r} is damaged ({error}): put it back; or remove it, and nothing tells then which run the "
             f"checkpoints beside it are of"
@@ -142,6 +142,34 @@ def config_of_run(path: str | Path, options: Mapping[str, Any] | None = None) ->
     except (ImportError, TypeError) as error:
         raise ConfigError(f"{str(path)!r}: its custom_imports cannot be imported ({error})") from error
     return complete_config(Config(given), path, options)
+
+
+def config_of_work_dir(work_dir: Path) -> Config:
+    """The configuration that lies in a work directory, as its run wrote it.
+
+    Raises:
+        ConfigError: there is none; it cannot be read; or it is not the run's any more: with other values, the same
+            weights may make another model.
+    """
+    path = work_dir / RUN_CONFIG
+    if not path.is_file():
+        raise ConfigError(
+            f"{str(work_dir)!r} holds no {RUN_CONFIG}: it is not a work directory of a training run. Give the folder "
+            f"that holds config.py and iter_N.pth (by default work_dirs/<config name>)"
+        )
+    config = load_config(path)
+    if not (work_dir / RUN_FILE).exists():
+        return config
+    record = read_run(work_dir / RUN_FILE)
+    now = {"config": _written(config.to_dict())}
+    # A kill may have come between the one file and the other: any configuration that the run went on with is its own.
+    found = [differences({"config": one["config"]}, now) for one in [record, *record.get("resumed", [])]]
+    if all(found):
+        raise ConfigError(
+            f"{str(path)!r} is not what this run wrote ({found[-1][0]}): put it back; or, if it was changed on "
+            f"purpose, remove {str(work_dir / RUN_FILE)!r}"
+        )
+    return config
 
 
 def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
@@ -258,6 +286,7 @@ __all__ = [
     "came_out",
     "check_run",
     "config_of_run",
+    "config_of_work_dir",
     "differences",
     "end_record",
     "read_run",

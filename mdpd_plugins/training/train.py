@@ -34,7 +34,6 @@ from mdpd_plugins.training.checkpoints import (
 )
 from mdpd_plugins.training.coach import coach_lines, coached, has_begun, read_coach
 from mdpd_plugins.training.compiling import check_backend, compiled
-from mdpd_plugins.training.config import RUN_CONFIG, load_config
 from mdpd_plugins.training.experiment import Experiment, Parts, build_experiment, first_batch, open_parts, watches
 from mdpd_plugins.training.lock import locked
 from mdpd_plugins.training.mmengine_runner import (
@@ -46,7 +45,14 @@ from mdpd_plugins.training.mmengine_runner import (
 )
 from mdpd_plugins.training.parallel.processes import joined
 from mdpd_plugins.training.parallel.sharding import ShardHook, weights_held, whole_state
-from mdpd_plugins.training.run_record import begin_record, came_out, end_record, record_now, repetition
+from mdpd_plugins.training.run_record import (
+    begin_record,
+    came_out,
+    config_of_work_dir,
+    end_record,
+    record_now,
+    repetition,
+)
 from mdpd_plugins.training.step_memory import PlanError, measure_step, planned_step, weight_bytes
 from mdpd_plugins.training.two_opinions import paths_of
 from mdpd_plugins.training.visualizers import check_visualizer
@@ -316,11 +322,9 @@ def export_work_dir(work_dir: str | Path, out: str | Path, *, checkpoint: str | 
         CheckpointError: the checkpoint does not exist, is not what this run wrote, or does not fit the run's config.
     """
     work_dir, out = Path(work_dir), Path(out)
-    if not (work_dir / RUN_CONFIG).is_file():
-        raise ConfigError(f"{str(work_dir)!r} holds no {RUN_CONFIG}: it is not a work directory of a training run")
+    config = config_of_work_dir(work_dir)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ConfigError(f"{str(out)!r} exists and is not empty: give a folder that does not exist yet")
-    config = load_config(work_dir / RUN_CONFIG)
     newest = latest_checkpoint(work_dir)
     if checkpoint is None:
         checkpoint = best_weights(work_dir) if config.train.keep == "best" else newest

@@ -165,6 +165,21 @@ def test_a_damaged_record_is_named(work_dir, text, runs, capsys):
         assert "run.json' is damaged" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("command", ["export", "report"])
+def test_a_config_that_is_not_the_runs_any_more_is_refused(work_dir, tmp_path, capsys, command):
+    """Another number of heads fits the same weights, and is another model."""
+    path = work_dir / "config.py"
+    text = path.read_text()
+    assert "num_attention_heads=4" in text
+    path.write_text(text.replace("num_attention_heads=4", "num_attention_heads=2"))
+    out = [str(tmp_path / "out")] if command == "export" else []
+    assert mdpd([command, str(work_dir), *out]) == 2
+    said = capsys.readouterr().err
+    assert "config.py' is not what this run wrote (config.backbone.options.num_attention_heads: 4 then, 2 now)" in said
+    path.write_text(text)
+    assert mdpd([command, str(work_dir), *out]) == 0
+
+
 def test_one_of_config_and_run_is_asked_for(runs, capsys, tmp_path):
     for arguments in ([], [runs / "config.py", "--from-run", runs / "0" / RUN_FILE]):
         assert main(arguments) == 2
