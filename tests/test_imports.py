@@ -16,13 +16,14 @@ _ADAPTERS = {"registry", "files", "cache"}
 _ENGINE = _ADAPTERS | {"adapters", "checked"}
 _TASKS = _ENGINE | {"engine"}
 _EXPORTS = _TASKS | {"tasks", "data"}
-_TRAINING = _EXPORTS | {"exports", "versions"}
+_TRAINING = _EXPORTS | {"exports", "versions", "shortages"}
 _TOP = _TRAINING | {"training", "planning"}
 ALLOWED = {
     "registry": set(),
     "files": {"registry"},
     "cache": {"registry", "files"},
     "versions": set(),
+    "shortages": set(),
     "checked": {"registry"},
     "data_types": {"registry"},
     "adapters": _ADAPTERS,

@@ -36,6 +36,7 @@ from mdpd_plugins.training.coach import coach_lines, coached, has_begun, read_co
 from mdpd_plugins.training.compiling import check_backend, compiled
 from mdpd_plugins.training.experiment import Experiment, Parts, build_experiment, first_batch, open_parts, watches
 from mdpd_plugins.training.lock import locked
+from mdpd_plugins.training.memory_advice import advised
 from mdpd_plugins.training.mmengine_runner import (
     FadingRunner,
     NonFiniteWeightError,
@@ -163,7 +164,7 @@ def train(
             runner.logger.warning(_origin_lines(parts))
             if first:
                 runner.logger.info("\n".join([*description_lines(data), *(coach_lines(coach.about) if coach else [])]))
-            with compiled(experiment.distiller, config.train.compile):
+            with advised(config, memory), compiled(experiment.distiller, config.train.compile):
                 metrics = run_to_the_end(runner)
             if config.parallel.shard:
                 memory = {**memory, **weights_held(runner)}
