@@ -14,7 +14,13 @@ from mdpd_plugins.adapters.storage.checkpoint import read_state_dict
 from mdpd_plugins.files import fresh_file, sha256, write_json
 from mdpd_plugins.registry.errors import CheckpointError, ConfigError
 from mdpd_plugins.tasks.scores import ERRORS
-from mdpd_plugins.training.checkpoints import checkpoints
+from mdpd_plugins.training.checkpoints import (
+    check_file,
+    checkpoints,
+    latest_checkpoint,
+    load_run,
+    load_weights_alone,
+)
 from mdpd_plugins.training.experiment import Experiment
 from mdpd_plugins.training.run_record import check_run, run_name
 
@@ -122,7 +128,7 @@ def _check_run(folder: Path) -> None:
         check_run(folder, folder / HISTORY_FILE, run)
 
 
-def weights_of_evaluations(folder: Path) -> dict[str, str]:
+def _sums_of_evaluations(folder: Path) -> dict[str, str]:
     """Name -> SHA-256 of the weights of evaluations that a run kept.
 
     Raises:
@@ -153,6 +159,26 @@ def best_weights(folder: Path) -> Path:
     return path
 
 
+def exported_state(experiment: Experiment, work_dir: Path, checkpoint: str | Path | None) -> dict[str, torch.Tensor]:
+    """The state of `experiment.distiller` that a work directory exports, checked. Nothing is changed.
+
+    Args:
+        checkpoint: one of the directory's files; None for what the run itself exports: the newest iter_N.pth, or the
+            best evaluation's weights with train.keep="best".
+
+    Raises:
+        ConfigError: the folder holds no run with a checkpoint.
+        CheckpointError: it does not exist, is not what this run wrote, or does not fit the run's config.
+    """
+    newest = latest_checkpoint(work_dir)
+    if checkpoint is None:
+        checkpoint = best_weights(work_dir) if experiment.config.train.keep == "best" else newest
+    elif Path(checkpoint) != newest:
+        check_file(work_dir, Path(checkpoint), _sums_of_evaluations(work_dir))
+    state = load_run(experiment, newest)  # where its weights came from
+    return state if Path(checkpoint) == newest else load_weights_alone(experiment, Path(checkpoint))
+
+
 def load_best(experiment: Experiment, folder: Path) -> None:
     """Put the weights of the best evaluation into an experiment."""
     experiment.distiller.load_state_dict(read_state_dict(best_weights(folder)))
@@ -162,8 +188,8 @@ __all__ = [
     "HISTORY_FILE",
     "BestHook",
     "best_weights",
+    "exported_state",
     "load_best",
     "main_score",
     "read_history",
-    "weights_of_evaluations",
 ]

@@ -20,15 +20,13 @@ from mdpd_plugins.engine import NonFiniteLossError, Settings, fade
 from mdpd_plugins.exports import check_replaceable, record_of
 from mdpd_plugins.files import fresh_folder, write_json
 from mdpd_plugins.registry.errors import ConfigError
-from mdpd_plugins.training.best import BestHook, best_weights, load_best, weights_of_evaluations
+from mdpd_plugins.training.best import BestHook, exported_state, load_best
 from mdpd_plugins.training.card import print_summary, random_notice, write_card
 from mdpd_plugins.training.checkpoints import (
-    check_file,
     checkpoints,
     clear_leftovers,
     latest_checkpoint,
     load_run,
-    load_weights_alone,
     read_summary,
     refuse_last,
 )
@@ -326,16 +324,8 @@ def export_work_dir(work_dir: str | Path, out: str | Path, *, checkpoint: str | 
     config = config_of_work_dir(work_dir)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ConfigError(f"{str(out)!r} exists and is not empty: give a folder that does not exist yet")
-    newest = latest_checkpoint(work_dir)
-    if checkpoint is None:
-        checkpoint = best_weights(work_dir) if config.train.keep == "best" else newest
-    elif Path(checkpoint) != newest:
-        check_file(work_dir, Path(checkpoint), weights_of_evaluations(work_dir))
     experiment = build_experiment(config)
-    state = load_run(experiment, newest)  # where its weights came from
-    if Path(checkpoint) != newest:
-        state = load_weights_alone(experiment, Path(checkpoint))
-    experiment.distiller.load_state_dict(state)
+    experiment.distiller.load_state_dict(exported_state(experiment, work_dir, checkpoint))
     memory = read_summary(work_dir).get("memory", {})
     about = read_coach(work_dir) if experiment.distiller.settings.coach else {}
     print_summary(finish(experiment, evaluate(experiment), out, memory, described(config, experiment.parts), about))
