@@ -57,7 +57,7 @@ def write_page(lines: Path, page: Path) -> None:
         "of [faults.jsonl](data/faults.jsonl). [safety.md](safety.md) says what is promised.",
         "",
         f"In all {len(cases):,} cases, of which {sum(c['outcome'] not in GOOD for c in cases):,} ended as none may. "
-        f"{mended:,} more did so when first tried; what was wrong has been mended, and they were tried again.",
+        f"{mended:,} of them did so when first tried; what was wrong has been mended, and they were tried again.",
     ]
     for kind, (title, meaning) in TITLES.items():
         own = [case for case in cases if case["kind"] == kind]
