@@ -44,6 +44,10 @@ class UsageError(MDPDError, RuntimeError):
     """A call that came at the wrong time: after the end, or too often."""
 
 
+class OutOfMemory(MDPDError, MemoryError):
+    """Memory ran out, and the message says what to lower."""
+
+
 class DataError(MDPDError, ValueError):
     """Data that cannot be read, or does not fit the task."""
 

@@ -12,17 +12,18 @@ ROOT = Path(__file__).parent.parent
 
 # What each part may import besides itself, in one direction. Zoos are reached through their entry points; from their
 # folder comes plain data only: what was verified.
-_ADAPTERS = {"registry", "files", "cache"}
+_ADAPTERS = {"registry", "files", "cache", "shortages"}
 _ENGINE = _ADAPTERS | {"adapters", "checked"}
 _TASKS = _ENGINE | {"engine"}
 _EXPORTS = _TASKS | {"tasks", "data"}
-_TRAINING = _EXPORTS | {"exports"}
-_TOP = _TRAINING | {"training", "planning", "versions"}
+_TRAINING = _EXPORTS | {"exports", "versions"}
+_TOP = _TRAINING | {"training", "planning"}
 ALLOWED = {
     "registry": set(),
     "files": {"registry"},
     "cache": {"registry", "files"},
     "versions": set(),
+    "shortages": set(),
     "checked": {"registry"},
     "data_types": {"registry"},
     "adapters": _ADAPTERS,

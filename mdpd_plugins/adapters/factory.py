@@ -16,7 +16,8 @@ from mdpd_plugins.adapters.built import RANDOM, Built, as_built
 from mdpd_plugins.adapters.live import check_plain, unwrapped
 from mdpd_plugins.adapters.storage.trust import unattended
 from mdpd_plugins.registry import MODALITIES, Registered, load_catalogue
-from mdpd_plugins.registry.errors import ConfigError, PluginError, closest
+from mdpd_plugins.registry.errors import ConfigError, MDPDError, PluginError, closest
+from mdpd_plugins.shortages import out_of_memory
 
 
 def build_backbone(name: str, *, pretrained: str | None = "auto", num_classes: int, **options: Any) -> Adapter:
@@ -43,8 +44,19 @@ def build_backbone(name: str, *, pretrained: str | None = "auto", num_classes: i
     if unknown:
         raise ConfigError(f"{name} takes no option {unknown[0]!r}; it takes {sorted(parameters)}")
     named = {"name": name} if "name" in parameters else {}
-    with unattended():
-        built = as_built(build(pretrained=pretrained, num_classes=num_classes, **named, **options))
+    try:
+        with unattended():
+            built = as_built(build(pretrained=pretrained, num_classes=num_classes, **named, **options))
+    except (MDPDError, OSError):
+        raise
+    except Exception as error:
+        # Libraries check what they are given in their own ways, and some not at all until it does not work.
+        if not options or out_of_memory(error):
+            raise
+        raise ConfigError(
+            f"{name} cannot be built with {_in_short(options)}: {type(error).__name__}: {_in_short(error)}. Correct or "
+            f"leave out what backbone.options says"
+        ) from error
     if not isinstance(built.model, nn.Module):
         raise PluginError(
             f"{registered.spec.build} of {name} (from {registered.origin}) returned {type(built.model).__name__}; an "
@@ -58,6 +70,11 @@ def build_backbone(name: str, *, pretrained: str | None = "auto", num_classes: i
     if built.finish is not None:
         built.finish(adapter)
     return adapter
+
+
+def _in_short(value: Any) -> str:
+    text = " ".join(str(value).split())
+    return text if len(text) <= 300 else f"{text[:297]}..."
 
 
 def _adapter(built: Built, registered: Registered) -> Adapter:

@@ -26,6 +26,7 @@ from mdpd_plugins.cli import (
     verify,
 )
 from mdpd_plugins.registry import DataWarning, MDPDError
+from mdpd_plugins.shortages import shortage
 
 COMMANDS = {
     "list-backbones": list_backbones,
@@ -74,6 +75,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         # give it somewhere to go.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except Exception as error:
+        if (said := shortage(error)) is None:
+            raise
+        print(f"error: {said}", file=sys.stderr)
+        return 2
 
 
 def _format(message: Warning | str, category: type[Warning], *where: Any, **line: Any) -> str:

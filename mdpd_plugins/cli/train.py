@@ -10,7 +10,12 @@ INTERRUPTED = "interrupted; --resume goes on from the newest checkpoint"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options as MMPretrain's tools/train.py has them, and `--dry-run`."""
-    parser.add_argument("config", help="a file under zoo_configs/, or your own")
+    parser.add_argument("config", nargs="?", help="a file under zoo_configs/, or your own")
+    parser.add_argument(
+        "--from-run",
+        metavar="RUN.JSON",
+        help="instead of CONFIG: repeat the run that wrote this file, in another work directory, and say what differs",
+    )
     parser.add_argument(
         "--work-dir", help="where checkpoints, logs and the export go (default: work_dirs/<config name>)"
     )
@@ -34,15 +39,20 @@ def run(args: argparse.Namespace) -> int:
     if args.launcher != "none":
         os.environ.setdefault("LOCAL_RANK", str(args.local_rank))
     # Imported here, so that --help answers at once.
-    from mdpd_plugins.training import dry_run, load_config, read_overrides, train
+    from mdpd_plugins.registry import ConfigError
+    from mdpd_plugins.training import config_of_run, dry_run, load_config, read_overrides, read_run, train
 
-    config = load_config(args.config, read_overrides(args.cfg_options))
+    if (args.config is None) == (args.from_run is None):
+        raise ConfigError("give a CONFIG to train, or --from-run WORK_DIR/run.json to repeat a run: one of the two")
+    options = read_overrides(args.cfg_options)
+    repeats = read_run(args.from_run) if args.from_run else None
+    config = config_of_run(args.from_run, options) if args.from_run else load_config(args.config, options)
     if args.work_dir:
         config.work_dir = args.work_dir
     if args.amp:
         config.train.amp = True
     if args.dry_run:
-        dry_run(config)
+        dry_run(config, repeats=repeats)
     else:
-        train(config, resume=args.resume, launcher=args.launcher)
+        train(config, resume=args.resume, launcher=args.launcher, repeats=repeats)
     return 0

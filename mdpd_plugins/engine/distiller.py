@@ -120,7 +120,8 @@ class Distiller(nn.Module):
             Detached loss terms, "side/task", "backbone/distillation", ..., each its mean over the batch.
 
         Raises:
-            NonFiniteLossError: a term is not finite; all gradients have been dropped, and no parameter changed.
+            NonFiniteLossError: a term, or without `backward` a gradient, is not finite; all gradients have been
+                dropped, and no parameter changed.
             DataError: labels that do not fit the task.
             ConfigError: inputs of another kind.
             UsageError: after fading or closing, or beyond the number of steps that was given.
@@ -161,6 +162,8 @@ class Distiller(nn.Module):
                 for piece in batch_part(len(labels), labels.device).pieces(self.settings.sub_batch):
                     step.take(inputs, labels, samples, piece, taught)
             gradients.end_batch(step.paths)
+            if not gradients.scaled:
+                step.check_gradients()
         except NonFiniteLossError:
             gradients.discard()
             self.layers.measured.zero_()

@@ -17,7 +17,13 @@ class Gradients(Protocol):
 
     A batch's loss comes in parts, whose gradients add up. The engine never touches an optimiser: whoever implements
     this, or calls `Distiller.backward`, steps it.
+
+    Attributes:
+        scaled: gradients are scaled for float16, and whoever scales them leaves out steps in which they overflowed.
     """
+
+    @property
+    def scaled(self) -> bool: ...
 
     def backward(self, path: str, loss: torch.Tensor) -> None:
         """Add the gradient of a part of a batch's loss to the parameters of `path`."""
@@ -34,12 +40,13 @@ class PlainGradients:
 
     Args:
         parameters: path -> what it trains.
-        backward: instead of ``torch.Tensor.backward``: what a GradScaler, Accelerate or Fabric has for it.
+        backward: instead of ``torch.Tensor.backward``: what a GradScaler, Accelerate or Fabric has, which may scale.
     """
 
     def __init__(self, parameters: Mapping[str, Iterable[nn.Parameter]], backward: Backward | None = None):
         self.parameters = {path: list(own) for path, own in parameters.items()}
         self._backward: Backward = backward or torch.Tensor.backward
+        self.scaled = backward is not None
 
     def backward(self, path: str, loss: torch.Tensor) -> None:
         """Add the gradient of a part of a batch's loss."""
@@ -66,4 +73,16 @@ def average_over_processes(parameters: Iterable[nn.Parameter]) -> None:
         all_reduce_params([p.grad for p in parameters if p.grad is not None], coalesce=True, op="mean")
 
 
-__all__ = ["Backward", "Gradients", "PlainGradients", "average_over_processes"]
+def not_finite(named: Iterable[tuple[str, nn.Parameter]]) -> str | None:
+    """The name of a parameter whose gradient holds NaN or infinity; None if there is none.
+
+    One look for all of them, since each is a wait for the device. By the largest absolute value: a sum of squares would
+    overflow where every gradient is finite.
+    """
+    found = [(name, p.grad) for name, p in named if p.grad is not None]
+    if not found or torch.nn.utils.get_total_norm([g for _, g in found], float("inf")).isfinite():
+        return None
+    return next((name for name, gradient in found if not gradient.isfinite().all()), None)
+
+
+__all__ = ["Backward", "Gradients", "PlainGradients", "average_over_processes", "not_finite"]

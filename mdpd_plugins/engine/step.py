@@ -10,7 +10,7 @@ from mdpd_plugins.adapters import Capture
 from mdpd_plugins.adapters.inspection.capture import capture
 from mdpd_plugins.engine.batch_parts import Piece
 from mdpd_plugins.engine.coaching import Taught, coached_terms
-from mdpd_plugins.engine.gradients import Gradients
+from mdpd_plugins.engine.gradients import Gradients, not_finite
 from mdpd_plugins.engine.norm_gradients import forward_context, local_loss, run_last_blocks
 from mdpd_plugins.engine.side import SideOutput
 from mdpd_plugins.engine.task import CoachedTask
@@ -24,7 +24,7 @@ Masks = list[torch.Tensor | None]
 
 
 class NonFiniteLossError(MDPDError, FloatingPointError):
-    """A loss term became NaN or infinite. Nothing of that step was applied."""
+    """A loss term or a gradient became NaN or infinite. Nothing of that step was applied."""
 
 
 class Step:
@@ -182,6 +182,16 @@ class Step:
         self._check(terms)
         self._log(terms)
         self.gradients.backward(path, sum(terms.values()))  # type: ignore[arg-type]
+
+    def check_gradients(self) -> None:
+        """After the batch: raise NonFiniteLossError if a gradient is not finite although every loss term is."""
+        own = {id(p) for path in self.paths for p in self.parts.trained_by_path()[path]}
+        if name := not_finite((name, p) for name, p in self.parts.named_parameters() if id(p) in own):
+            raise NonFiniteLossError(
+                f"step {self.number + 1}: the gradient of {name} is not finite, although every loss term is. Training "
+                f"stops here; the last checkpoint is untouched. Lower the learning rate of that path, set "
+                f"optim.clip_grad, or look at the batch"
+            )
 
     def _log(self, terms: Tensors) -> None:
         # Terms of the pieces of a batch are shares of its loss.

@@ -13,7 +13,7 @@ from mmengine.config import Config
 
 from mdpd_plugins.registry.errors import ConfigError
 from mdpd_plugins.training.checkpoints import checkpoints, latest_checkpoint, read_summary
-from mdpd_plugins.training.config import RUN_CONFIG, load_config
+from mdpd_plugins.training.run_record import config_of_work_dir
 
 Points = list[tuple[int, float]]
 # mmengine's Runner writes this line where it goes on from a checkpoint, and none where it starts anew.
@@ -57,15 +57,12 @@ def read_record(work_dir: Path) -> Record:
     """Read a work directory. Nothing in it is changed.
 
     Raises:
-        ConfigError: the folder is none, or holds no configuration or no checkpoint of a run.
+        ConfigError: the folder is none, or holds no configuration or no checkpoint of a run; or the configuration is
+            not what the run wrote.
     """
     if not work_dir.is_dir():
         raise ConfigError(f"work directory {str(work_dir)!r} does not exist: give the one that training printed")
-    if not (work_dir / RUN_CONFIG).is_file():
-        raise ConfigError(
-            f"{str(work_dir)!r} holds no {RUN_CONFIG}: it is not a work directory of a training run. Give the folder "
-            f"that holds config.py and iter_N.pth (by default work_dirs/<config name>)"
-        )
+    config = config_of_work_dir(work_dir)
     if not checkpoints(work_dir):
         raise ConfigError(
             f"{str(work_dir)!r} holds no iter_*.pth yet: a report shows what a checkpoint has learned. Wait for the "
@@ -76,7 +73,7 @@ def read_record(work_dir: Path) -> Record:
     summary = read_summary(work_dir)
     return Record(
         work_dir=work_dir,
-        config=load_config(work_dir / RUN_CONFIG),
+        config=config,
         checkpoint=checkpoint,
         step=step,
         # An earlier run's summary stays until the next one finishes.

@@ -14,8 +14,15 @@ from mdpd_plugins.adapters.storage.checkpoint import read_state_dict
 from mdpd_plugins.files import fresh_file, sha256, write_json
 from mdpd_plugins.registry.errors import CheckpointError, ConfigError
 from mdpd_plugins.tasks.scores import ERRORS
-from mdpd_plugins.training.checkpoints import checkpoints
+from mdpd_plugins.training.checkpoints import (
+    check_file,
+    checkpoints,
+    latest_checkpoint,
+    load_run,
+    load_weights_alone,
+)
 from mdpd_plugins.training.experiment import Experiment
+from mdpd_plugins.training.run_record import check_run, run_name
 
 HISTORY_FILE = "evaluations.json"
 
@@ -47,6 +54,9 @@ class BestHook(Hook):
     def before_train(self, runner) -> None:
         """After a resume: what was found up to here counts, and an evaluation that a kill cut off is made up for."""
         folder, step = Path(runner.work_dir), runner.iter
+        self.run = run_name(folder)
+        if step:
+            _check_run(folder)
         self.history = [entry for entry in read_history(folder) if 0 < entry["step"] <= step]
         if not step:
             for file in folder.glob("best_*.pth"):
@@ -67,7 +77,7 @@ class BestHook(Hook):
                 with temporary.open("wb") as file:  # given a name, PyTorch writes that into the file
                     torch.save(self.experiment.distiller.state_dict(), file)
                 self.history[-1]["sum"] = sha256(temporary)
-        write_json(folder / HISTORY_FILE, {"evaluations": self.history})
+        write_json(folder / HISTORY_FILE, {"run": self.run, "evaluations": self.history})
         self._clear(folder)
         self._stop_if_due(runner)
 
@@ -93,17 +103,39 @@ def read_history(folder: Path) -> list[dict[str, Any]]:
     Raises:
         ConfigError: the file is damaged.
     """
+    return _read_history(folder)[1]
+
+
+def _read_history(folder: Path) -> tuple[str | None, list[dict[str, Any]]]:
+    """The run that a work directory's evaluations are of, as they say, and the evaluations."""
     path = folder / HISTORY_FILE
     if not path.is_file():
-        return []
+        return None, []
     try:
-        return [
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return content.get("run"), [
             {"step": int(entry["step"]), "score": float(entry["score"])}
             | ({"sum": str(entry["sum"])} if "sum" in entry else {})
-            for entry in json.loads(path.read_text(encoding="utf-8"))["evaluations"]
+            for entry in content["evaluations"]
         ]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ConfigError(f"{str(path)!r} cannot be read ({error}): remove it, or train without --resume") from error
+
+
+def _check_run(folder: Path) -> None:
+    run, history = _read_history(folder)
+    if history:
+        check_run(folder, folder / HISTORY_FILE, run)
+
+
+def _sums_of_evaluations(folder: Path) -> dict[str, str]:
+    """Name -> SHA-256 of the weights of evaluations that a run kept.
+
+    Raises:
+        ConfigError: the evaluations are damaged. CheckpointError: they are of another run.
+    """
+    _check_run(folder)
+    return {f"best_{entry['step']}.pth": entry["sum"] for entry in read_history(folder) if "sum" in entry}
 
 
 def best_weights(folder: Path) -> Path:
@@ -113,6 +145,7 @@ def best_weights(folder: Path) -> Path:
         ConfigError: there are none.
         CheckpointError: they are gone, or are not what the run wrote.
     """
+    _check_run(folder)
     history = read_history(folder)
     kept = [e for e in history if "sum" in e or (folder / f"best_{e['step']}.pth").is_file()]
     if not kept:
@@ -126,9 +159,37 @@ def best_weights(folder: Path) -> Path:
     return path
 
 
+def exported_state(experiment: Experiment, work_dir: Path, checkpoint: str | Path | None) -> dict[str, torch.Tensor]:
+    """The state of `experiment.distiller` that a work directory exports, checked. Nothing is changed.
+
+    Args:
+        checkpoint: one of the directory's files; None for what the run itself exports: the newest iter_N.pth, or the
+            best evaluation's weights with train.keep="best".
+
+    Raises:
+        ConfigError: the folder holds no run with a checkpoint.
+        CheckpointError: it does not exist, is not what this run wrote, or does not fit the run's config.
+    """
+    newest = latest_checkpoint(work_dir)
+    if checkpoint is None:
+        checkpoint = best_weights(work_dir) if experiment.config.train.keep == "best" else newest
+    elif Path(checkpoint) != newest:
+        check_file(work_dir, Path(checkpoint), _sums_of_evaluations(work_dir))
+    state = load_run(experiment, newest)  # where its weights came from
+    return state if Path(checkpoint) == newest else load_weights_alone(experiment, Path(checkpoint))
+
+
 def load_best(experiment: Experiment, folder: Path) -> None:
     """Put the weights of the best evaluation into an experiment."""
     experiment.distiller.load_state_dict(read_state_dict(best_weights(folder)))
 
 
-__all__ = ["HISTORY_FILE", "BestHook", "best_weights", "load_best", "main_score", "read_history"]
+__all__ = [
+    "HISTORY_FILE",
+    "BestHook",
+    "best_weights",
+    "exported_state",
+    "load_best",
+    "main_score",
+    "read_history",
+]

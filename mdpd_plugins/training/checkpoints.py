@@ -7,6 +7,7 @@ import logging
 import os
 import re
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from mdpd_plugins.adapters.storage.checkpoint import check_keys, read_state_dict
 from mdpd_plugins.files import LEFTOVERS, sha256, write_json
 from mdpd_plugins.registry.errors import CheckpointError, ConfigError
 from mdpd_plugins.training.experiment import Experiment
+from mdpd_plugins.training.run_record import RUN_FILE, check_run
 
 SUMS = "checkpoints.json"  # name of a checkpoint -> its SHA-256
 EARLIER = "previous"
@@ -119,6 +121,35 @@ def _checked(work_dir: Path, sums: dict[str, str]) -> Path:
     return newest
 
 
+def check_file(work_dir: Path, file: Path, others: Mapping[str, str]) -> None:
+    """Compare any file of weights that somebody names with what the run of a work directory wrote.
+
+    Args:
+        others: name -> SHA-256 of what the run keeps besides its checkpoints.
+
+    Raises:
+        CheckpointError: it is missing, is not what a run wrote under that name, or another run wrote it.
+    """
+    if not file.is_file():
+        names = [p.name for p in [*checkpoints(work_dir), *sorted(work_dir.glob("best_*.pth"))]]
+        raise CheckpointError(f"checkpoint {str(file)!r} does not exist; {str(work_dir)!r} has {', '.join(names)}")
+    own = file.absolute().parent == work_dir.absolute()
+    known = {**_read_sums(file.parent), **(others if own else {})}
+    if file.name not in known:
+        NOTES.warning(f"note: nothing says what {file} held when it was written, so damage to it is not noticed")
+    elif sha256(file) != known[file.name]:
+        raise CheckpointError(
+            f"{str(file)!r} is not what its run wrote (damaged, or of another run): put the right one back, or name "
+            f"another with --checkpoint"
+        )
+    try:
+        content = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+    except Exception:
+        return  # whoever reads the weights says what is wrong with it
+    if isinstance(content, dict) and isinstance(meta := content.get("meta"), dict):
+        check_run(work_dir, file, meta.get("run"))
+
+
 def _link(leftover: Path, newest: Path) -> None:
     try:
         os.link(leftover, newest)  # a training that is just renaming it does not lose it
@@ -150,18 +181,20 @@ def load_run(experiment: Experiment, checkpoint: Path) -> dict[str, torch.Tensor
     found when the experiment was built: a hub may have appeared or gone since.
 
     Raises:
-        CheckpointError: the file holds pickled code or is no run's, or it belongs to another configuration.
+        CheckpointError: the file holds pickled code or is no run's, or it belongs to another run or configuration.
     """
     state = load_weights_alone(experiment, checkpoint)
     run: dict[str, Any] = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
     wanted = {name: _sizes(wrapper.state_dict()) for name, wrapper in experiment.optim.items()}
     try:
         found = {name: _sizes(saved) for name, saved in run["optimizer"].items()}
-        origin = run["meta"]["weights"]
+        meta = run["meta"]
+        origin = meta["weights"]
     except (KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(
             f"{str(checkpoint)!r} is no checkpoint of a training run ({error} is missing): remove it"
         ) from error
+    check_run(checkpoint.parent, checkpoint, meta.get("run"))
     if found != wanted:
         raise CheckpointError(
             f"{str(checkpoint)!r} was written by a run that trained other parameters: resume with the settings in "
@@ -189,7 +222,7 @@ def clear_leftovers(work_dir: Path, *, keep_checkpoints: bool) -> None:
         aside = work_dir / EARLIER
         shutil.rmtree(aside, ignore_errors=True)
         aside.mkdir()
-        for path in [*found, work_dir / SUMS]:
+        for path in [*found, work_dir / SUMS, work_dir / RUN_FILE]:
             if path.is_file():
                 path.rename(aside / path.name)
 
@@ -214,6 +247,7 @@ def refuse_last(work_dir: Path, steps: int) -> str:
 __all__ = [
     "SUMS",
     "add_sum",
+    "check_file",
     "checkpoints",
     "clear_leftovers",
     "latest_checkpoint",

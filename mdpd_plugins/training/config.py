@@ -34,6 +34,16 @@ def load_config(path: str | Path, options: Mapping[str, Any] | None = None) -> C
         config = Config.fromfile(str(path))
     except Exception as error:  # a config file is Python: anything can be raised inside it
         raise ConfigError(f"config file {str(path)!r} cannot be read: {type(error).__name__}: {error}") from error
+    return complete_config(config, path, options)
+
+
+def complete_config(config: Config, path: str | Path, options: Mapping[str, Any] | None = None) -> Config:
+    """A configuration as it was read from `path`, with `--cfg-options`, checked and completed by the defaults.
+
+    Raises:
+        ConfigError: a key that no part of the project reads, or a value that it cannot have.
+    """
+    path = Path(path)
     try:
         config.merge_from_dict(dict(options or {}))
     except (TypeError, KeyError, AssertionError, ValueError, AttributeError) as error:
@@ -94,4 +104,4 @@ def read_overrides(pairs: Sequence[str]) -> dict[str, Any]:
     return found
 
 
-__all__ = ["DEFAULTS", "RUN_CONFIG", "installed_configs", "load_config", "read_overrides"]
+__all__ = ["DEFAULTS", "RUN_CONFIG", "complete_config", "installed_configs", "load_config", "read_overrides"]

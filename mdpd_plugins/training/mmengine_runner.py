@@ -10,15 +10,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from mmengine.dist import master_only
 from mmengine.hooks import Hook
 from mmengine.runner import IterBasedTrainLoop, Runner
 
 from mdpd_plugins.engine import NonFiniteLossError
-from mdpd_plugins.files import fresh_file
+from mdpd_plugins.files import fresh_file, write_text
 from mdpd_plugins.training.checkpoints import add_sum
+from mdpd_plugins.training.config import RUN_CONFIG
 from mdpd_plugins.training.interrupts import InterruptHook
 from mdpd_plugins.training.optim import follow_config
 from mdpd_plugins.training.parallel.sharding import place, whole
+from mdpd_plugins.training.run_record import run_name
 
 PLAIN = (str, int, float, bool, type(None))
 # What mmengine says about itself at every start. It stays in the log file.
@@ -57,6 +60,11 @@ class FadingRunner(Runner):
             if type(handler) is logging.StreamHandler:
                 handler.addFilter(_for_the_screen)
         return logger
+
+    @master_only
+    def dump_config(self) -> None:
+        """The configuration as config.py, whole or not at all."""
+        write_text(Path(self.work_dir) / RUN_CONFIG, self.cfg.pretty_text)
 
     def wrap_model(self, model_wrapper_cfg, model):
         """The model on its device, never wrapped."""
@@ -131,13 +139,17 @@ class ResumableLoop(IterBasedTrainLoop):
 
 
 class PlainCheckpointHook(Hook):
-    """Leaves only tensors and plain values in a checkpoint, and adds where the run's weights came from.
+    """Leaves only tensors and plain values in a checkpoint, and adds the run's name and where its weights came from.
 
     mmengine's message hub pickles its history objects, which PyTorch's safe loading refuses, so mmengine could
     not resume its own file. The histories smooth the printed log and nothing else.
     """
 
     priority = "VERY_LOW"
+
+    def before_train(self, runner) -> None:
+        """Once: what is in the folder later changes nothing."""
+        self.run = run_name(Path(runner.work_dir))
 
     def before_save_checkpoint(self, runner, checkpoint: dict[str, Any]) -> None:
         """Drop histories, keep plain runtime information."""
@@ -149,7 +161,7 @@ class PlainCheckpointHook(Hook):
             "resumed_keys": {k: v for k, v in hub["resumed_keys"].items() if k in info},
         }
         checkpoint["meta"] = {k: v for k, v in checkpoint["meta"].items() if _plain(v)}
-        checkpoint["meta"]["weights"] = runner.model.adapter.origin
+        checkpoint["meta"] |= {"weights": runner.model.adapter.origin, "run": self.run}
 
 
 class StepClockHook(Hook):

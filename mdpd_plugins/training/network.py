@@ -14,11 +14,10 @@ from mdpd_plugins.exports.network import Deployed, write_network
 from mdpd_plugins.files import fresh_folder
 from mdpd_plugins.registry.errors import ConfigError
 from mdpd_plugins.tasks import Language
-from mdpd_plugins.training.best import best_weights
-from mdpd_plugins.training.checkpoints import latest_checkpoint, load_run, load_weights_alone
+from mdpd_plugins.training.best import exported_state
 from mdpd_plugins.training.coach import FOLDER, load_coach, stage_of_the_coach
-from mdpd_plugins.training.config import RUN_CONFIG, load_config
 from mdpd_plugins.training.experiment import Experiment, build_experiment
+from mdpd_plugins.training.run_record import config_of_work_dir
 from mdpd_plugins.training.train import evaluate, export_work_dir
 
 EXAMPLES = 5
@@ -43,7 +42,7 @@ def export_network(
     if keep_side:
         return _export_kept(work_dir, out, kind, checkpoint)
     export_work_dir(work_dir, out, checkpoint=checkpoint)
-    config = load_config(work_dir / RUN_CONFIG)
+    config = config_of_work_dir(work_dir)
     try:
         record = read_record(out)
         exported = load_folder(out, record)
@@ -96,9 +95,7 @@ def _export_kept(work_dir: Path, out: Path, kind: str, checkpoint: str | Path | 
 
 def _with_side(work_dir: Path, checkpoint: str | Path | None) -> Experiment:
     """An experiment with the side network that a work directory holds, beside the backbone that it learned beside."""
-    if not (work_dir / RUN_CONFIG).is_file():
-        raise ConfigError(f"{str(work_dir)!r} holds no {RUN_CONFIG}: it is not a work directory of a training run")
-    config = load_config(work_dir / RUN_CONFIG)
+    config = config_of_work_dir(work_dir)
     first = stage_of_the_coach(config, work_dir / FOLDER)
     if first is not None:
         if checkpoint is not None:
@@ -113,12 +110,7 @@ def _with_side(work_dir: Path, checkpoint: str | Path | None) -> Experiment:
             f"distill.method={config.distill.get('method', 'mdpd')!r} trains no side network, so there is none to "
             f"keep: export without --keep-side"
         )
-    newest = latest_checkpoint(work_dir)
-    state = load_run(experiment, newest)
-    path = best_weights(work_dir) if config.train.keep == "best" and checkpoint is None else Path(checkpoint or newest)
-    if path != newest:
-        state = load_weights_alone(experiment, path)
-    experiment.distiller.load_state_dict(state)
+    experiment.distiller.load_state_dict(exported_state(experiment, work_dir, checkpoint))
     return experiment
 
 

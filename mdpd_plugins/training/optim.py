@@ -96,6 +96,11 @@ class PathOptimisers(OptimWrapperDict):
 
     _ended: Sequence[str] = ()
 
+    @property
+    def scaled(self) -> bool:
+        """Whether gradients are scaled for float16."""
+        return any(wrapper.scaler is not None for wrapper in self.values())
+
     def backward(self, path: str, loss: torch.Tensor) -> None:
         """Add the gradient of a part of a batch's loss."""
         self[path].accumulate(loss)

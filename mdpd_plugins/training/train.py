@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -19,22 +20,21 @@ from mdpd_plugins.engine import NonFiniteLossError, Settings, fade
 from mdpd_plugins.exports import check_replaceable, record_of
 from mdpd_plugins.files import fresh_folder, write_json
 from mdpd_plugins.registry.errors import ConfigError
-from mdpd_plugins.training.best import BestHook, best_weights, load_best
+from mdpd_plugins.training.best import BestHook, exported_state, load_best
 from mdpd_plugins.training.card import print_summary, random_notice, write_card
 from mdpd_plugins.training.checkpoints import (
     checkpoints,
     clear_leftovers,
     latest_checkpoint,
     load_run,
-    load_weights_alone,
     read_summary,
     refuse_last,
 )
 from mdpd_plugins.training.coach import coach_lines, coached, has_begun, read_coach
 from mdpd_plugins.training.compiling import check_backend, compiled
-from mdpd_plugins.training.config import RUN_CONFIG, load_config
 from mdpd_plugins.training.experiment import Experiment, Parts, build_experiment, first_batch, open_parts, watches
 from mdpd_plugins.training.lock import locked
+from mdpd_plugins.training.memory_advice import advised
 from mdpd_plugins.training.mmengine_runner import (
     FadingRunner,
     NonFiniteWeightError,
@@ -44,6 +44,14 @@ from mdpd_plugins.training.mmengine_runner import (
 )
 from mdpd_plugins.training.parallel.processes import joined
 from mdpd_plugins.training.parallel.sharding import ShardHook, weights_held, whole_state
+from mdpd_plugins.training.run_record import (
+    begin_record,
+    came_out,
+    config_of_work_dir,
+    end_record,
+    record_now,
+    repetition,
+)
 from mdpd_plugins.training.step_memory import PlanError, measure_step, planned_step, weight_bytes
 from mdpd_plugins.training.two_opinions import paths_of
 from mdpd_plugins.training.visualizers import check_visualizer
@@ -52,11 +60,17 @@ from mdpd_plugins.training.visualizers import check_visualizer
 COMPARED = 16
 
 
-def dry_run(config: Config) -> dict[str, Any]:
-    """Build everything, run one step of each phase, report its memory; nothing is written."""
+def dry_run(config: Config, *, repeats: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Build everything, run one step of each phase, report its memory; nothing is written.
+
+    Args:
+        repeats: as of `train`.
+    """
     parts = open_parts(config)
     data = described(config, parts)
     _announce(parts, data)
+    if repeats is not None:
+        _say(repetition(repeats, record_now(config, parts)))
     experiment = build_experiment(config, parts=parts)
     experiment.distiller.to(get_device())
     memory = measure_step(experiment, first_batch(experiment.train_loader))
@@ -76,12 +90,15 @@ def dry_run(config: Config) -> dict[str, Any]:
     }
 
 
-def train(config: Config, *, resume: bool = False, launcher: str = "none") -> dict[str, Any]:
+def train(
+    config: Config, *, resume: bool = False, launcher: str = "none", repeats: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
     """Train, fade, export, and return the summary that is also printed and written to WORK_DIR/summary.json.
 
     Args:
         resume: go on from the newest checkpoint of the work directory.
         launcher: what started this process: "none", or one of several that torchrun ("pytorch"), slurm or mpi did.
+        repeats: the record of the run that this one repeats (`read_run`). What differs is said at the start.
 
     Returns:
         The summary; of several processes only the first has one, and the others return an empty one.
@@ -138,11 +155,14 @@ def train(config: Config, *, resume: bool = False, launcher: str = "none") -> di
                 if not coaches:
                     held.enter_context(locked(work_dir))
                 clear_leftovers(work_dir, keep_checkpoints=resume)
+                record = begin_record(config, parts, checkpoint)
+                if repeats is not None:
+                    _say(repetition(repeats, record))
             runner = build_runner(experiment, checkpoint, launcher)
             runner.logger.warning(_origin_lines(parts))
             if first:
                 runner.logger.info("\n".join([*description_lines(data), *(coach_lines(coach.about) if coach else [])]))
-            with compiled(experiment.distiller, config.train.compile):
+            with advised(config, memory), compiled(experiment.distiller, config.train.compile):
                 metrics = run_to_the_end(runner)
             if config.parallel.shard:
                 memory = {**memory, **weights_held(runner)}
@@ -158,7 +178,10 @@ def train(config: Config, *, resume: bool = False, launcher: str = "none") -> di
         about = coach.about if coach else {}
         summary = {**finish(experiment, metrics, export_dir, memory, data, about), **runner.spent}
         write_json(work_dir / "summary.json", summary)
+        end_record(work_dir, record, experiment, summary)
     print_summary(summary)
+    if repeats is not None:
+        _say([came_out(repeats, work_dir)])
     return summary
 
 
@@ -295,22 +318,14 @@ def export_work_dir(work_dir: str | Path, out: str | Path, *, checkpoint: str | 
 
     Raises:
         ConfigError: the folder holds no run of this project, or `out` is in use.
-        CheckpointError: the checkpoint does not exist or does not fit the run's config.
+        CheckpointError: the checkpoint does not exist, is not what this run wrote, or does not fit the run's config.
     """
     work_dir, out = Path(work_dir), Path(out)
-    if not (work_dir / RUN_CONFIG).is_file():
-        raise ConfigError(f"{str(work_dir)!r} holds no {RUN_CONFIG}: it is not a work directory of a training run")
+    config = config_of_work_dir(work_dir)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ConfigError(f"{str(out)!r} exists and is not empty: give a folder that does not exist yet")
-    config = load_config(work_dir / RUN_CONFIG)
-    newest = latest_checkpoint(work_dir)
-    if checkpoint is None:
-        checkpoint = best_weights(work_dir) if config.train.keep == "best" else newest
     experiment = build_experiment(config)
-    state = load_run(experiment, newest)  # where its weights came from
-    if Path(checkpoint) != newest:
-        state = load_weights_alone(experiment, Path(checkpoint))
-    experiment.distiller.load_state_dict(state)
+    experiment.distiller.load_state_dict(exported_state(experiment, work_dir, checkpoint))
     memory = read_summary(work_dir).get("memory", {})
     about = read_coach(work_dir) if experiment.distiller.settings.coach else {}
     print_summary(finish(experiment, evaluate(experiment), out, memory, described(config, experiment.parts), about))
@@ -369,6 +384,12 @@ def _announce(parts: Parts, data: dict[str, Any]) -> None:
         console.print(line, style="bold red")
     for line in description_lines(data):
         console.print(line, style="bold yellow" if line.startswith("warning") else None, markup=False, highlight=False)
+
+
+def _say(lines: Sequence[str]) -> None:
+    console = Console(stderr=True)
+    for line in lines:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def _origin_lines(parts: Parts) -> str:

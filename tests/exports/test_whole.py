@@ -9,6 +9,7 @@ import shutil
 
 import pytest
 import torch
+from damaging import damage
 from exporting import export, table
 from picture_texts import picture_table, source_of
 from running import text_table
@@ -69,23 +70,6 @@ def test_weights_of_another_export_are_refused_by_name(folder, key):
     if len(list(one.rglob("*.safetensors"))) > 1:
         with pytest.raises(CheckpointError, match="not what mdpd.json says"):
             load_export(one)
-
-
-def damage(rng: random.Random, path, other) -> str:
-    """One fault in a file; its name."""
-    content, kind = path.read_bytes(), rng.choice(("flip", "cut", "empty", "delete", "swap", "folder"))
-    if kind == "flip":
-        place = rng.randrange(len(content))
-        path.write_bytes(content[:place] + bytes([content[place] ^ 1 << rng.randrange(8)]) + content[place + 1 :])
-    elif kind in ("cut", "empty"):
-        path.write_bytes(content[: rng.randrange(len(content)) if kind == "cut" else 0])
-    else:
-        path.unlink()
-        if kind == "folder":
-            path.mkdir()
-        elif kind == "swap":
-            shutil.copy(other, path)
-    return kind
 
 
 @pytest.mark.parametrize("key", WEIGHTS)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import threading
 from pathlib import Path
 from typing import Any
 
+import torch
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 
@@ -75,14 +77,53 @@ class KillHook(Hook):
 
 @HOOKS.register_module()
 class PoisonHook(Hook):
-    """Makes a weight of the side network NaN after `step`, counted from 1, before that step is saved."""
+    """Makes a weight of the side network NaN after `step`, counted from 1, before that step is saved.
 
-    def __init__(self, step: int):
-        self.step = step
+    Args:
+        gradient: in that step a gradient of this parameter becomes infinite instead.
+    """
+
+    def __init__(self, step: int, gradient: str = ""):
+        self.step, self.gradient = step, gradient
+
+    def before_train_iter(self, runner, batch_idx: int, data_batch: Any = None) -> None:
+        if self.gradient and batch_idx + 1 == self.step:
+            parameter = dict(runner.model.named_parameters())[self.gradient]
+            parameter.register_hook(lambda gradient: gradient.clone().fill_(float("inf")))
 
     def after_train_iter(self, runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
-        if batch_idx + 1 == self.step:
+        if batch_idx + 1 == self.step and not self.gradient:
             runner.model.side.head.output.weight.data[0, 0] = float("nan")
+
+
+@HOOKS.register_module()
+class LimitHook(Hook):
+    """Lets something run out at `step`, counted from 1.
+
+    Args:
+        moment: "checkpoint" or "export": no file may then be larger than `size` bytes. "memory": a tensor is asked for
+            that is larger than any memory.
+    """
+
+    priority = "LOWEST"
+
+    def __init__(self, step: int, moment: str, size: int = 0):
+        self.step, self.moment, self.size = step, moment, size
+
+    def _limit(self) -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (self.size, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+
+    def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
+        if self.moment == "checkpoint" and runner.iter + 1 == self.step:
+            self._limit()
+
+    def before_train_iter(self, runner, batch_idx: int, data_batch: Any = None) -> None:
+        if self.moment == "memory" and batch_idx + 1 == self.step:
+            torch.empty(1 << 60, dtype=torch.uint8)
+
+    def after_run(self, runner) -> None:
+        if self.moment == "export":
+            self._limit()
 
 
 @HOOKS.register_module()

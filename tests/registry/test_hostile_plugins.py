@@ -10,11 +10,8 @@ import sys
 import time
 
 import pytest
-from packages import GOOD_PLUGIN, run_mdpd, write_package, write_plugin
-
-
-def good(name):
-    return GOOD_PLUGIN.format(zoo=name, module=f"acme_{name}")
+from hostile_plugins import CHANGING, ENDING, RAISING, good
+from packages import run_mdpd, write_package, write_plugin
 
 
 def names(done):
@@ -27,15 +24,6 @@ def rows(done):
 
 
 # ---- loads that never come back
-
-HOOK = "from mdpd_plugins.registry import hookimpl\n@hookimpl\ndef register_backbones(register):\n    {}\n"
-ENDING = {
-    "exit": "import os\nos._exit(0)",
-    "crash": "import ctypes\nctypes.string_at(0)",
-    "kill": "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)",
-    "alarm": "import signal, time\nsignal.alarm(1)\ntime.sleep(60)",
-    "in_hook": HOOK.format("import os; os._exit(0)"),
-}
 
 
 @pytest.mark.parametrize("name", ENDING)
@@ -149,19 +137,6 @@ def test_a_cache_folder_that_cannot_be_written_costs_nothing(tmp_path):
 
 # ---- what a plugin raises
 
-RAISING = {
-    "recursion": ("def f():\n    f()\nf()", "RecursionError"),
-    "memory": ("x = bytes(2**60)", "MemoryError"),
-    "interrupt": ("raise KeyboardInterrupt", "raised KeyboardInterrupt, and nobody pressed Ctrl-C"),
-    "base": ("class Mine(BaseException):\n    pass\nraise Mine", "raised Mine, which is no ordinary exception"),
-    "stop": ("raise StopIteration", "StopIteration"),
-    "unsaid": ("class Mute(Exception):\n    def __str__(self):\n        raise ValueError\nraise Mute", "Mute"),
-    "surrogate": ("raise ValueError('\\udc80 \\x1b[2J')", r"ValueError: \udc80 \x1b[2J"),
-    "asking": ("input('may I? ')", "EOFError"),
-    "recursion_in_hook": (HOOK.format("def f(): f()\n    f()"), "RecursionError"),
-    "interrupt_in_hook": (HOOK.format("raise KeyboardInterrupt"), "nobody pressed Ctrl-C"),
-}
-
 
 @pytest.mark.parametrize("name", RAISING)
 def test_whatever_a_plugin_raises_costs_that_plugin(tmp_path, name):
@@ -176,22 +151,6 @@ def test_whatever_a_plugin_raises_costs_that_plugin(tmp_path, name):
 
 # ---- what a plugin changes
 
-CHANGING = {
-    "closing": "import sys\nsys.stdout.close(); sys.stderr.close(); sys.stdin.close()",
-    "closing_originals": "import sys\nsys.__stdout__.close(); sys.__stderr__.close(); sys.__stdin__.close()",
-    "closing_descriptors": "import os\nos.closerange(0, 3)",
-    "replacing": "import sys, io\nsys.stdout = sys.stderr = sys.stdin = io.StringIO()",
-    "deleting": "import sys\ndel sys.stdout, sys.stderr, sys.stdin",
-    "none": "import sys\nsys.stdout = sys.stderr = sys.stdin = None",
-    "printing": "import os, sys\nprint('noise'); os.write(1, b'noise'); sys.__stdout__.write('noise')",
-    "folder": "import os\nos.chdir('/')",
-    "handlers": "import signal\nfor s in (signal.SIGINT, signal.SIGTERM):\n    signal.signal(s, signal.SIG_IGN)",
-    "alarm": "import signal as s\ns.signal(s.SIGALRM, lambda *_: 1 / 0)\ns.setitimer(s.ITIMER_REAL, 0.3, 0.3)",
-    "warnings": "import warnings\nwarnings.simplefilter('error')",
-    "depth": "import sys\nsys.setrecursionlimit(60)",
-    "forking": "import os\nos.fork()",
-    "threads": "import threading, time\nthreading.Thread(target=time.sleep, args=(9,), daemon=True).start()",
-}
 AFTER = """
 import json, os, signal, sys, time, warnings
 handlers = lambda: {str(s): repr(signal.getsignal(s)) for s in signal.valid_signals()}

@@ -50,7 +50,7 @@ def test_an_evaluation_that_a_kill_cut_off_is_made_up_for(run, tmp_path):
     (whole / "summary.json").unlink()
     history = json.loads((whole / HISTORY_FILE).read_text())
     kept = [entry for entry in history["evaluations"] if entry["step"] < 8]
-    (whole / HISTORY_FILE).write_text(json.dumps({"evaluations": kept}))
+    (whole / HISTORY_FILE).write_text(json.dumps({**history, "evaluations": kept}))
     assert main([config, "--work-dir", whole, "--resume"]) == 0
     assert read_history(whole) == read_history(work_dir)
     assert same(weights(whole, 12), weights(work_dir, 12))

@@ -18,7 +18,7 @@ def stopped(tmp_path, capsys):
     def run(config, *options):
         assert main([str(config), "--work-dir", str(tmp_path / "run"), *options]) == 2
         line = capsys.readouterr().err.splitlines()[-1]
-        found = re.match(r"error: step (\d+): the (?:loss term|weight) (\S+) is ", line)
+        found = re.match(r"error: step (\d+): the (?:loss term|weight|gradient of) (\S+) is ", line)
         assert found, line
         return int(found[1]), found[2], line
 
@@ -73,6 +73,19 @@ def test_weights_that_are_not_finite_are_not_saved(tmp_path, stopped):
     assert step == 3 and term == "side.head.output.weight" and "this step is not saved" in line
     assert checkpoints(tmp_path / "run")[-1] == 2 and finite(weights(tmp_path / "run", 2))
     assert "--resume goes on from" in line and "iter_2.pth" in line
+
+
+@pytest.mark.parametrize("name", ["side.head.output.weight", "backbone.classifier.bias"])
+@pytest.mark.parametrize("clip", [None, 1.0])
+def test_a_gradient_that_is_not_finite_stops_in_its_step_and_is_named(tmp_path, stopped, name, clip):
+    """Every loss is finite. With a largest norm to clip to, all other gradients of the path would become zero."""
+    hooks, imports = [{"type": "PoisonHook", "step": 3, "gradient": name}], {"imports": ["kill_hook"]}
+    train = {"max_steps": 6, "checkpoint_every": 1}
+    more = {"custom_hooks": hooks, "custom_imports": imports, "optim": {"clip_grad": clip}}
+    step, term, line = stopped(write_config(tmp_path / "config", train=train, **more))
+    assert step == 3 and term == name and "although every loss term is" in line
+    assert checkpoints(tmp_path / "run") == [1] and finite(weights(tmp_path / "run", 1))
+    assert (tmp_path / "run" / "nonfinite_iter_2.pth").is_file()
 
 
 def test_a_label_that_is_not_finite_stops_before_any_update(tmp_path, stopped):

@@ -6,6 +6,7 @@ run with its best value on the test split, which no choice has seen.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import multiprocessing
 import shlex
@@ -14,10 +15,13 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 from mdpd_plugins.registry.errors import ConfigError
 from tools.compare.methods import Method
@@ -92,6 +96,8 @@ def run_of(line: Mapping[str, Any]) -> Run:
 class Sweep:
     """Runs what a file of lines does not hold yet.
 
+    Several sweeps may share `out`: each run is claimed by one of them, and the others take its line.
+
     Args:
         out: JSON lines, one a finished run. What failed in this sweep is told in a file beside it, OUT.failed, and
             is tried again by the next one.
@@ -109,16 +115,52 @@ class Sweep:
 
     def run(self, runs: Sequence[Run]) -> None:
         """Run those that are not done, and append each as it ends."""
-        todo = [run for run in runs if run not in self.done]
-        with ThreadPoolExecutor(self.jobs) as pool:
-            started = {pool.submit(self._in_a_process, run): run for run in todo}
+        left = [run for run in runs if run not in self.done]
+        total, count = len(left), 0
+        # What another sweep is at comes last: then its line is there, or it was ended and the run is free.
+        for wait in (False, True):
+            todo, left = left, []
+            with ThreadPoolExecutor(self.jobs) as pool:
+                started = {pool.submit(self._claimed, run, wait): run for run in todo}
+                try:
+                    for future in as_completed(started):
+                        found = future.result()
+                        if found is None:
+                            left.append(started[future])
+                            continue
+                        count += 1
+                        self._tell(started[future], found, f"[{count}/{total}]")
+                except BaseException:
+                    pool.shutdown(wait=False, cancel_futures=True)
+                    self._end_all()
+                    raise
+
+    def _claimed(self, run: Run, wait: bool) -> dict[str, Any] | None:
+        """Run it where no other sweep does, and write its line; None if one does and it is not to be waited for."""
+        name = hashlib.sha256(json.dumps(run.line, sort_keys=True).encode()).hexdigest()[:16]
+        # Beside the results and not in a folder of its own, which could not be removed while others use it.
+        path = self.out.with_name(f".{self.out.name}.{name}.claim")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        claim = FileLock(path)
+        while True:
             try:
-                for count, future in enumerate(as_completed(started), 1):
-                    self._record(started[future], future.result(), f"[{count}/{len(todo)}]")
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                self._end_all()
-                raise
+                claim.acquire(blocking=False)
+                break
+            except Timeout:
+                if not wait or self.ending:
+                    return None
+                time.sleep(0.5)
+        try:
+            known = {run_of(line): line for line in read_runs(self.out)}
+            if run in known:
+                return known[run]
+            line = {**run.line, **self._in_a_process(run)}
+            append_run(self.failed if "error" in line else self.out, line)
+            return line
+        finally:
+            with suppress(OSError):  # before it is let go: whoever waits for it finds the line
+                path.unlink(missing_ok=True)
+            claim.release()
 
     def _end_all(self) -> None:
         """Leave no process behind: each is asked to end, and killed if it does not."""
@@ -151,14 +193,11 @@ class Sweep:
         command = f"python tools/train.py {run.config} --cfg-options {shlex.join(run.overrides)}"
         return {"error": "\n".join(lines) or f"exit status {process.exitcode}", "command": command}
 
-    def _record(self, run: Run, found: dict[str, Any], count: str) -> None:
-        line = {**run.line, **found}
-        if "error" in found:
+    def _tell(self, run: Run, line: dict[str, Any], count: str) -> None:
+        if "error" in line:
             self.failures += 1
-            append_run(self.failed, line)
-            said = f"FAILED, see {self.failed}: {found['error'].splitlines()[-1]}"
+            said = f"FAILED, see {self.failed}: {line['error'].splitlines()[-1]}"
         else:
-            append_run(self.out, line)
             self.done[run] = line
             key = main_metric(line)
             said = f"{key} {line['metrics'][key]:.4f}, {line['seconds']:.0f} s of training"

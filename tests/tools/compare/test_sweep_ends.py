@@ -8,13 +8,16 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 
 import pytest
 from running import write_config
 
+from tools.compare.methods import Method
 from tools.compare.result_lines import append_run, read_runs
+from tools.compare.sweep import Run, Sweep
 
 ROOT = Path(__file__).parents[3]
 
@@ -71,3 +74,18 @@ def test_two_sweeps_on_one_file_lose_no_line(tmp_path):
         process.join()
     found = [(run["writer"], run["line"]) for run in read_runs(path)]
     assert sorted(found) == [(writer, line) for writer in range(4) for line in range(60)]
+
+
+def test_two_sweeps_on_one_file_share_the_runs(tmp_path):
+    """Each run is made by one of them, and both know all of them at their end."""
+    config, out = write_config(tmp_path, train={"max_steps": 2}), tmp_path / "runs.jsonl"
+    runs = [Run(str(config), Method("norm", ("distill.method=norm",)), (), (), seed, "val") for seed in range(3)]
+    sweeps = [Sweep(out), Sweep(out)]
+    threads = [threading.Thread(target=one.run, args=(runs,)) for one in sweeps]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(run["seed"] for run in read_runs(out)) == [0, 1, 2]
+    assert all(set(one.done) == set(runs) and not one.failures for one in sweeps)
+    assert not list(tmp_path.glob(".*.claim"))
