@@ -2,11 +2,12 @@
 # Few labels and many inputs without: the lines behind docs/results.md. It goes on where it was stopped.
 # From the root of a checkout, after the data and weights that the configurations name:
 #   sh tools/compare/few_labels.sh docs/data/coach.jsonl 1 0 1 2 3 4      (file, jobs, seeds)
-# A seed draws the division of the data, too. Which epoch is kept is decided on 200 examples of val.
+# TASKS="digits" takes one of the tasks digits, snippets and topics. A seed draws the division of the data, too. Which epoch is kept is decided on 200 examples of val.
 out=$1; jobs=$2; shift 2
 low="distill.backbone_update=norm+low_rank"
 alone="train.max_epochs=36,train.patience=5,train.val_every=28"
 size="${UNLABELLED:-1500}"
+tasks="${TASKS:-digits snippets topics}"
 sweep() {
     config=$1 seed=$2; shift 2
     taught="data.unlabelled.type=rest,data.unlabelled.size=$size,train.max_epochs=2,train.val_every=50"
@@ -19,7 +20,7 @@ sweep() {
         "data.source.split_seed=$seed" data.batch_size=16 train.keep=best distill.recompute=False "$@"
 }
 for seed in "$@"; do
-    sweep dinov2_s_mnist "$seed"
-    sweep minilm_film_snippets "$seed"
-    size=900 sweep minilm_bbc_topics "$seed" backbone.options.head=mean
+    case $tasks in *digits*) sweep dinov2_s_mnist "$seed" ;; esac
+    case $tasks in *snippets*) sweep minilm_film_snippets "$seed" ;; esac
+    case $tasks in *topics*) size=900 sweep minilm_bbc_topics "$seed" backbone.options.head=mean ;; esac
 done
