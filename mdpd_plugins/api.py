@@ -11,7 +11,7 @@ from torch import nn
 from mdpd_plugins.adapters import Adapter
 from mdpd_plugins.engine import Distiller, Settings
 from mdpd_plugins.engine.precision import autocast_dtype
-from mdpd_plugins.exports import check_replaceable, load_export, read_record, record_of
+from mdpd_plugins.exports import check_reloads, check_replaceable, load_export, read_record, record_of
 from mdpd_plugins.files import fresh_folder
 from mdpd_plugins.registry.errors import CheckpointError, ConfigError
 from mdpd_plugins.tasks import KINDS, make_task
@@ -85,18 +85,23 @@ def distill(
 def export(adapter: Adapter, folder: str | Path) -> Path:
     """Write a model in its zoo's own format, with `mdpd.json` beside it, by which `load` and `mdpd predict` know it.
 
+    A zoo's model is read back once by the zoo's loader, and has to put out what the model in memory does.
+
     Args:
         adapter: of a plain model: after `fade`.
         folder: must not exist, be empty, or hold an earlier export, which is replaced. It appears whole or not at all.
 
     Raises:
         ConfigError: the folder holds something else, or the model does not say how to write it.
+        CheckpointError: what was written, read back, is not the model in memory.
     """
     folder = Path(folder)
     check_replaceable(folder)
     with fresh_folder(folder) as temporary:
         adapter.write(temporary)
         record_of(adapter).write(temporary)
+        if adapter.zoo:  # a model of no zoo is put together by its owner's code
+            check_reloads(temporary, folder, adapter, adapter.example_inputs())
     return folder
 
 

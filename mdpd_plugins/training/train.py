@@ -16,9 +16,10 @@ from rich.console import Console
 
 from mdpd_plugins.data import describe, description_lines
 from mdpd_plugins.engine import NonFiniteLossError, Settings, fade
-from mdpd_plugins.exports import check_replaceable, record_of
+from mdpd_plugins.exports import check_reloads, check_replaceable, record_of
 from mdpd_plugins.files import fresh_folder, write_json
 from mdpd_plugins.registry.errors import ConfigError
+from mdpd_plugins.tasks import Language
 from mdpd_plugins.training.best import BestHook, best_weights, load_best
 from mdpd_plugins.training.card import print_summary, random_notice, write_card
 from mdpd_plugins.training.checkpoints import (
@@ -248,6 +249,9 @@ def finish(
 
     Args:
         coach: what is known of the coach, if one taught.
+
+    Raises:
+        CheckpointError: the export, loaded once more, is not the model that was trained; nothing has its name then.
     """
     config, adapter = experiment.config, experiment.adapter
     parameters, paths = parameters_of(experiment), paths_of(experiment)
@@ -283,7 +287,16 @@ def finish(
         columns = dict(experiment.source.columns)
         record_of(adapter, max_length=config.data.max_length, columns=columns, **about).write(folder)
         write_card(folder, summary)
+        check_reloads(folder, export_dir, adapter, inputs, _examples(experiment))
     return summary
+
+
+def _examples(experiment: Experiment) -> list[Any] | None:
+    """The samples that fading compared, as they came; a language model's are no examples but blocks of them."""
+    if experiment.task.kind == Language.kind:
+        return None
+    indices = next(iter(experiment.val_loader.batch_sampler))[:COMPARED]  # type: ignore[arg-type]
+    return [experiment.eval_source[i][0] for i in indices]
 
 
 def export_work_dir(work_dir: str | Path, out: str | Path, *, checkpoint: str | Path | None = None) -> Path:
