@@ -17,8 +17,8 @@ from mdpd_plugins.engine import NonFiniteLossError
 from mdpd_plugins.files import fresh_file
 from mdpd_plugins.training.checkpoints import add_sum
 from mdpd_plugins.training.interrupts import InterruptHook
-from mdpd_plugins.training.optim import follow_config
 from mdpd_plugins.training.parallel.sharding import place, whole
+from mdpd_plugins.training.schedules import configured, started_anew
 
 PLAIN = (str, int, float, bool, type(None))
 # What mmengine says about itself at every start. It stays in the log file.
@@ -36,6 +36,7 @@ class FadingRunner(Runner):
     and DDP's reducer cannot follow a phase that runs at every fourth step only. So the model is not wrapped.
 
     Attributes:
+        schedules: path -> configurations of its schedulers.
         spent: what training steps have taken since `train` began, see `StepClockHook`.
     """
 
@@ -48,6 +49,7 @@ class FadingRunner(Runner):
         while (now := time.strftime("%Y%m%d_%H%M%S")) == FadingRunner._last_started or (Path(work_dir) / now).exists():
             time.sleep(0.05)
         super().__init__(*args, work_dir=work_dir, **kwargs)
+        self.schedules = {name: list(own) for name, own in kwargs["param_scheduler"].items()}
         FadingRunner._last_started = self.timestamp
 
     def build_logger(self, *args, **kwargs):
@@ -82,11 +84,23 @@ class FadingRunner(Runner):
             return super().train()
 
     def resume(self, filename, *args, **kwargs) -> None:
-        """As mmengine's; a learning rate or a length that the config has changed takes effect from here on."""
-        wanted = {k: [g["initial_lr"] for g in w.param_groups] for k, w in self.optim_wrapper.items()}
+        """As mmengine's; a learning rate, a schedule or a length that the config has changed counts from here on.
+
+        Nothing is touched where nothing has changed, to keep a resume bit for bit.
+        """
+        rates = {k: [g["initial_lr"] for g in w.param_groups] for k, w in self.optim_wrapper.items()}
+        wanted = {name: configured(found) for name, found in self.param_schedulers.items()}
         super().resume(filename, *args, **kwargs)
         for name, wrapper in self.optim_wrapper.items():
-            follow_config(wrapper, self.param_schedulers[name][0], wanted[name], self.iter, self.max_iters)
+            resumed = [g["initial_lr"] for g in wrapper.param_groups], configured(self.param_schedulers[name])
+            if resumed != (rates[name], wanted[name]):
+                self.param_schedulers[name] = started_anew(
+                    wrapper,
+                    rates[name],
+                    lambda name=name, wrapper=wrapper: self._build_param_scheduler(self.schedules[name], wrapper),
+                    self.iter,
+                    self.max_iters,
+                )
 
     def save_checkpoint(self, out_dir, filename, *args, **kwargs) -> None:
         """As mmengine's, through a temporary name: a kill while writing leaves the previous checkpoints valid.

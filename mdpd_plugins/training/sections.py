@@ -11,6 +11,7 @@ from typing import Any
 from mdpd_plugins.adapters.transform import RESIZE
 from mdpd_plugins.checked import setting
 from mdpd_plugins.engine import Rates
+from mdpd_plugins.training.schedules import SCHEDULES
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,10 @@ class DataSection:
 class OptimSection(Rates):
     """Learning rates and weight decays of each kind of parameter (`Rates`), and the optimiser's step."""
 
+    schedule: str = setting("cosine", "of all learning rates; the first two end at zero", choices=SCHEDULES)
+    warmup: float = setting(
+        0.0, "share of all steps in which learning rates rise in a line, before the schedule", at_least=0, at_most=0.9
+    )
     clip_grad: float | None = setting(None, "largest gradient norm, per path", at_least=0)
     accumulate: int = setting(1, "batches per optimiser step", at_least=1)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import tempfile
 from contextlib import ExitStack
 from pathlib import Path
@@ -45,6 +46,7 @@ from mdpd_plugins.training.mmengine_runner import (
 )
 from mdpd_plugins.training.parallel.processes import joined
 from mdpd_plugins.training.parallel.sharding import ShardHook, weights_held, whole_state
+from mdpd_plugins.training.schedules import schedulers
 from mdpd_plugins.training.step_memory import PlanError, measure_step, planned_step, weight_bytes
 from mdpd_plugins.training.two_opinions import paths_of
 from mdpd_plugins.training.visualizers import check_visualizer
@@ -192,7 +194,7 @@ def build_runner(experiment: Experiment, checkpoint: Path | None, launcher: str 
     config = experiment.config
     val_every = config.train.val_every or experiment.steps_per_epoch
     save_every = config.train.checkpoint_every or experiment.steps_per_epoch
-    schedule = {"type": "CosineAnnealingLR", "T_max": experiment.max_steps, "by_epoch": False, "eta_min": 0.0}
+    schedule = schedulers(config.optim.schedule, config.optim.warmup, experiment.max_steps)
     return FadingRunner(
         model=experiment.distiller,
         work_dir=str(config.work_dir),
@@ -200,7 +202,7 @@ def build_runner(experiment: Experiment, checkpoint: Path | None, launcher: str 
         val_dataloader=experiment.val_loader,
         val_evaluator=Evaluator([experiment.metric]),
         optim_wrapper=experiment.optim,
-        param_scheduler={name: [dict(schedule)] for name in experiment.optim.optim_wrappers},
+        param_scheduler={name: copy.deepcopy(schedule) for name in experiment.optim.optim_wrappers},
         train_cfg={
             "type": ResumableLoop,
             "max_iters": experiment.max_steps,
@@ -295,7 +297,7 @@ def _examples(experiment: Experiment) -> list[Any] | None:
     """The samples that fading compared, as they came; a language model's are no examples but blocks of them."""
     if experiment.task.kind == Language.kind:
         return None
-    indices = next(iter(experiment.val_loader.batch_sampler))[:COMPARED]  # type: ignore[arg-type]
+    indices = next(iter(experiment.eval_loader.batch_sampler))[:COMPARED]  # type: ignore[arg-type]
     return [experiment.eval_source[i][0] for i in indices]
 
 

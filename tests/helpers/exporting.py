@@ -53,7 +53,7 @@ def export(folder: Path, key: str, /, seed: int = 0, **sections: Any) -> tuple[E
     config.work_dir = str(folder)
     experiment = build_experiment(config)
     randomise(experiment.adapter.model, seed)
-    summary = finish(experiment, evaluate(experiment), folder / "export", {}, described(experiment))
+    summary = finish(experiment, evaluate(experiment), folder / "export", {}, described(config, experiment.parts), {})
     return experiment, of_the_backbone(summary)
 
 
