@@ -28,6 +28,8 @@ def distill(
     seed: int = 0,
     amp: bool | str = False,
     width: int = 256,
+    label_smoothing: float = 0.0,
+    class_weights: Sequence[float] | None = None,
     **settings: Any,
 ) -> Distiller:
     """Put a side network beside a backbone and say what of it trains. What comes back is trained in any loop.
@@ -46,6 +48,8 @@ def distill(
         seed: of the masks of feature distillation.
         amp: run forwards under autocast: True for bfloat16, or "float16".
         width: of the joint space of retrieval, which has no classes.
+        label_smoothing: share of a label that is spread over all classes. class_weights: what the loss of each class's
+            samples is multiplied by. Labels of kind "single" may be shares of each class, (B, C), as mixup makes them.
         settings: any field of `Settings` besides, such as `backbone_every=4` or `sub_batch=8`.
 
     Returns:
@@ -72,7 +76,7 @@ def distill(
             )
     return Distiller(
         adapter,
-        make_task(task, classes or (), width=width),
+        make_task(task, classes or (), width=width, label_smoothing=label_smoothing, class_weights=class_weights),
         given,
         max_steps=steps,
         accumulate=accumulate,

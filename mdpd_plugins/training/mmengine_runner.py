@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import textwrap
 import time
 import warnings
+from functools import partial
 from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
@@ -18,11 +20,13 @@ from mdpd_plugins.files import fresh_file
 from mdpd_plugins.training.checkpoints import add_sum
 from mdpd_plugins.training.interrupts import InterruptHook
 from mdpd_plugins.training.parallel.sharding import place, whole
+from mdpd_plugins.training.progress import WIDTH, ProgressHook
 from mdpd_plugins.training.schedules import configured, started_anew
 
 PLAIN = (str, int, float, bool, type(None))
 # What mmengine says about itself at every start. It stays in the log file.
-NOT_FOR_THE_SCREEN = ("will be deprecated in future", "is the alias of", "Advance dataloader")
+# `ProgressHook` says in short lines what "Iter(" lines say.
+NOT_FOR_THE_SCREEN = ("will be deprecated in future", "is the alias of", "Advance dataloader", "Iter(", "Exp name: ")
 
 
 class NonFiniteWeightError(NonFiniteLossError):
@@ -58,6 +62,7 @@ class FadingRunner(Runner):
         for handler in logger.handlers:
             if type(handler) is logging.StreamHandler:
                 handler.addFilter(_for_the_screen)
+                handler.setFormatter(ShortLines())
         return logger
 
     def wrap_model(self, model_wrapper_cfg, model):
@@ -79,9 +84,14 @@ class FadingRunner(Runner):
         """
         interrupts = InterruptHook()
         self.register_hook(interrupts)
+        progress = ProgressHook(self.cfg.train.log_every)
+        self.register_hook(progress)
         with warnings.catch_warnings(), interrupts.listening():
             warnings.filterwarnings("ignore", message="Detected call of `scheduler.step", category=UserWarning)
-            return super().train()
+            try:
+                return super().train()
+            finally:
+                progress.stop()
 
     def resume(self, filename, *args, **kwargs) -> None:
         """As mmengine's; a learning rate, a schedule or a length that the config has changed counts from here on.
@@ -97,7 +107,7 @@ class FadingRunner(Runner):
                 self.param_schedulers[name] = started_anew(
                     wrapper,
                     rates[name],
-                    lambda name=name, wrapper=wrapper: self._build_param_scheduler(self.schedules[name], wrapper),
+                    partial(self._build_param_scheduler, self.schedules[name], wrapper),
                     self.iter,
                     self.max_iters,
                 )
@@ -126,6 +136,14 @@ class FadingRunner(Runner):
 def _for_the_screen(record: logging.LogRecord) -> bool:
     message = record.getMessage()
     return "\n" not in message and not any(phrase in message for phrase in NOT_FOR_THE_SCREEN)
+
+
+class ShortLines(logging.Formatter):
+    """The message alone, in lines of at most `WIDTH` characters but for a longer word; the file has time and level."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """See the class."""
+        return textwrap.fill(record.getMessage(), WIDTH, break_long_words=False, break_on_hyphens=False)
 
 
 class ResumableLoop(IterBasedTrainLoop):

@@ -21,6 +21,7 @@ from mdpd_plugins.exports import check_reloads, check_replaceable, record_of
 from mdpd_plugins.files import fresh_folder, write_json
 from mdpd_plugins.registry.errors import ConfigError
 from mdpd_plugins.tasks import Language
+from mdpd_plugins.training.averaging import AverageHook, MeasuredHook, check_hooks, fingerprint
 from mdpd_plugins.training.best import BestHook, best_weights, load_best
 from mdpd_plugins.training.card import print_summary, random_notice, write_card
 from mdpd_plugins.training.checkpoints import (
@@ -98,6 +99,7 @@ def train(config: Config, *, resume: bool = False, launcher: str = "none") -> di
     export_dir = Path(config.export_dir or work_dir / "export")
     check_replaceable(export_dir)
     check_visualizer(config.visualizer)
+    check_hooks(config)
     if config.train.compile:
         check_backend(config.train.compile)
         if config.parallel.shard:
@@ -113,6 +115,8 @@ def train(config: Config, *, resume: bool = False, launcher: str = "none") -> di
             "parallel.shard=True shares the weights out, and the best evaluation's cannot be kept then: set "
             "train.keep='last' and train.patience=None"
         )
+    if config.parallel.shard and config.train.ema:
+        raise ConfigError("parallel.shard=True shares the weights out, which train.ema cannot average: set it to None")
     if config.parallel.shard and launcher == "none":
         raise ConfigError(
             "parallel.shard=True shares the frozen weights out over several processes, and this is a single one: "
@@ -154,7 +158,8 @@ def train(config: Config, *, resume: bool = False, launcher: str = "none") -> di
                 return {}
         if config.train.keep == "best":
             load_best(experiment, work_dir)
-        if config.train.keep == "best" or experiment.eval_loader is not experiment.val_loader:
+        measured = config.parallel.shard or _measured(runner, experiment)
+        if not measured or experiment.eval_loader is not experiment.val_loader:
             metrics = evaluate(experiment)
         if config.parallel.shard:
             experiment = _whole_again(experiment, state)
@@ -218,6 +223,8 @@ def build_runner(experiment: Experiment, checkpoint: Path | None, launcher: str 
         custom_hooks=[
             PlainCheckpointHook(),
             StepClockHook(),
+            MeasuredHook(experiment.distiller),
+            *([_average_hook(experiment)] if config.train.ema else []),
             *([ShardHook()] if config.parallel.shard else []),
             *([_best_hook(experiment)] if watches(config) else []),
             *config.custom_hooks,
@@ -232,6 +239,17 @@ def build_runner(experiment: Experiment, checkpoint: Path | None, launcher: str 
         experiment_name=Path(config.work_dir).name,
         cfg=config,
     )
+
+
+def _average_hook(experiment: Experiment) -> AverageHook:
+    config = experiment.config
+    return AverageHook(experiment.distiller, config.train.ema, config.optim.accumulate)
+
+
+def _measured(runner: FadingRunner, experiment: Experiment) -> bool:
+    """Whether the last evaluation was of the weights that are there now, and not of what a hook put in their place."""
+    hook = next(h for h in runner.hooks if isinstance(h, MeasuredHook))
+    return hook.measured == fingerprint(experiment.distiller)
 
 
 def _best_hook(experiment: Experiment) -> BestHook:
