@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mdpd_plugins.registry.errors import ConfigError
+from mdpd_plugins.tasks.by_class import by_class
 from mdpd_plugins.tasks.classification import KINDS, Prediction, balanced_weights
 from mdpd_plugins.tasks.language import Language
 from mdpd_plugins.tasks.metric import PathMetric
@@ -44,4 +45,14 @@ def make_task(
     return Prediction(kind, classes, metric, label_smoothing=label_smoothing, class_weights=class_weights)
 
 
-__all__ = ["KINDS", "AnyTask", "Language", "PathMetric", "Prediction", "Retrieval", "balanced_weights", "make_task"]
+__all__ = [
+    "KINDS",
+    "AnyTask",
+    "Language",
+    "PathMetric",
+    "Prediction",
+    "Retrieval",
+    "balanced_weights",
+    "by_class",
+    "make_task",
+]

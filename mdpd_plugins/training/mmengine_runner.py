@@ -15,12 +15,13 @@ import torch
 from mmengine.hooks import Hook
 from mmengine.runner import IterBasedTrainLoop, Runner
 
+from mdpd_plugins.console import WIDTH
 from mdpd_plugins.engine import NonFiniteLossError
 from mdpd_plugins.files import fresh_file
 from mdpd_plugins.training.checkpoints import add_sum
 from mdpd_plugins.training.interrupts import InterruptHook
 from mdpd_plugins.training.parallel.sharding import place, whole
-from mdpd_plugins.training.progress import WIDTH, ProgressHook
+from mdpd_plugins.training.progress import ProgressHook
 from mdpd_plugins.training.schedules import configured, started_anew
 
 PLAIN = (str, int, float, bool, type(None))

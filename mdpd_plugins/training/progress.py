@@ -10,10 +10,10 @@ from typing import Any
 
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-WIDTH = 120  # characters of a line, at most
+from mdpd_plugins.console import WIDTH, console
+
 SHOWN = ("loss", "side/task", "backbone/task", "backbone/distillation", "backbone/coach")
 
 
@@ -29,7 +29,7 @@ class ProgressHook(Hook):
     def __init__(self, every: int):
         self.every = every
         self.bar: Progress | None = None
-        self.console = Console(soft_wrap=True)
+        self.console = console(soft_wrap=True)
 
     def before_train(self, runner) -> None:
         """Start the clock, and the bar where somebody sees it."""
@@ -80,4 +80,4 @@ class ProgressHook(Hook):
         self.console.print(line[:WIDTH], markup=False, highlight=False)
 
 
-__all__ = ["WIDTH", "ProgressHook"]
+__all__ = ["ProgressHook"]

@@ -13,14 +13,14 @@ from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.dist import is_main_process
 from mmengine.evaluator import Evaluator
-from rich.console import Console
 
+from mdpd_plugins.console import console
 from mdpd_plugins.data import describe, description_lines
 from mdpd_plugins.engine import NonFiniteLossError, Settings, fade
 from mdpd_plugins.exports import check_reloads, check_replaceable, record_of
 from mdpd_plugins.files import fresh_folder, write_json
 from mdpd_plugins.registry.errors import ConfigError
-from mdpd_plugins.tasks import Language
+from mdpd_plugins.tasks import Language, by_class
 from mdpd_plugins.training.averaging import AverageHook, MeasuredHook, check_hooks, fingerprint
 from mdpd_plugins.training.best import BestHook, best_weights, load_best
 from mdpd_plugins.training.card import print_summary, random_notice, write_card
@@ -65,12 +65,12 @@ def dry_run(config: Config) -> dict[str, Any]:
     experiment.distiller.to(get_device())
     memory = measure_step(experiment, first_batch(experiment.train_loader))
     parameters = parameters_of(experiment)
-    console = Console()
-    console.print(f"one side step and one backbone step ran; {experiment.max_steps} steps would")
-    console.print(f"trained parameters: {parameters['backbone_trained']:,} backbone, {parameters['side']:,} side")
+    out = console()
+    out.print(f"one side step and one backbone step ran; {experiment.max_steps} steps would")
+    out.print(f"trained parameters: {parameters['backbone_trained']:,} backbone, {parameters['side']:,} side")
     weights = weight_bytes(experiment)
     for key, value in {"weights": weights, **memory.as_dict()}.items():
-        console.print(f"{key.replace('_', ' ')}: {value / 2**20:.1f} MiB")
+        out.print(f"{key.replace('_', ' ')}: {value / 2**20:.1f} MiB")
     return {
         "weights": weights,
         "memory": memory.as_dict(),
@@ -286,6 +286,7 @@ def finish(
         "method": config.distill.get("method", "mdpd"),
         "metrics": metrics,
         "paths": paths,
+        "by_class": _by_class(experiment),
         "eval_split": config.data.eval_split,
         "parameters": parameters,
         "memory": memory,
@@ -309,6 +310,16 @@ def finish(
         write_card(folder, summary)
         check_reloads(folder, export_dir, adapter, inputs, _examples(experiment))
     return summary
+
+
+def _by_class(experiment: Experiment) -> dict[str, Any]:
+    """Scores of each class by the deployed path, of the last evaluation."""
+    found = experiment.metric.evaluated
+    if not found:
+        return {}
+    path = "side" if experiment.distiller.settings.backbone_update == "none" and "side" in found[0] else "backbone"
+    logits, labels = (torch.stack([sample[key] for sample in found]) for key in (path, "label"))
+    return by_class(experiment.task.kind, logits, labels, experiment.task.classes)
 
 
 def _examples(experiment: Experiment) -> list[Any] | None:
@@ -395,13 +406,13 @@ def described(config: Config, parts: Parts) -> dict[str, Any]:
 
 
 def _announce(parts: Parts, data: dict[str, Any]) -> None:
-    console = Console(stderr=True)
+    out = console(stderr=True)
     weights, *notice = _origin_lines(parts).splitlines()
-    console.print(weights)
+    out.print(weights)
     for line in notice:
-        console.print(line, style="bold red")
+        out.print(line, style="bold red")
     for line in description_lines(data):
-        console.print(line, style="bold yellow" if line.startswith("warning") else None, markup=False, highlight=False)
+        out.print(line, style="bold yellow" if line.startswith("warning") else None, markup=False, highlight=False)
 
 
 def _origin_lines(parts: Parts) -> str:
