@@ -11,7 +11,7 @@ from torch import nn
 from mdpd_plugins.adapters import Adapter
 from mdpd_plugins.engine import Distiller, Settings
 from mdpd_plugins.engine.precision import autocast_dtype
-from mdpd_plugins.exports import check_replaceable, load_export, read_record, record_of
+from mdpd_plugins.exports import check_reloads, check_replaceable, load_export, read_record, record_of
 from mdpd_plugins.files import fresh_folder
 from mdpd_plugins.registry.errors import CheckpointError, ConfigError
 from mdpd_plugins.tasks import KINDS, make_task
@@ -28,6 +28,8 @@ def distill(
     seed: int = 0,
     amp: bool | str = False,
     width: int = 256,
+    label_smoothing: float = 0.0,
+    class_weights: Sequence[float] | None = None,
     **settings: Any,
 ) -> Distiller:
     """Put a side network beside a backbone and say what of it trains. What comes back is trained in any loop.
@@ -46,6 +48,8 @@ def distill(
         seed: of the masks of feature distillation.
         amp: run forwards under autocast: True for bfloat16, or "float16".
         width: of the joint space of retrieval, which has no classes.
+        label_smoothing: share of a label that is spread over all classes. class_weights: what the loss of each class's
+            samples is multiplied by. Labels of kind "single" may be shares of each class, (B, C), as mixup makes them.
         settings: any field of `Settings` besides, such as `backbone_every=4` or `sub_batch=8`.
 
     Returns:
@@ -72,7 +76,7 @@ def distill(
             )
     return Distiller(
         adapter,
-        make_task(task, classes or (), width=width),
+        make_task(task, classes or (), width=width, label_smoothing=label_smoothing, class_weights=class_weights),
         given,
         max_steps=steps,
         accumulate=accumulate,
@@ -85,18 +89,23 @@ def distill(
 def export(adapter: Adapter, folder: str | Path) -> Path:
     """Write a model in its zoo's own format, with `mdpd.json` beside it, by which `load` and `mdpd predict` know it.
 
+    A zoo's model is read back once by the zoo's loader, and has to put out what the model in memory does.
+
     Args:
         adapter: of a plain model: after `fade`.
         folder: must not exist, be empty, or hold an earlier export, which is replaced. It appears whole or not at all.
 
     Raises:
         ConfigError: the folder holds something else, or the model does not say how to write it.
+        CheckpointError: what was written, read back, is not the model in memory.
     """
     folder = Path(folder)
     check_replaceable(folder)
     with fresh_folder(folder) as temporary:
         adapter.write(temporary)
         record_of(adapter).write(temporary)
+        if adapter.zoo:  # a model of no zoo is put together by its owner's code
+            check_reloads(temporary, folder, adapter, adapter.example_inputs())
     return folder
 
 

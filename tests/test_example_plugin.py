@@ -69,6 +69,9 @@ def test_the_kit_passes_on_its_small_form(site, tmp_path):
     done = run_mdpd("verify", "example/small-vit", "--json", str(tmp_path / "found.json"), site=site, strict=True)
     assert done.returncode == 0, done.stdout
     assert json.loads((tmp_path / "found.json").read_text())["totals"] == {"pass": 1}
+    shown = json.loads(run_mdpd("show", "example/small-vit", "--json", site=site, strict=True).stdout)["verified"]
+    assert shown["status"] == "pass, by `mdpd verify` here" and "export" in shown["capabilities"]
+    assert "torch " in shown["with"]
 
 
 def test_its_network_learns_its_own_type_of_data(run):

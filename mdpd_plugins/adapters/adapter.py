@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import fields, is_dataclass, replace
 from functools import cached_property
@@ -170,6 +170,10 @@ class Adapter(Preparation):
     def class_names(self, count: int) -> tuple[str, ...]:
         """Names of `count` outputs: those that the model knows, or their numbers."""
         return tuple(map(str, range(count)))
+
+    def words(self, ids: Sequence[int]) -> list[str]:
+        """Readable forms of tokens; none where no tokenizer says so. What a zoo's adapter overrides."""
+        return []
 
     @property
     def parts(self) -> dict[str, Any]:

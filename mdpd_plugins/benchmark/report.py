@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from mdpd_plugins.console import console
 from mdpd_plugins.files import fresh_file
 
 HEADER = (
@@ -51,7 +52,6 @@ def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def show(found: Mapping[str, Any]) -> None:
     """Print the table."""
-    from rich.console import Console
     from rich.table import Table
 
     title = "training state: peak bytes of a step above the frozen weights"
@@ -61,7 +61,7 @@ def show(found: Mapping[str, Any]) -> None:
         column.justify = "right"
     for row in cells(found):
         table.add_row(*row)
-    Console().print(table)
+    console().print(table)
 
 
 def plot(found: Mapping[str, Any], path: Path, accuracy: Mapping[str, float] | None = None) -> None:

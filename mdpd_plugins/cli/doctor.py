@@ -15,6 +15,7 @@ from mdpd_plugins.cli.environment import check_core, package_table
 from mdpd_plugins.registry import Catalogue, EnvironmentReport, Finding, PluginFailure, load_catalogue
 from mdpd_plugins.registry.attempts import RETRY
 from mdpd_plugins.registry.loader import DISABLE, ONLY
+from mdpd_plugins.zoos import verified
 
 SLOW_PLUGIN_SECONDS = 0.5
 RETRY_SECONDS = 30.0  # that a plugin gets which never came back before (our choice)
@@ -41,7 +42,8 @@ def run(args: argparse.Namespace) -> int:
 def examine(*, try_imports: bool = True) -> dict[str, Any]:
     """Everything that doctor knows, as JSON values.
 
-    Keys: ok, python, platform, packages (name, required, extra, installed, ok), plugins (plugin,
+    Keys: ok, python, platform, packages (name, required, extra, installed, ok), verified_with (library -> the version
+    that the catalogue was verified with), plugins (plugin,
     distribution, version, module, backbones, seconds, status: ok, failed or off, reason, traceback), findings (level,
     topic, message, fix, plugin).
 
@@ -59,6 +61,12 @@ def examine(*, try_imports: bool = True) -> dict[str, Any]:
     check_core(report)
     catalogue.check_environment(report)
     _report_slow_plugins(report, catalogue)
+    if others := verified.load().other_versions():
+        report.note(
+            "catalogue",
+            f"it was verified with other versions: {', '.join(others)}",
+            fix="`mdpd verify NAME` says whether a backbone works with those that are here",
+        )
     for name in catalogue.unknown_choice:
         report.note("plugins", f"{ONLY} or {DISABLE} names {name!r}, and no plugin is called so")
     problem = any(finding.level == "problem" for finding in report.findings)
@@ -67,6 +75,7 @@ def examine(*, try_imports: bool = True) -> dict[str, Any]:
         "python": platform.python_version(),
         "platform": platform.platform(),
         "packages": packages,
+        "verified_with": dict(verified.load().versions),
         "plugins": _plugin_rows(catalogue, tried),
         "findings": [asdict(finding) for finding in report.findings],
     }
@@ -166,6 +175,8 @@ def _print(result: dict[str, Any]) -> None:
         installed = package["installed"] or "not installed"
         columns = (mark, f"{package['name']:<24}", f"{installed:<16}", needed, extra)
         print(" ", " ".join(column for column in columns if column).rstrip())
+    versions = ", ".join(f"{name} {version}" for name, version in result["verified_with"].items())
+    print(f"\nThe catalogue was verified with {versions or 'no versions that are known'}.")
     print("\nPlugins")
     for plugin in result["plugins"]:
         mark = MARKS[{"ok": "ok", "off": "note"}.get(plugin["status"], "problem")]

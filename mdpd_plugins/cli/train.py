@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 
 INTERRUPTED = "interrupted; --resume goes on from the newest checkpoint"
 
@@ -38,6 +39,9 @@ def run(args: argparse.Namespace) -> int:
     """Train, or with --dry-run build and measure."""
     if args.launcher != "none":
         os.environ.setdefault("LOCAL_RANK", str(args.local_rank))
+    if os.environ.get("RANK", "0") == "0":
+        # The libraries take seconds to load, and longer from a cold disk.
+        print(f"building {args.config} ...", file=sys.stderr, flush=True)
     # Imported here, so that --help answers at once.
     from mdpd_plugins.registry import ConfigError
     from mdpd_plugins.training import config_of_run, dry_run, load_config, read_overrides, read_run, train

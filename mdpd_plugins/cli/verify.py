@@ -7,6 +7,8 @@ import sys
 import time
 
 from mdpd_plugins.registry import ConfigError, Registered, load_catalogue
+from mdpd_plugins.versions import installed_versions
+from mdpd_plugins.zoos import verified
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -39,6 +41,7 @@ def run(args: argparse.Namespace) -> int:
     start = time.monotonic()
     for done, row in enumerate(many.verify(todo, limits=limits, jobs=args.jobs, preload=frameworks), 1):
         results.add(row)
+        verified.remember_row(row, installed_versions())
         left = (time.monotonic() - start) / done * (len(todo) - done)
         reason = f": {row['reason'][:200]}" if row["reason"] else ""
         print(

@@ -9,6 +9,7 @@ from mdpd_plugins.data.collate import Collate, NumberedCollate
 from mdpd_plugins.data.dataset import LabelledDataset, NumberedDataset
 from mdpd_plugins.data.description import describe, description_lines
 from mdpd_plugins.data.load import load_source, load_unlabelled
+from mdpd_plugins.data.mixing import MIXES, Mixing
 from mdpd_plugins.data.packaged.catalogue import packaged_names
 from mdpd_plugins.data.packed import PackedDataset, stack_blocks
 from mdpd_plugins.data.sampler import EpochBatchSampler
@@ -18,10 +19,12 @@ from mdpd_plugins.data.transforms import AUGMENTS, augment_line, chosen_augment,
 
 __all__ = [
     "AUGMENTS",
+    "MIXES",
     "READS",
     "Collate",
     "EpochBatchSampler",
     "LabelledDataset",
+    "Mixing",
     "NumberedCollate",
     "NumberedDataset",
     "PackedDataset",

@@ -64,7 +64,7 @@ def describe(
     Returns:
         Plain values, as JSON has them:
 
-        - modality, kind, augment ("none", "crop" or "crop+flip"), description (the training data's own words);
+        - modality, kind, augment (see `chosen_augment`), description (the training data's own words);
         - splits: of each its "size", and by kind of label "classes" (name -> count, in index order) and "unlabelled"
           (multi), "values" (float: lowest, mean and highest), or "items" (pair: how many there are);
         - cut: of each split how many texts of how many looked at are longer than "max_length" tokens; {} where nothing

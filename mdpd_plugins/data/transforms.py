@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import numpy as np
+import torch
 from PIL import Image
 
 from mdpd_plugins.data.source import Source
@@ -18,7 +19,8 @@ from mdpd_plugins.registry import ConfigError, closest
 Transform: TypeAlias = Callable[[Any, np.random.Generator], Any]
 """(input, generator) -> input of the same kind. Every random choice comes from the generator."""
 
-AUGMENTS = ("auto", "none", "crop", "crop+flip")
+RAND = "+randaugment"
+AUGMENTS = ("auto", "none", "crop", "crop+flip", f"crop{RAND}", f"crop+flip{RAND}")
 
 
 def make_transform(source: Source, augment: str = "auto") -> Transform | None:
@@ -27,7 +29,8 @@ def make_transform(source: Source, augment: str = "auto") -> Transform | None:
     Args:
         source: the training data.
         augment: "none"; "crop" (a random part of 60 to 100 % of the area, its sides' ratio changed by up to
-            4/3); "crop+flip" (and half of the pictures mirrored); "auto": see `chosen_augment`.
+            4/3); "crop+flip" (and half of the pictures mirrored); with "+randaugment", then `RandAugment`; "auto":
+            see `chosen_augment`.
 
     Returns:
         A transform, or None where there is nothing to do.
@@ -40,12 +43,14 @@ def make_transform(source: Source, augment: str = "auto") -> Transform | None:
         return None
     if source.modality == "text":
         raise ConfigError(f"augment={augment!r} is for images, and this data holds texts; set augment='none'")
-    crop = RandomCrop(flip=chosen == "crop+flip")
+    crop: Transform = RandomCrop(flip="flip" in chosen)
+    if chosen.endswith(RAND):
+        crop = RandAugment(crop)
     return PictureOf(crop) if source.modality == "image-text" else crop
 
 
 def chosen_augment(source: Source, augment: str = "auto") -> str:
-    """What `augment` comes to for a source: "none", "crop" or "crop+flip".
+    """What `augment` comes to for a source: one of `AUGMENTS` but "auto".
 
     "auto" is a crop, or nothing where the source says that even a crop is not safe: digits, texts, and pictures with a
     text, which may speak of left and right or of what a crop cuts off. It never mirrors: nothing in a folder of
@@ -114,3 +119,25 @@ class RandomCrop:
         mirrored = generator.random() < 0.5  # drawn also without flip: crops do not depend on that option
         image = image.crop((left, top, left + crop_w, top + crop_h))
         return image.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if self.flip and mirrored else image
+
+
+class RandAugment:
+    """torchvision's RandAugment (arXiv:1909.13719), behind another transform.
+
+    Two of fourteen changes of colour and shape to each picture, at magnitude 9 of 30: torchvision's defaults.
+
+    Args:
+        before: what comes first.
+    """
+
+    def __init__(self, before: Transform) -> None:
+        from torchvision.transforms import RandAugment as change  # when it is asked for: it takes a while
+
+        self.before = before
+        self._change = change()
+
+    def __call__(self, image: Image.Image, generator: np.random.Generator) -> Image.Image:
+        image = self.before(image, generator)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(int(generator.integers(2**63)))  # torchvision draws from the global generator
+            return self._change(image)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ from torch import nn
 from mdpd_plugins.adapters import Adapter, Capture
 from mdpd_plugins.engine.batch_parts import batch_part
 from mdpd_plugins.engine.coaching import Taught, check_coachable, check_taught
+from mdpd_plugins.engine.draws import drawing
 from mdpd_plugins.engine.feature_cache import FeatureCache
 from mdpd_plugins.engine.feature_distillation import FeatureDistillation
 from mdpd_plugins.engine.feature_store import RowsInFile, RowsInMemory, weights_name
@@ -158,7 +159,7 @@ class Distiller(nn.Module):
         step = Step(self, gradients)
         # Gradients of both paths before anybody steps an optimiser: a step is applied whole or not at all.
         try:
-            with self.phases.only_learning(step.number):
+            with self.phases.only_learning(step.number), self._draws(step.number):
                 for piece in batch_part(len(labels), labels.device).pieces(self.settings.sub_batch):
                     step.take(inputs, labels, samples, piece, taught)
             gradients.end_batch(step.paths)
@@ -172,6 +173,10 @@ class Distiller(nn.Module):
             self.layers.settle(last=step.number + 1 >= self.phases.warmup_steps + self.settings.auto_batches)
         self.step += 1
         return step.terms
+
+    def _draws(self, step: int) -> AbstractContextManager[None]:
+        """Inside, what dropout draws depends on (seed, step) alone: a resumed run draws the same."""
+        return drawing(self.seed, step, self.adapter.device) if self.settings.side_dropout else nullcontext()
 
     def parameter_groups(self, **rates: float) -> list[dict[str, Any]]:
         """Groups for one torch optimiser: what trains, with the learning rate and weight decay of its kind.
@@ -318,6 +323,7 @@ def _side_network(adapter: Adapter, task: Task, settings: Settings) -> SideNetwo
             head_dim=settings.side_head_dim,
             convolutional=adapter.convolutional[tower],
             causal=task.causal,
+            dropout=settings.side_dropout,
             recompute=settings.recompute,
         )
         for tower, layers in enumerate(adapter.towers)

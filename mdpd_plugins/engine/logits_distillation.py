@@ -20,25 +20,32 @@ def chosen_teacher(student: torch.Tensor, teacher: torch.Tensor, kind: str) -> t
 
 
 def nkd(
-    student: torch.Tensor, teacher: torch.Tensor, labels: torch.Tensor, gamma: float = 1.0, tau: float = 1.0
+    student: torch.Tensor,
+    teacher: torch.Tensor,
+    labels: torch.Tensor,
+    gamma: float = 1.0,
+    tau: float = 1.0,
+    share: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Normalised KD for three or more classes (NKD, Yang et al., ICCV 2023, arXiv:2303.13005, eq. 7).
 
     L = - T_t log S_t - gamma tau^2 sum_{i != t} N(T_i^tau) log N(S_i^tau), N normalising over non-target classes.
 
     Args:
-        student, teacher: logits (B, C). labels: (B,) int64, the target class t.
+        student, teacher: logits (B, C). labels: (B,) int64, the target class t. share: (B,), what each sample's loss is
+            multiplied by; None for 1.
     """
     teacher = teacher.detach()
+    shares = student.new_ones(len(student)) if share is None else share
     index = labels.unsqueeze(1)
     log_s = F.log_softmax(student, 1).gather(1, index)
     t = F.softmax(teacher, 1).gather(1, index)
-    target = -(t * log_s).mean()
+    target = -(shares.unsqueeze(1) * t * log_s).mean()
     b, c = student.shape
     others = torch.ones_like(student, dtype=torch.bool).scatter(1, index, False)
     rest_s = F.log_softmax(student[others].view(b, c - 1) / tau, 1)
     rest_t = F.softmax(teacher[others].view(b, c - 1) / tau, 1)
-    return target - gamma * tau**2 * (rest_t * rest_s).sum(1).mean()
+    return target - gamma * tau**2 * (shares * (rest_t * rest_s).sum(1)).mean()
 
 
 def kl(student: torch.Tensor, teacher: torch.Tensor, temperature: float = 2.0) -> torch.Tensor:

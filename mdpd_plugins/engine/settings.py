@@ -57,6 +57,9 @@ class Settings:
     side: bool = setting(True, "train a side network beside the backbone")
     reduction: int = setting(8, "D_S = D / reduction (LST: 8)", at_least=1)
     side_head_dim: int = setting(32, "attention head width of the side blocks", at_least=1)
+    side_dropout: float = setting(
+        0.0, "share of what each branch of a side block adds that is dropped in training", at_least=0, at_most=0.9
+    )
     bottleneck: int = setting(32, "d of the low-rank alignment", at_least=1)
     mask_ratio: float = setting(0.5, "lambda, share of tokens masked in generation (MGD: 0.5)", at_least=0, at_most=1)
     shallow: Any = setting((0, 1), 'layers to imitate: indices, a share of the depth, or "auto" for both')

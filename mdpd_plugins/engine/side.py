@@ -68,11 +68,12 @@ class AttentionSideBlock(nn.Module):
 
     Args:
         width: D_S. head_dim: width of one head; a width it does not divide gets one head. mlp_ratio: hidden share.
-        causal: a token attends to itself and those before it.
+        causal: a token attends to itself and those before it. dropout: of what each branch adds, in training.
     """
 
-    def __init__(self, width: int, head_dim: int, mlp_ratio: float, causal: bool = False):
+    def __init__(self, width: int, head_dim: int, mlp_ratio: float, causal: bool = False, dropout: float = 0.0):
         super().__init__()
+        self.dropout = nn.Dropout(dropout)
         self.causal = causal
         self.heads = width // head_dim if width % head_dim == 0 else 1
         self.norm1 = nn.LayerNorm(width)
@@ -93,8 +94,8 @@ class AttentionSideBlock(nn.Module):
             mask = (mask & square.tril()) | square.tril().triu()  # itself: padding has nothing else before the text
         causal = self.causal and mask is None
         attended = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal)
-        x = x + self.proj(attended.transpose(1, 2).reshape(b, t, d))
-        return x + self.mlp(self.norm2(x))
+        x = x + self.dropout(self.proj(attended.transpose(1, 2).reshape(b, t, d)))
+        return x + self.dropout(self.mlp(self.norm2(x)))
 
 
 class ConvSideBlock(nn.Module):
@@ -103,8 +104,9 @@ class ConvSideBlock(nn.Module):
     Our choice: a convolutional side block keeps the cost linear in the pixels, where attention would not.
     """
 
-    def __init__(self, width: int, head_dim: int, mlp_ratio: float):
+    def __init__(self, width: int, head_dim: int, mlp_ratio: float, dropout: float = 0.0):
         super().__init__()
+        self.dropout = nn.Dropout(dropout)
         self.mix = nn.Conv2d(width, width, 3, padding=1, groups=width)
         self.norm = nn.LayerNorm(width)
         hidden = max(1, int(width * mlp_ratio))
@@ -116,7 +118,7 @@ class ConvSideBlock(nn.Module):
         assert layout.grid is not None
         h, w = layout.grid
         mixed = self.mix(x.transpose(1, 2).unflatten(2, (h, w))).flatten(2).transpose(1, 2)
-        return x + self.mlp(self.norm(mixed))
+        return x + self.dropout(self.mlp(self.norm(mixed)))
 
 
 class Ladder(nn.Module):
@@ -133,6 +135,7 @@ class Ladder(nn.Module):
         head_dim: attention head width of the side blocks.
         mlp_ratio: 4, as in the blocks it stands beside (our choice).
         convolutional: convolutional side blocks. causal: no side state depends on a later token.
+        dropout: of what the side blocks' branches add, in training (ViT, arXiv:2010.11929, appendix B.1).
         recompute: keep for backward what enters each block of the ladder, and work out the rest again. Same numbers.
 
     Raises:
@@ -149,16 +152,17 @@ class Ladder(nn.Module):
         mlp_ratio: float = 4.0,
         convolutional: bool = False,
         causal: bool = False,
+        dropout: float = 0.0,
         recompute: bool = False,
     ):
         super().__init__()
         width = side_width(dims[-1], reduction)
-        self.width, self.recompute = width, recompute
+        self.width, self.recompute, self.draws = width, recompute, dropout > 0
         self.stem = nn.Linear(stem_dim, width)
         self.downs = nn.ModuleList(nn.Linear(d, width) for d in dims)
         self.gates = nn.Parameter(torch.zeros(len(dims)))
         kind = ConvSideBlock if convolutional else partial(AttentionSideBlock, causal=causal)
-        self.blocks = nn.ModuleList(kind(width, head_dim, mlp_ratio) for _ in dims)
+        self.blocks = nn.ModuleList(kind(width, head_dim, mlp_ratio, dropout=dropout) for _ in dims)
         self.norm = nn.LayerNorm(width)
 
     def forward(self, tower: TowerStates) -> tuple[list[torch.Tensor], torch.Tensor, torch.Tensor]:
@@ -172,8 +176,8 @@ class Ladder(nn.Module):
             s = _resample(s, before, layout, hidden[i].shape[1])
             rung = partial(_rung, block, down, mu[i], layout, fit_mask(valid, hidden[i].shape[1], layout))
             if self.recompute and torch.is_grad_enabled():
-                # No random state to replay: the side network draws nothing.
-                s = checkpoint(rung, s, hidden[i], use_reentrant=False, preserve_rng_state=False)
+                # Without dropout there is no random state to replay: the side network draws nothing.
+                s = checkpoint(rung, s, hidden[i], use_reentrant=False, preserve_rng_state=self.draws)
             else:
                 s = rung(s, hidden[i])
             states.append(s)

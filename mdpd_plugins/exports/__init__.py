@@ -11,6 +11,7 @@ from mdpd_plugins.exports.load import load_export, load_folder
 from mdpd_plugins.exports.output import FORMATS, check_out, write_rows
 from mdpd_plugins.exports.predict import predict
 from mdpd_plugins.exports.record import RECORD_FILE, ExportRecord, check_replaceable, read_record, record_of
+from mdpd_plugins.exports.reloaded import check_reloads
 
 __all__ = [
     "FORMATS",
@@ -20,6 +21,7 @@ __all__ = [
     "Input",
     "TableColumns",
     "check_out",
+    "check_reloads",
     "check_replaceable",
     "evaluate_export",
     "load_export",

@@ -9,13 +9,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
+from mdpd_plugins.console import console
 from mdpd_plugins.exports.predict import Row
 from mdpd_plugins.files import fresh_file
 from mdpd_plugins.registry.errors import ConfigError
 
 GIVEN = ("input", "pair")  # keys of a row that are not predicted
 LONGEST = 60  # characters of a text or path that a table shows (our choice: half of a file's line)
-FILE_WIDTH = 120  # columns of a table that goes into a file
 
 
 def write_rows(rows: Sequence[Row], form: str, out: Path | None = None) -> None:
@@ -59,7 +59,6 @@ def _csv(rows: Sequence[Row], file: TextIO) -> None:
 
 
 def _table(rows: Sequence[Row], file: TextIO) -> None:
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
@@ -78,9 +77,7 @@ def _table(rows: Sequence[Row], file: TextIO) -> None:
     for row in flat:
         cells = {column: " ".join(str(row.get(column, "")).split()) for column in columns}
         table.add_row(*(Text(_shortened(cell) if column in GIVEN else cell) for column, cell in cells.items()))
-    # Into a file or a pipe it must not depend on how wide some terminal is.
-    width = None if file.isatty() else FILE_WIDTH
-    Console(file=file, width=width).print(table)
+    console(file=file).print(table)
 
 
 def _shortened(text: str) -> str:

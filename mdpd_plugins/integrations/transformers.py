@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import torch
@@ -37,6 +37,7 @@ class DistillTrainer(Trainer):
         model: a transformers model with an output layer for the task, or an adapter of one.
         args, and all keyword arguments besides: the Trainer's.
         method: a row of `mdpd_plugins.METHODS`. task: kind of label: "single", "multi" or "float".
+        class_weights: see `distill`; its `label_smoothing` is the arguments' `label_smoothing_factor`.
         settings: fields of `mdpd_plugins.Settings`. rates: fields of `mdpd_plugins.Rates`, such as {"scale": 0.5}: each
             kind of parameter has a rate of its own, so `args.learning_rate` and `args.weight_decay` are not used. The
             Trainer's schedule multiplies them.
@@ -55,6 +56,7 @@ class DistillTrainer(Trainer):
         *,
         method: str = "mdpd_low_rank",
         task: str = "single",
+        class_weights: Sequence[float] | None = None,
         settings: Mapping[str, Any] | None = None,
         rates: Mapping[str, float] | None = None,
         **kwargs: Any,
@@ -62,7 +64,7 @@ class DistillTrainer(Trainer):
         self.adapter = model if isinstance(model, Adapter) else adapt(model)
         self.student: Distiller | None = None
         self.fading: FadingReport | None = None
-        self._recipe = {"task": task, "method": method, **(settings or {})}
+        self._recipe = {"task": task, "method": method, "class_weights": class_weights, **(settings or {})}
         self._rates = dict(rates or {})
         super().__init__(self.adapter.model, args, **kwargs)
         self.add_callback(_NoGradientsLeft)
@@ -82,6 +84,7 @@ class DistillTrainer(Trainer):
             accumulate=self.args.gradient_accumulation_steps,
             seed=self.args.seed,
             amp=amp,
+            label_smoothing=self.args.label_smoothing_factor,
             **self._recipe,
         )
         self.optimizer = None  # of an earlier call, whose parameters are gone

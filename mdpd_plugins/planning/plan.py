@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from mmengine.config import Config
-from rich.console import Console
 from rich.table import Table
 
+from mdpd_plugins.console import console
 from mdpd_plugins.engine.fake_tensors import Imagination, imagined
 from mdpd_plugins.training.experiment import build_experiment, first_batch
 from mdpd_plugins.training.step_memory import PlanError, StepMemory, measure_step, plannable, weight_bytes
@@ -80,11 +80,11 @@ def print_plans(plans: Mapping[str, Plan]) -> None:
         step = found.step
         sizes = (found.weights, step.total, step.side_parameters, step.optimiser, step.transient)
         table.add_row(name, *(f"{size / 2**20:,.1f}" for size in sizes), f"{found.trained + found.side:,}")
-    console = Console()
-    console.print(table)
+    out = console()
+    out.print(table)
     batch = next(iter(plans.values())).batch
-    console.print(f"MiB at {batch} samples a step. Training state is what a step holds above the backbone's weights:")
-    console.print("the side network, the optimisers' state, and the peak of all that the step creates and drops.")
+    out.print(f"MiB at {batch} samples a step. Training state is what a step holds above the backbone's weights:")
+    out.print("the side network, the optimisers' state, and the peak of all that the step creates and drops.")
 
 
 __all__ = ["Plan", "PlanError", "plan", "print_plans"]

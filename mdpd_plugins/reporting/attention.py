@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
+from mdpd_plugins.adapters import Adapter
 from mdpd_plugins.adapters.inspection.capture import capture
 from mdpd_plugins.engine.split import agreement
 from mdpd_plugins.registry.errors import CapabilityError
@@ -25,6 +26,7 @@ class Attention:
         agreements: one number a layer, as the automatic split measures it; empty without a side network.
         split_agreements: those that the split was settled with, empty where it was given or is not settled yet.
         imitated, generated: layers whose features the side network learns, and how.
+        words: for each example drawn the tokens that rows and columns of its maps stand for; empty for pictures.
         maps: for each example drawn, for each layer, path -> data URI of the head-averaged map.
         examples: how many were measured.
     """
@@ -35,6 +37,7 @@ class Attention:
     generated: list[int]
     maps: list[list[dict[str, str]]]
     examples: int
+    words: list[list[str]] = field(default_factory=list)
 
     def role(self, layer: int) -> str:
         """What feature distillation does at a layer."""
@@ -74,7 +77,16 @@ def measure_attention(experiment: Experiment) -> Attention | str:
     if distiller.settings.automatic and distiller.settings.distils_features and not distiller.layers.undecided:
         totals = distiller.layers.get_buffer("agreements").tolist()
         past = [total / distiller.settings.auto_batches for total in totals]
-    return Attention(agreements, past, list(imitated), list(generated), maps, count)
+    words = [_words(adapter, batch["inputs"], valids[0], sample) for sample in range(len(maps))]
+    return Attention(agreements, past, list(imitated), list(generated), maps, count, words)
+
+
+def _words(adapter: Adapter, inputs: dict[str, torch.Tensor], valid: torch.Tensor | None, sample: int) -> list[str]:
+    ids = inputs.get("input_ids")
+    if adapter.modality != "text" or ids is None:
+        return []
+    kept = ids[sample].cpu() if valid is None else ids[sample][valid[sample]].cpu()
+    return adapter.words(kept.tolist())
 
 
 def _real(weights: torch.Tensor, valid: torch.Tensor | None, sample: int) -> torch.Tensor:

@@ -58,6 +58,7 @@ def write_report(work_dir: Path, out: Path | None = None, *, bench: Path | None 
         **_drift(experiment, start, began, origin),
         **_costs(costs, record),
         "examples": find_examples(experiment),
+        "by_class": record.summary.get("by_class") if record.summary else None,
     }
     pages = Environment(loader=PackageLoader("mdpd_plugins.reporting", ""), autoescape=True, trim_blocks=True)
     pages.lstrip_blocks = True

@@ -1,5 +1,6 @@
 """Training runs on mmengine: configuration, runner, summary and export."""
 
+from mdpd_plugins.training import mmengine_alone  # noqa: F401  # isort: skip  # first
 from mdpd_plugins.training.config import DEFAULTS, load_config, read_overrides
 from mdpd_plugins.training.experiment import Experiment, build_experiment
 from mdpd_plugins.training.network import export_network

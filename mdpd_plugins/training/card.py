@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 from mdpd_plugins.adapters.built import RANDOM
+from mdpd_plugins.console import console
 from mdpd_plugins.files import without_home
 
 TITLE = ", fine-tuned with Masked Dual Path Distillation"
@@ -46,7 +48,7 @@ loads it without any other package.
 network of {side} parameters was trained beside it and thrown away.
 - Data: {summary["data"]}
 - Examples: {_sizes(summary["examples"])}
-{_taught(summary["coach"])}- Classes: {", ".join(summary["classes"][:50]) or "none"}
+{_taught(summary["coach"])}- Classes: {_names(summary["classes"])}
 - Weights it started from: {summary["weights"]}
 - Settings: seed {summary["seed"]}; everything else is in `config.py` of the work directory.
 
@@ -68,6 +70,13 @@ def _taught(coach: dict[str, Any]) -> str:
     )
 
 
+def _names(classes: list[str]) -> str:
+    """Class names, those with a comma of their own in quotes."""
+    shown = [json.dumps(name, ensure_ascii=False) if "," in name or '"' in name else name for name in classes[:50]]
+    more = f", and {len(classes) - 50} more" if len(classes) > 50 else ""
+    return ", ".join(shown) + more or "none"
+
+
 def _sizes(examples: dict[str, Any]) -> str:
     """How many examples each split holds, and what looked wrong with them."""
     sizes = ", ".join(f"{split} {about['size']:,}" for split, about in examples["splits"].items())
@@ -76,7 +85,6 @@ def _sizes(examples: dict[str, Any]) -> str:
 
 def print_summary(summary: dict[str, Any]) -> None:
     """The table at the end of a run."""
-    from rich.console import Console
     from rich.table import Table
 
     table = Table(title=f"{summary['method']} on {summary['backbone']}", show_header=False, title_justify="left")
@@ -110,14 +118,14 @@ def print_summary(summary: dict[str, Any]) -> None:
     table.add_row("weights from", summary["weights"])
     table.add_row("exported to", summary["export"])
     table.add_row("loads with", summary["load_with"])
-    console = Console()
-    console.print(table)
+    out = console()
+    out.print(table)
     for notice in (
         random_notice(summary["weights"]),
         untrained_notice(summary["parameters"]["backbone_trained"]),
     ):
         if notice:
-            console.print(notice, style="bold red")
+            out.print(notice, style="bold red")
 
 
 __all__ = ["print_summary", "random_notice", "write_card"]

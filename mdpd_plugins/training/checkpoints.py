@@ -16,6 +16,7 @@ import torch
 from mdpd_plugins.adapters.storage.checkpoint import check_keys, read_state_dict
 from mdpd_plugins.files import LEFTOVERS, sha256, write_json
 from mdpd_plugins.registry.errors import CheckpointError, ConfigError
+from mdpd_plugins.training.averaging import RAW
 from mdpd_plugins.training.experiment import Experiment
 from mdpd_plugins.training.run_record import RUN_FILE, check_run
 
@@ -198,6 +199,12 @@ def load_run(experiment: Experiment, checkpoint: Path) -> dict[str, torch.Tensor
     if found != wanted:
         raise CheckpointError(
             f"{str(checkpoint)!r} was written by a run that trained other parameters: resume with the settings in "
+            f"{checkpoint.parent / 'config.py'}, or start anew with another --work-dir"
+        )
+    if (RAW in run) != bool(experiment.config.train.ema):
+        how = "with" if RAW in run else "without"
+        raise CheckpointError(
+            f"{str(checkpoint)!r} was written {how} train.ema: resume with the settings in "
             f"{checkpoint.parent / 'config.py'}, or start anew with another --work-dir"
         )
     experiment.adapter.origin = origin

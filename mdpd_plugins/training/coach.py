@@ -16,11 +16,11 @@ from typing import Any
 import torch
 from mmengine.config import Config
 from mmengine.device import get_device
-from rich.console import Console
 from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.utils.data import DataLoader
 
+from mdpd_plugins.console import console
 from mdpd_plugins.data import Collate, LabelledDataset
 from mdpd_plugins.engine import Settings
 from mdpd_plugins.engine.reader import STRENGTHS, PooledReader, fitted, pooled_states
@@ -118,7 +118,7 @@ def coached(config: Config, parts: Parts, *, resume: bool) -> Coach:
     coach = Coach(outputs, about)
     _write(folder, coach, network, identity)
     for line in coach_lines(about):
-        Console(stderr=True).print(line, markup=False, highlight=False)
+        console(stderr=True).print(line, markup=False, highlight=False)
     return coach
 
 

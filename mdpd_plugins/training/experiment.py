@@ -21,6 +21,7 @@ from mdpd_plugins.data import (
     Collate,
     EpochBatchSampler,
     LabelledDataset,
+    Mixing,
     NumberedCollate,
     NumberedDataset,
     PackedDataset,
@@ -35,7 +36,7 @@ from mdpd_plugins.data import (
 from mdpd_plugins.engine import Settings
 from mdpd_plugins.engine.precision import autocast_dtype
 from mdpd_plugins.registry.errors import ConfigError
-from mdpd_plugins.tasks import AnyTask, Language, PathMetric, make_task
+from mdpd_plugins.tasks import AnyTask, Language, PathMetric, balanced_weights, make_task
 from mdpd_plugins.training.model import RunnerModel
 from mdpd_plugins.training.optim import PathOptimisers, build_optim
 from mdpd_plugins.training.towers import build_towers, prepare
@@ -123,7 +124,7 @@ def open_parts(config: Config, *, adopt: Callable[[nn.Module], None] | None = No
     split = config.data.eval_split
     watched = "val" if watches(config) or settings.coach else split
     train, evaluated = (load_source(config.data.source, s) for s in ("train", split))
-    task = make_task(config.task.kind or train.label_kind, train.classes, train.metric, width=config.task.width)
+    task = _task(config, train)
     if task.kind not in (Language.kind, train.label_kind):
         raise ConfigError(
             f"task.kind={task.kind!r}, but the data has {train.label_kind!r} labels: remove task.kind, or set "
@@ -197,6 +198,7 @@ def build_experiment(
         amp=autocast_dtype(config.train.amp),
         restorable=restorable,
     )
+    distiller.mixing = _mixing(config, parts, settings)
     return Experiment(
         config=config,
         parts=parts,
@@ -209,6 +211,39 @@ def build_experiment(
         max_steps=max_steps,
         steps_per_epoch=steps_per_epoch,
     )
+
+
+def _task(config: Config, train: Source) -> AnyTask:
+    given = config.task
+    kind, weights = given.kind or train.label_kind, given.class_weights
+    if weights == "balanced":
+        if kind != "single":
+            raise ConfigError(f"task.class_weights='balanced' is for one label a sample, and this data has {kind!r}")
+        weights = balanced_weights(train.labels, train.classes)  # type: ignore[arg-type]
+    elif weights is not None and not isinstance(weights, (list, tuple)):
+        raise ConfigError(f"task.class_weights={weights!r}: a list of numbers, 'balanced', or None is meant")
+    about = {"width": given.width, "label_smoothing": given.label_smoothing, "class_weights": weights}
+    return make_task(kind, train.classes, train.metric, **about)
+
+
+def _mixing(config: Config, parts: Parts, settings: Settings) -> Mixing | None:
+    """What mixes the pictures of a batch.
+
+    Raises:
+        ConfigError: there are none, or what is kept or taught belongs to single pictures.
+    """
+    if (mix := config.data.mix) == "none":
+        return None
+    reasons = {
+        f"this data is {READS[parts.train.modality]}": parts.train.modality != "image",
+        f"its labels are {parts.task.kind!r}": parts.task.kind != "single",
+        "a coach's outputs are of single pictures": settings.coach is not None,
+        "distill.cache_features keeps what was made of single pictures": settings.cache_features > 0,
+    }
+    for reason, holds in reasons.items():
+        if holds:
+            raise ConfigError(f"data.mix={mix!r} mixes pictures with one label each, but {reason}: remove data.mix")
+    return Mixing(mix, parts.task.num_outputs)
 
 
 def _settings(config: Config) -> Settings:

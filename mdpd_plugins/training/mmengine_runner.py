@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import textwrap
 import time
 import warnings
+from functools import partial
 from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
@@ -14,18 +16,21 @@ from mmengine.dist import master_only
 from mmengine.hooks import Hook
 from mmengine.runner import IterBasedTrainLoop, Runner
 
+from mdpd_plugins.console import WIDTH
 from mdpd_plugins.engine import NonFiniteLossError
 from mdpd_plugins.files import fresh_file, write_text
 from mdpd_plugins.training.checkpoints import add_sum
 from mdpd_plugins.training.config import RUN_CONFIG
 from mdpd_plugins.training.interrupts import InterruptHook
-from mdpd_plugins.training.optim import follow_config
 from mdpd_plugins.training.parallel.sharding import place, whole
+from mdpd_plugins.training.progress import ProgressHook
 from mdpd_plugins.training.run_record import run_name
+from mdpd_plugins.training.schedules import configured, started_anew
 
 PLAIN = (str, int, float, bool, type(None))
 # What mmengine says about itself at every start. It stays in the log file.
-NOT_FOR_THE_SCREEN = ("will be deprecated in future", "is the alias of", "Advance dataloader")
+# `ProgressHook` says in short lines what "Iter(" lines say.
+NOT_FOR_THE_SCREEN = ("will be deprecated in future", "is the alias of", "Advance dataloader", "Iter(", "Exp name: ")
 
 
 class NonFiniteWeightError(NonFiniteLossError):
@@ -39,6 +44,7 @@ class FadingRunner(Runner):
     and DDP's reducer cannot follow a phase that runs at every fourth step only. So the model is not wrapped.
 
     Attributes:
+        schedules: path -> configurations of its schedulers.
         spent: what training steps have taken since `train` began, see `StepClockHook`.
     """
 
@@ -51,6 +57,7 @@ class FadingRunner(Runner):
         while (now := time.strftime("%Y%m%d_%H%M%S")) == FadingRunner._last_started or (Path(work_dir) / now).exists():
             time.sleep(0.05)
         super().__init__(*args, work_dir=work_dir, **kwargs)
+        self.schedules = {name: list(own) for name, own in kwargs["param_scheduler"].items()}
         FadingRunner._last_started = self.timestamp
 
     def build_logger(self, *args, **kwargs):
@@ -59,6 +66,7 @@ class FadingRunner(Runner):
         for handler in logger.handlers:
             if type(handler) is logging.StreamHandler:
                 handler.addFilter(_for_the_screen)
+                handler.setFormatter(ShortLines())
         return logger
 
     @master_only
@@ -85,16 +93,33 @@ class FadingRunner(Runner):
         """
         interrupts = InterruptHook()
         self.register_hook(interrupts)
+        progress = ProgressHook(self.cfg.train.log_every)
+        self.register_hook(progress)
         with warnings.catch_warnings(), interrupts.listening():
             warnings.filterwarnings("ignore", message="Detected call of `scheduler.step", category=UserWarning)
-            return super().train()
+            try:
+                return super().train()
+            finally:
+                progress.stop()
 
     def resume(self, filename, *args, **kwargs) -> None:
-        """As mmengine's; a learning rate or a length that the config has changed takes effect from here on."""
-        wanted = {k: [g["initial_lr"] for g in w.param_groups] for k, w in self.optim_wrapper.items()}
+        """As mmengine's; a learning rate, a schedule or a length that the config has changed counts from here on.
+
+        Nothing is touched where nothing has changed, to keep a resume bit for bit.
+        """
+        rates = {k: [g["initial_lr"] for g in w.param_groups] for k, w in self.optim_wrapper.items()}
+        wanted = {name: configured(found) for name, found in self.param_schedulers.items()}
         super().resume(filename, *args, **kwargs)
         for name, wrapper in self.optim_wrapper.items():
-            follow_config(wrapper, self.param_schedulers[name][0], wanted[name], self.iter, self.max_iters)
+            resumed = [g["initial_lr"] for g in wrapper.param_groups], configured(self.param_schedulers[name])
+            if resumed != (rates[name], wanted[name]):
+                self.param_schedulers[name] = started_anew(
+                    wrapper,
+                    rates[name],
+                    partial(self._build_param_scheduler, self.schedules[name], wrapper),
+                    self.iter,
+                    self.max_iters,
+                )
 
     def save_checkpoint(self, out_dir, filename, *args, **kwargs) -> None:
         """As mmengine's, through a temporary name: a kill while writing leaves the previous checkpoints valid.
@@ -120,6 +145,14 @@ class FadingRunner(Runner):
 def _for_the_screen(record: logging.LogRecord) -> bool:
     message = record.getMessage()
     return "\n" not in message and not any(phrase in message for phrase in NOT_FOR_THE_SCREEN)
+
+
+class ShortLines(logging.Formatter):
+    """The message alone, in lines of at most `WIDTH` characters but for a longer word; the file has time and level."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """See the class."""
+        return textwrap.fill(record.getMessage(), WIDTH, break_long_words=False, break_on_hyphens=False)
 
 
 class ResumableLoop(IterBasedTrainLoop):

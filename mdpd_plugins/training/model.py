@@ -8,7 +8,9 @@ import torch
 from mmengine.model import BaseModel
 from torch import nn
 
+from mdpd_plugins.data import Mixing
 from mdpd_plugins.engine import Distiller, Taught
+from mdpd_plugins.engine.draws import drawing
 from mdpd_plugins.training.optim import PathOptimisers
 
 
@@ -16,6 +18,8 @@ class RunnerModel(Distiller, BaseModel):
     """A `Distiller` with the methods that mmengine's loops call. Same state dict, same gradients."""
 
     data_preprocessor: nn.Module
+    mixing: Mixing | None = None
+    """What mixes the pictures of a training batch."""
 
     def init_weights(self) -> None:
         """Nothing: mmengine would initialise a pretrained MMPretrain backbone anew here."""
@@ -34,6 +38,10 @@ class RunnerModel(Distiller, BaseModel):
             NonFiniteLossError: a term is not finite; no parameter has been changed by this step.
         """
         data = self.data_preprocessor(data, True)
+        if self.mixing is not None:
+            with drawing(self.seed, int(self.step), torch.device("cpu")):
+                image, labels = self.mixing(data["inputs"]["image"], data["labels"])
+            data = {**data, "inputs": {**data["inputs"], "image": image}, "labels": labels}
         taught = Taught(data["teacher"], data["labelled"]) if "teacher" in data else None
         samples = data.get("samples")
         terms = self.accumulate(data["inputs"], data["labels"], optim_wrapper, samples=samples, taught=taught)

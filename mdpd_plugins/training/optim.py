@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any
@@ -146,25 +145,4 @@ def _wrap(optimizer: torch.optim.Optimizer, optim: Any, phases: int, dtype: torc
     )
 
 
-def follow_config(wrapper: OptimWrapper, scheduler: Any, initial: Sequence[float], done: int, max_steps: int) -> None:
-    """After a resume: let a changed learning rate or number of steps count from here on.
-
-    mmengine takes both from the checkpoint, so that a run which had stopped on a non-finite loss could not be
-    resumed with a lower rate. Nothing is touched where nothing has changed, to keep a resume bit for bit.
-
-    Args:
-        initial: the configured learning rate of each of `wrapper.param_groups`.
-        scheduler: its cosine schedule, which holds the number of steps as `T_max` and `end`.
-        done, max_steps: steps that were taken, and that the run now has.
-    """
-    groups = wrapper.param_groups
-    if [g["initial_lr"] for g in groups] == list(initial) and max_steps == scheduler.T_max:
-        return
-    scheduler.T_max = scheduler.end = max_steps
-    scheduler.base_values, scheduler.last_step = list(initial), min(done, max_steps - 1)
-    factor = (1 + math.cos(math.pi * scheduler.last_step / max_steps)) / 2
-    for group, rate in zip(groups, initial, strict=True):
-        group["initial_lr"], group["lr"] = rate, rate * factor
-
-
-__all__ = ["AveragedOptimWrapper", "PathOptimisers", "build_optim", "follow_config"]
+__all__ = ["AveragedOptimWrapper", "PathOptimisers", "build_optim"]

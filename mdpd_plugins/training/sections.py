@@ -10,7 +10,9 @@ from typing import Any
 
 from mdpd_plugins.adapters.transform import RESIZE
 from mdpd_plugins.checked import setting
+from mdpd_plugins.data import AUGMENTS, MIXES
 from mdpd_plugins.engine import Rates
+from mdpd_plugins.training.schedules import SCHEDULES
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,10 @@ class TaskSection:
 
     kind: str | None = setting(None, "None: what the data's labels are (single, multi, float, pair); or language")
     width: int = setting(256, "outputs of each of two towers, which are then joined or compared", at_least=1)
+    label_smoothing: float = setting(0.0, "share of a label that is spread over all classes", at_least=0, at_most=0.99)
+    class_weights: Any = setting(
+        None, 'what each class counts in the loss: a list of numbers, "balanced" for each class alike, or None'
+    )
 
 
 @dataclass(frozen=True)
@@ -48,7 +54,8 @@ class DataSection:
         "auto", "pictures of another shape: as the backbone's zoo does it; or stretched", choices=RESIZE
     )
     max_length: int = setting(128, "tokens that texts are cut to", at_least=1)
-    augment: str = setting("auto", "none, crop, crop+flip, or auto: what the data says is safe")
+    augment: str = setting("auto", f"auto: what the data says is safe; or {', '.join(AUGMENTS[1:])}", choices=AUGMENTS)
+    mix: str = setting("none", "training pictures mixed with others of their batch, and so their labels", choices=MIXES)
     eval_split: str = setting("val", "evaluated on: val while tuning, test for final numbers", choices=("val", "test"))
 
 
@@ -56,6 +63,10 @@ class DataSection:
 class OptimSection(Rates):
     """Learning rates and weight decays of each kind of parameter (`Rates`), and the optimiser's step."""
 
+    schedule: str = setting("cosine", "of all learning rates; the first two end at zero", choices=SCHEDULES)
+    warmup: float = setting(
+        0.0, "share of all steps in which learning rates rise in a line, before the schedule", at_least=0, at_most=0.9
+    )
     clip_grad: float | None = setting(None, "largest gradient norm, per path", at_least=0)
     accumulate: int = setting(1, "batches per optimiser step", at_least=1)
 
@@ -75,6 +86,12 @@ class TrainSection:
     )
     patience: int | None = setting(
         None, "evaluations on val without a better one after which training stops; None: never", at_least=1
+    )
+    ema: float | None = setting(
+        None,
+        "decay of a moving average of what trains, such as 0.999; the average is then what is measured and exported",
+        above=0,
+        at_most=0.99999,
     )
     log_every: int = setting(10, "steps between lines of the log", at_least=1)
     seed: int = setting(0, "of weights, order, masks and augmentation", at_least=0, at_most=2**32 - 1)

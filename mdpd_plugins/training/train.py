@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -13,13 +14,15 @@ from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.dist import is_main_process
 from mmengine.evaluator import Evaluator
-from rich.console import Console
 
+from mdpd_plugins.console import console
 from mdpd_plugins.data import describe, description_lines
 from mdpd_plugins.engine import NonFiniteLossError, Settings, fade
-from mdpd_plugins.exports import check_replaceable, record_of
+from mdpd_plugins.exports import check_reloads, check_replaceable, record_of
 from mdpd_plugins.files import fresh_folder, write_json
 from mdpd_plugins.registry.errors import ConfigError
+from mdpd_plugins.tasks import Language, by_class
+from mdpd_plugins.training.averaging import AverageHook, MeasuredHook, check_hooks, fingerprint
 from mdpd_plugins.training.best import BestHook, exported_state, load_best
 from mdpd_plugins.training.card import print_summary, random_notice, write_card
 from mdpd_plugins.training.checkpoints import (
@@ -52,6 +55,7 @@ from mdpd_plugins.training.run_record import (
     record_now,
     repetition,
 )
+from mdpd_plugins.training.schedules import schedulers
 from mdpd_plugins.training.step_memory import PlanError, measure_step, planned_step, weight_bytes
 from mdpd_plugins.training.two_opinions import paths_of
 from mdpd_plugins.training.visualizers import check_visualizer
@@ -75,12 +79,12 @@ def dry_run(config: Config, *, repeats: Mapping[str, Any] | None = None) -> dict
     experiment.distiller.to(get_device())
     memory = measure_step(experiment, first_batch(experiment.train_loader))
     parameters = parameters_of(experiment)
-    console = Console()
-    console.print(f"one side step and one backbone step ran; {experiment.max_steps} steps would")
-    console.print(f"trained parameters: {parameters['backbone_trained']:,} backbone, {parameters['side']:,} side")
+    out = console()
+    out.print(f"one side step and one backbone step ran; {experiment.max_steps} steps would")
+    out.print(f"trained parameters: {parameters['backbone_trained']:,} backbone, {parameters['side']:,} side")
     weights = weight_bytes(experiment)
     for key, value in {"weights": weights, **memory.as_dict()}.items():
-        console.print(f"{key.replace('_', ' ')}: {value / 2**20:.1f} MiB")
+        out.print(f"{key.replace('_', ' ')}: {value / 2**20:.1f} MiB")
     return {
         "weights": weights,
         "memory": memory.as_dict(),
@@ -112,6 +116,7 @@ def train(
     export_dir = Path(config.export_dir or work_dir / "export")
     check_replaceable(export_dir)
     check_visualizer(config.visualizer)
+    check_hooks(config)
     if config.train.compile:
         check_backend(config.train.compile)
         if config.parallel.shard:
@@ -127,6 +132,8 @@ def train(
             "parallel.shard=True shares the weights out, and the best evaluation's cannot be kept then: set "
             "train.keep='last' and train.patience=None"
         )
+    if config.parallel.shard and config.train.ema:
+        raise ConfigError("parallel.shard=True shares the weights out, which train.ema cannot average: set it to None")
     if config.parallel.shard and launcher == "none":
         raise ConfigError(
             "parallel.shard=True shares the frozen weights out over several processes, and this is a single one: "
@@ -171,7 +178,8 @@ def train(
                 return {}
         if config.train.keep == "best":
             load_best(experiment, work_dir)
-        if config.train.keep == "best" or experiment.eval_loader is not experiment.val_loader:
+        measured = config.parallel.shard or _measured(runner, experiment)
+        if not measured or experiment.eval_loader is not experiment.val_loader:
             metrics = evaluate(experiment)
         if config.parallel.shard:
             experiment = _whole_again(experiment, state)
@@ -214,7 +222,7 @@ def build_runner(experiment: Experiment, checkpoint: Path | None, launcher: str 
     config = experiment.config
     val_every = config.train.val_every or experiment.steps_per_epoch
     save_every = config.train.checkpoint_every or experiment.steps_per_epoch
-    schedule = {"type": "CosineAnnealingLR", "T_max": experiment.max_steps, "by_epoch": False, "eta_min": 0.0}
+    schedule = schedulers(config.optim.schedule, config.optim.warmup, experiment.max_steps)
     return FadingRunner(
         model=experiment.distiller,
         work_dir=str(config.work_dir),
@@ -222,7 +230,7 @@ def build_runner(experiment: Experiment, checkpoint: Path | None, launcher: str 
         val_dataloader=experiment.val_loader,
         val_evaluator=Evaluator([experiment.metric]),
         optim_wrapper=experiment.optim,
-        param_scheduler={name: [dict(schedule)] for name in experiment.optim.optim_wrappers},
+        param_scheduler={name: copy.deepcopy(schedule) for name in experiment.optim.optim_wrappers},
         train_cfg={
             "type": ResumableLoop,
             "max_iters": experiment.max_steps,
@@ -238,6 +246,8 @@ def build_runner(experiment: Experiment, checkpoint: Path | None, launcher: str 
         custom_hooks=[
             PlainCheckpointHook(),
             StepClockHook(),
+            MeasuredHook(experiment.distiller),
+            *([_average_hook(experiment)] if config.train.ema else []),
             *([ShardHook()] if config.parallel.shard else []),
             *([_best_hook(experiment)] if watches(config) else []),
             *config.custom_hooks,
@@ -252,6 +262,17 @@ def build_runner(experiment: Experiment, checkpoint: Path | None, launcher: str 
         experiment_name=Path(config.work_dir).name,
         cfg=config,
     )
+
+
+def _average_hook(experiment: Experiment) -> AverageHook:
+    config = experiment.config
+    return AverageHook(experiment.distiller, config.train.ema, config.optim.accumulate)
+
+
+def _measured(runner: FadingRunner, experiment: Experiment) -> bool:
+    """Whether the last evaluation was of the weights that are there now, and not of what a hook put in their place."""
+    hook = next(h for h in runner.hooks if isinstance(h, MeasuredHook))
+    return hook.measured == fingerprint(experiment.distiller)
 
 
 def _best_hook(experiment: Experiment) -> BestHook:
@@ -271,6 +292,9 @@ def finish(
 
     Args:
         coach: what is known of the coach, if one taught.
+
+    Raises:
+        CheckpointError: the export, loaded once more, is not the model that was trained; nothing has its name then.
     """
     config, adapter = experiment.config, experiment.adapter
     parameters, paths = parameters_of(experiment), paths_of(experiment)
@@ -285,6 +309,7 @@ def finish(
         "method": config.distill.get("method", "mdpd"),
         "metrics": metrics,
         "paths": paths,
+        "by_class": _by_class(experiment),
         "eval_split": config.data.eval_split,
         "parameters": parameters,
         "memory": memory,
@@ -306,7 +331,26 @@ def finish(
         columns = dict(experiment.source.columns)
         record_of(adapter, max_length=config.data.max_length, columns=columns, **about).write(folder)
         write_card(folder, summary)
+        check_reloads(folder, export_dir, adapter, inputs, _examples(experiment))
     return summary
+
+
+def _by_class(experiment: Experiment) -> dict[str, Any]:
+    """Scores of each class by the deployed path, of the last evaluation."""
+    found = experiment.metric.evaluated
+    if not found:
+        return {}
+    path = "side" if experiment.distiller.settings.backbone_update == "none" and "side" in found[0] else "backbone"
+    logits, labels = (torch.stack([sample[key] for sample in found]) for key in (path, "label"))
+    return by_class(experiment.task.kind, logits, labels, experiment.task.classes)
+
+
+def _examples(experiment: Experiment) -> list[Any] | None:
+    """The samples that fading compared, as they came; a language model's are no examples but blocks of them."""
+    if experiment.task.kind == Language.kind:
+        return None
+    indices = next(iter(experiment.eval_loader.batch_sampler))[:COMPARED]  # type: ignore[arg-type]
+    return [experiment.eval_source[i][0] for i in indices]
 
 
 def export_work_dir(work_dir: str | Path, out: str | Path, *, checkpoint: str | Path | None = None) -> Path:
@@ -377,19 +421,19 @@ def described(config: Config, parts: Parts) -> dict[str, Any]:
 
 
 def _announce(parts: Parts, data: dict[str, Any]) -> None:
-    console = Console(stderr=True)
+    out = console(stderr=True)
     weights, *notice = _origin_lines(parts).splitlines()
-    console.print(weights)
+    out.print(weights)
     for line in notice:
-        console.print(line, style="bold red")
+        out.print(line, style="bold red")
     for line in description_lines(data):
-        console.print(line, style="bold yellow" if line.startswith("warning") else None, markup=False, highlight=False)
+        out.print(line, style="bold yellow" if line.startswith("warning") else None, markup=False, highlight=False)
 
 
 def _say(lines: Sequence[str]) -> None:
-    console = Console(stderr=True)
+    out = console(stderr=True)
     for line in lines:
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+        out.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def _origin_lines(parts: Parts) -> str:

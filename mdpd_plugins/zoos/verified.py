@@ -14,10 +14,12 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from mdpd_plugins.cache import recall, remember
 from mdpd_plugins.registry import ConfigError, Registered, closest
 
 FILE = Path(__file__).with_name("verified.json")
 DISTRIBUTION = "mdpd-plugins"
+HERE = "verified_here"  # name in the cache
 PARTS = ("image", "text")
 
 # Capability -> the kit's check that exercises it, and what it says.
@@ -88,6 +90,24 @@ def load(path: Path = FILE) -> Verified:
     return Verified(content["versions"], backbones)
 
 
+def remember_row(row: Mapping[str, Any], versions: Mapping[str, str]) -> None:
+    """Keep what `mdpd verify` found of one backbone on this machine, in the user's cache."""
+    known = recall(HERE)
+    about = {"status": row["status"], "capabilities": exercised(row["checks"]), "versions": dict(versions)}
+    remember(HERE, {**(known if isinstance(known, dict) else {}), row["name"]: about})
+
+
+def found_here(name: str, versions: Mapping[str, str]) -> Verification | None:
+    """What `mdpd verify` found of a backbone here, with the versions that are installed now; None if it was not run."""
+    try:
+        known = recall(HERE)[name]
+        if known["versions"] != dict(versions):
+            return None
+        return Verification(str(known["status"]), tuple(map(str, known["capabilities"])))
+    except (KeyError, TypeError):
+        return None
+
+
 def check_capability(name: str) -> str:
     """`name`, if it is a capability, or one of a part as in "text:padding".
 
@@ -122,4 +142,15 @@ def as_text(rows: list[dict[str, Any]], versions: Mapping[str, str]) -> str:
     return json.dumps({"versions": dict(versions), "groups": listed}, indent=0) + "\n"
 
 
-__all__ = ["CAPABILITIES", "FILE", "Verification", "Verified", "as_text", "check_capability", "exercised", "load"]
+__all__ = [
+    "CAPABILITIES",
+    "FILE",
+    "Verification",
+    "Verified",
+    "as_text",
+    "check_capability",
+    "exercised",
+    "found_here",
+    "load",
+    "remember_row",
+]

@@ -12,6 +12,14 @@ from packages import run_mdpd, write_package, write_plugin
 from mdpd_plugins.cli.main import main
 
 
+def test_doctor_says_with_which_versions_the_catalogue_was_verified(tmp_path):
+    done = run_mdpd("doctor", "--quick", "--json", site=tmp_path)
+    verified = json.loads(done.stdout)["verified_with"]
+    assert {"torch", "transformers", "mmpretrain", "open_clip_torch"} <= set(verified)
+    said = run_mdpd("doctor", "--quick", site=tmp_path).stdout
+    assert f"The catalogue was verified with torch {verified['torch']}, " in said
+
+
 def test_list_backbones_prints_json_rows(tmp_path):
     done = run_mdpd("list-backbones", "--json", site=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")

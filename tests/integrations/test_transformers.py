@@ -108,3 +108,17 @@ def test_a_batch_without_labels_is_an_error_that_says_so(tmp_path):
     made.train_dataset = made.train_dataset.remove_columns("labels")
     with pytest.raises(mdpd.MDPDError, match="has no labels: it holds input_ids, attention_mask"):
         made.train()
+
+
+def test_the_arguments_label_smoothing_and_class_weights_reach_the_loss(tmp_path):
+    losses = []
+    for folder, smoothing in (("plain", 0.0), ("smooth", 0.4)):
+        made, seen = trainer(tmp_path / folder, label_smoothing_factor=smoothing, max_steps=1)
+        made.train()
+        losses.append(seen.losses[0])
+    assert losses[0] != losses[1]
+    weighted = DistillTrainer(
+        model(), made.args, class_weights=[1.0, 3.0], settings=SETTINGS, train_dataset=data(), callbacks=[Seen()]
+    )
+    weighted.train()
+    assert weighted.state.log_history[0]["loss"] not in losses

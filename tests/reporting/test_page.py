@@ -20,7 +20,7 @@ from mdpd_plugins.training import build_experiment, load_config
 
 STEPS = {"max_steps": 12, "val_every": 4, "log_every": 2, "checkpoint_every": 6}
 SECTIONS = ["Overview", "Both paths", "Loss terms", "Attention of both paths", "Drift of the norm parameters"]
-SECTIONS += ["Memory against the baselines", "Latency", "Examples with predictions", "Settings"]
+SECTIONS += ["Memory against the baselines", "Latency", "Examples with predictions", "Classes", "Settings"]
 
 
 def numbers_table(path: Path) -> Path:
@@ -244,6 +244,25 @@ def test_examples_come_wrong_ones_first_with_both_predictions(wide):
     assert len(errors) > 2 and errors == sorted(errors, reverse=True)
     assert re.search(r"label\na(, b)?(, c)?\n", wide["several"]["text"])
     assert len([alt for alt, *_ in wide["windows"]["images"] if alt.startswith("An example")]) >= 3
+
+
+def test_scores_of_each_class_and_confusions_are_those_of_the_summary(pages, wide):
+    summary = json.loads((pages["automatic"] / "summary.json").read_text())
+    text = wide["automatic"]["text"].rpartition("Settings")[0].rpartition("Classes")[2]
+    assert "What is taken for what" in text
+    for row in summary["by_class"]["classes"]:
+        assert re.search(rf"^{row['name']}\s+{row['count']}\s+{row['precision']:.3f}\s+{row['recall']:.3f}", text, re.M)
+    several = wide["several"]["text"].rpartition("Settings")[0].rpartition("Classes")[2]
+    assert "F1" in several and "What is taken for what" not in several
+    assert "labels are no classes" in wide["numbers"]["text"]
+    assert "known once the run has finished" in wide["going"]["text"]
+
+
+def test_words_stand_beside_the_attention_of_texts(wide):
+    shown = re.findall(r"Its tokens, in the order of rows and columns: (.+)", wide["numbers"]["text"])
+    assert len(shown) == 2 and shown[0].startswith("0\xa0[CLS], 1") and shown[0].endswith("[SEP]")
+    assert any(word in shown[0] for word in WORDS)
+    assert "Its tokens" not in wide["automatic"]["text"]
 
 
 def test_texts_stay_texts(pages, wide):

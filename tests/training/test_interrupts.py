@@ -33,7 +33,7 @@ def interrupted(tmp_path, number, *more, group=False, **train):
     config = write_config(tmp_path, train=given)
     work_dir, log = tmp_path / "run", tmp_path / "log"
     process = start([config, "--work-dir", work_dir, *more], log)
-    while process.is_alive() and "Iter(train) [  3" not in (log.read_text() if log.exists() else ""):
+    while process.is_alive() and "step 3/" not in (log.read_text() if log.exists() else ""):
         time.sleep(0.01)
     os.kill(process.pid, number)
     process.join()
@@ -46,7 +46,7 @@ def test_it_saves_says_how_to_go_on_and_ends_with_the_signals_status(tmp_path, n
     newest = latest_checkpoint(work_dir)
     step = int(newest.stem[5:])
     assert code == status and 3 <= step < STEPS
-    logged = max(int(line.split("[")[1].split("/")[0]) for line in said.splitlines() if "Iter(train)" in line)
+    logged = max(int(line.split()[1].split("/")[0]) for line in said.splitlines() if line.startswith("step "))
     assert step - logged <= 1, "it went on for more than the step that the signal came in"
     name = signal.Signals(number).name
     assert f"interrupted by {name} after step {step} of {STEPS}, saved in {newest}: the same command" in said

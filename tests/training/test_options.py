@@ -74,7 +74,11 @@ def test_random_weights_are_announced_on_the_screen_in_the_log_the_summary_and_t
 
 def test_the_screen_shows_progress_and_no_noise_of_the_libraries(first_run):
     _, out, err = first_run
-    assert "eta:" in out and "Iter(train) [2/4]" in out
+    assert "\nstep 2/4  left 0:00:0" in out and "evaluated after step 4/4  backbone/accuracy 0." in out
+    assert "building " in err.splitlines()[0] and "Iter(train)" not in out
+    log = next(first_run[0].glob("*/*.log")).read_text()
+    assert "Iter(train) [2/4]" in log and "eta:" in log
+    assert [line for line in (out + err).splitlines() if len(line) > 120 and "UserWarning" not in line] == []
     # The libraries' own warning about a start method is owed to how this test starts the process.
     for noise in ("Writing model shards", "FileClient", "deprecated", "Traceback", "scheduler.step"):
         assert noise not in out + err, noise

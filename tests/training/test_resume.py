@@ -46,6 +46,16 @@ def sections(data, scenario):
         return {**images, "optim": {"accumulate": 4, "clip_grad": 1.0}}
     if scenario == "low rank":
         return {**images, "distill": {**images["distill"], "backbone_update": "norm+low_rank", "rank": 2}}
+    if scenario == "everything drawn":
+        # All that draws random numbers in a step, the average, and a schedule of two parts.
+        return {
+            **images,
+            "data": {**images["data"], "augment": "crop+flip+randaugment", "mix": "mixup+cutmix"},
+            "distill": {**images["distill"], "side_dropout": 0.2},
+            "task": {"label_smoothing": 0.1, "class_weights": "balanced"},
+            "optim": {"clip_grad": 1.0, "schedule": "linear", "warmup": 0.5},
+            "train": {**images["train"], "ema": 0.9},
+        }
     if scenario == "local gradients":
         return {**images, "distill": {**images["distill"], "norm_gradient": "local"}}
     assert scenario == "texts"
@@ -120,7 +130,16 @@ def test_a_killed_run_resumes_to_the_same_end(tmp_path, data, untouched, step, m
 
 
 @pytest.mark.parametrize(
-    "scenario", ["loader workers", "automatic split", "accumulation", "local gradients", "low rank", "texts"]
+    "scenario",
+    [
+        "loader workers",
+        "automatic split",
+        "accumulation",
+        "everything drawn",
+        "local gradients",
+        "low rank",
+        "texts",
+    ],
 )
 def test_every_kind_of_run_resumes_to_the_same_end(tmp_path, data, untouched, scenario):
     work_dir = killed_and_resumed(tmp_path, sections(data, scenario), 8, "after step")

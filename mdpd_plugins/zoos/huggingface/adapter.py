@@ -6,7 +6,7 @@ import copy
 import inspect
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -197,6 +197,10 @@ class HuggingFaceAdapter(Adapter):
         return longest_text(
             self.config, self.tokenizer, count_positions(lambda: self._run(self.example_inputs()), LENGTH)
         )
+
+    def words(self, ids: Sequence[int]) -> list[str]:
+        """The tokenizer's own words of tokens."""
+        return [str(word) for word in self.tokenizer.convert_ids_to_tokens(list(ids))]
 
     def _text_transform(self) -> TextTransform:
         agree_on_padding(self.tokenizer, self.config, self.name, made_up=self.made_up_padding)

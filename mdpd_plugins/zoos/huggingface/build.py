@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import copy
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from mdpd_plugins.adapters.built import Built
 from mdpd_plugins.adapters.storage.checkpoint import check_keys, read_state_dict
 from mdpd_plugins.registry.errors import CheckpointError, ConfigError, MissingDependencyError, closest
-from mdpd_plugins.zoos.huggingface.adapter import arguments, quiet
+from mdpd_plugins.zoos.huggingface.adapter import quiet
 from mdpd_plugins.zoos.huggingface.models import CAUSAL, ENCODER, QUESTION, TEXT, Architecture, architecture, modality
+from mdpd_plugins.zoos.huggingface.resized import at_size, square, with_image_size
 from mdpd_plugins.zoos.huggingface.source import find_source, tokenizer_of, tokenizer_source
 from mdpd_plugins.zoos.huggingface.texts import no_row, read_tokenizer
 from mdpd_plugins.zoos.transformers_code import check_attention, own_code_only
@@ -32,7 +31,7 @@ def build(
     num_classes: int,
     head: str = "",
     tokenizer: str = "",
-    image_size: int | None = None,
+    image_size: int | Sequence[int] | None = None,
     **options: Any,
 ) -> Built:
     """A transformers classifier with `num_classes` outputs.
@@ -43,7 +42,8 @@ def build(
             which keeps the outputs it has; "mean" for its bare encoder (see `huggingface.encoder.build`).
         pretrained: "auto" (package, cache, then hub; random if none is available), a folder or hub id, or None.
         num_classes: outputs of the head.
-        image_size: input side in pixels; learned position embeddings are resized after loading.
+        image_size: input side in pixels; where the model does not take it as it is, its positions are resized after
+            loading (`resized.at_size`).
         tokenizer: folder or hub id of a tokenizer, for text models built without weights or whose folder has none; or
             `huggingface/<model>`, for that of a named model which a package carries.
         options: fields of the model's configuration, such as `num_hidden_layers`; a mapping for a nested one.
@@ -53,12 +53,13 @@ def build(
         CheckpointError: an explicit checkpoint that is missing or of another architecture.
     """
     transformers = import_transformers()
+    image_size = square(image_size)
     arch = _architecture(transformers, name, head)
     source, origin = find_source(arch, pretrained)
     config = _configuration(transformers, arch, source, name)
     _check_mean(name, head, config)
-    if image_size is not None and not source and hasattr(config, "image_size"):
-        options = {**options, "image_size": image_size}
+    if image_size is not None and not source:
+        options = with_image_size(config, options, image_size)
     _set_fields(config, options, name)
     if options and not source:
         # Made anew, so that fields worked out from others follow (DINOv2's stage names from its depth): a
@@ -73,8 +74,8 @@ def build(
         model, finish = auto.from_config(config), None
     else:
         model, finish = _load(auto, config, source, name, head)
-        if image_size is not None and "interpolate_pos_encoding" in arguments(model):
-            model = _resized(auto, model, image_size)
+        if image_size is not None:
+            model = at_size(auto, model, image_size, name)
     settings = {"tokenizer": named, "image_size": image_size, "made_up_padding": made_up}
     return Built(model.float(), origin=origin, source=files, settings=settings, finish=finish)
 
@@ -238,24 +239,6 @@ def _encoder_keys(config: Any) -> set[str]:
 def _unnumbered(key: str, base: str) -> str:
     """A key with its numbers left open, the same in a bare encoder's checkpoint and in a classifier's."""
     return re.sub(r"\d+", "#", key.removeprefix(f"{base}."))
-
-
-def _resized(auto: Any, model: Any, image_size: int) -> nn.Module:
-    # ViT's positions are learned for one size. The plain model must take the new one without a flag.
-    config = copy.deepcopy(model.config)
-    config.image_size = image_size
-    resized = auto.from_config(config)
-    state = model.state_dict()
-    for key, value in resized.state_dict().items():
-        if state[key].shape != value.shape:
-            patch = config.patch_size
-            old, new = model.config.image_size // patch, image_size // patch
-            prefix = state[key].shape[1] - old * old
-            grid = state[key][:, prefix:].transpose(1, 2).unflatten(2, (old, old))
-            grid = F.interpolate(grid, size=(new, new), mode="bicubic", align_corners=False)
-            state[key] = torch.cat([state[key][:, :prefix], grid.flatten(2).transpose(1, 2)], 1)
-    resized.load_state_dict(state)
-    return resized
 
 
 def import_transformers() -> Any:

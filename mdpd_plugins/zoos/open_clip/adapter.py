@@ -9,7 +9,7 @@ projection, which led to a joint space that is gone, is zero.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -139,6 +139,11 @@ class OpenCLIPAdapter(Adapter):
     def _text_transform(self) -> TextTransform:
         """OpenCLIP's tokenizer, of fixed length as its text tower wants it."""
         return TextTransform(self._tokenize, self._text_tower().context_length)
+
+    def words(self, ids: Sequence[int]) -> list[str]:
+        """The tokenizer's own words of tokens, one at a time."""
+        decode = getattr(self.tokenizer, "decode", None) or getattr(self.tokenizer.tokenizer, "decode", None)
+        return [decode([i]).strip() for i in ids] if decode else []
 
     def _text_tower(self):
         return getattr(self.model, "text", self.model)
