@@ -9,14 +9,14 @@ from typing import Any
 
 from mdpd_plugins.registry import ConfigError, load_catalogue
 
-BACKBONES = {"image": "huggingface/dinov2-small", "text": "huggingface/minilm-l6"}
 HEADER = "# Written by `mdpd new-config`. `mdpd config --explain KEY` says what a key does.\n"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("data", metavar="DATA", type=Path, help="an image folder, or a table")
     parser.add_argument("--out", metavar="FILE", type=Path, help="what to write (default: ./<name of DATA>.py)")
-    parser.add_argument("--backbone", metavar="NAME", help="as `mdpd list-backbones` names it (default: by the data)")
+    parser.add_argument("--backbone", metavar="NAME", required=True, help="as `mdpd list-backbones` names it")
+    parser.add_argument("--text-backbone", metavar="NAME", help="for pictures with texts: what reads the texts")
     for use in ("text", "image", "label"):
         parser.add_argument(f"--{use}-column", metavar="C", help=f"of a table, where the {use} is not found by itself")
 
@@ -36,7 +36,7 @@ def run(args: argparse.Namespace) -> int:
 
     named = {f"{use}_column": getattr(args, f"{use}_column") for use in ("text", "image", "label")}
     source = guess_source(args.data, named)
-    text = HEADER + _sections(source, modality_of(source), args.backbone)
+    text = HEADER + _sections(source, modality_of(source), args.backbone, args.text_backbone)
     _check(text)
     splits = {split: load_source(source, split) for split in ("train", "val")}
     write_text(out, text)
@@ -47,17 +47,23 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _sections(source: dict[str, Any], modality: str, backbone: str | None) -> str:
-    reads = "image" if modality == "image-text" else modality
-    found = load_catalogue().get(backbone or BACKBONES[reads])
-    if found.spec.modality in BACKBONES and found.spec.modality != reads:
-        raise ConfigError(
-            f"{found.name} reads {found.spec.modality}s, but the data is {reads}s: choose another "
-            f"(mdpd list-backbones --modality {reads})"
-        )
-    lines = [f"backbone = dict(name={found.name!r})"]
+def _sections(source: dict[str, Any], modality: str, backbone: str, text_backbone: str | None) -> str:
+    towers = {"backbone": (backbone, "image" if modality == "image-text" else modality)}
     if modality == "image-text":
-        lines.append(f"text_backbone = dict(name={BACKBONES['text']!r})")
+        if text_backbone is None:
+            raise ConfigError("the data holds pictures with texts: name what reads the texts with --text-backbone")
+        towers["text_backbone"] = (text_backbone, "text")
+    elif text_backbone is not None:
+        raise ConfigError(f"--text-backbone is for pictures with texts, and the data holds {modality}s alone")
+    lines = []
+    for section, (name, reads) in towers.items():
+        found = load_catalogue().get(name)
+        if found.spec.modality in ("image", "text") and found.spec.modality != reads:
+            raise ConfigError(
+                f"{found.name} reads {found.spec.modality}s, but the data is {reads}s: choose another "
+                f"(mdpd list-backbones --modality {reads})"
+            )
+        lines.append(f"{section} = dict(name={found.name!r})")
     fields = "".join(f"        {key}={value!r},\n" for key, value in source.items())
     lines += [
         f"data = dict(\n    source=dict(\n{fields}    ),\n    batch_size=16,\n)",

@@ -18,7 +18,9 @@ def here(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
 
     def call(*arguments):
-        status = main(["new-config", *map(str, arguments)])
+        given = [*map(str, arguments)]
+        named = [] if "--backbone" in given else ["--backbone", "huggingface/minilm-l6"]
+        status = main(["new-config", *given, *named])
         said = capsys.readouterr()
         return status, said.out + said.err
 
@@ -28,7 +30,7 @@ def here(tmp_path, monkeypatch, capsys):
 
 def test_a_folder_of_images(here):
     image_folder(here.folder / "flowers")
-    status, said = here("flowers")
+    status, said = here("flowers", "--backbone", "huggingface/dinov2-small")
     assert status == 0 and "image folder: train 21, val 3; 3 classes" in said and "wrote flowers.py" in said
     config = load_config("flowers.py")
     assert config.backbone.name == "huggingface/dinov2-small"
@@ -92,3 +94,16 @@ def test_nothing_is_overwritten_and_nothing_is_written_for_what_cannot_be_read(h
         status, said = here(*arguments)
         assert status == 2 and message in said
     assert sorted(p.name for p in here.folder.iterdir()) == ["t.csv", "t.py"]
+
+
+def test_pictures_with_texts_need_something_that_reads_the_texts(here):
+    image_folder(here.folder / "pictures")
+    pictures = sorted(str(p.relative_to(here.folder)) for p in here.folder.rglob("*.png"))
+    rows = ({"question": f"what is in picture {i}?", "photo": p, "kind": "ab"[i % 2]} for i, p in enumerate(pictures))
+    (here.folder / "t.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    status, said = here("t.jsonl", "--backbone", "huggingface/dinov2-small")
+    assert status == 2 and "name what reads the texts with --text-backbone" in said
+    status, said = here("t.jsonl", "--backbone", "huggingface/dinov2-small", "--text-backbone", "huggingface/minilm-l6")
+    assert status == 0, said
+    config = load_config("t.py")
+    assert config.text_backbone.name == "huggingface/minilm-l6" and config.data.source.image_column == "photo"

@@ -106,7 +106,7 @@ def test_a_configuration_reaches_the_loss_and_the_picture_mixer(tmp_path):
 
 def test_mixing_texts_is_refused_and_weights_of_another_kind_too(tmp_path):
     source = {"type": "table", "path": str(text_table(tmp_path / "t.csv")), "text_column": "text"}
-    config = write_config(tmp_path, "hf-minilm", data={"source": {**source, "label_column": "label"}})
+    config = write_config(tmp_path, "oc-text", data={"source": {**source, "label_column": "label"}})
     with pytest.raises(
         ConfigError, match="data.mix='mixup' mixes pictures with one label each, but this data is texts"
     ):
