@@ -1,0 +1,68 @@
+"""The page on coaches: which rows it has, what the better coach is, and that the same lines give the same page."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tools.compare.coach_page import ROWS, TOOL, found_of, table
+from tools.compare.coach_page import main as page
+from tools.compare.measured_pages import END, start_mark
+
+
+def line(method, seed, value, val=None, kept=None):
+    coach = {} if val is None else {"scores": {"x": val}, "kept": kept, "cpu_seconds": 7.0}
+    return {
+        "config": "c/digits.py",
+        "method": method,
+        "seed": seed,
+        "metric": "accuracy",
+        "metrics": {"backbone/accuracy": value},
+        "deploys": "backbone",
+        "cpu_seconds": 10.0,
+        "data": "Digits.",
+        "coach": coach,
+    }
+
+
+LINES = [
+    *(line("low_rank_alone", seed, 0.70 + 0.01 * seed) for seed in range(3)),
+    *(line("coach_ladder", seed, 0.80, val=0.5 + 0.1 * seed, kept=0.6) for seed in range(3)),
+    *(line("coach_reader", seed, 0.90, val=0.6, kept=0.65) for seed in range(2)),
+]
+
+
+def test_the_better_coach_is_chosen_on_val_and_of_equals_the_ladder():
+    rows = found_of(LINES)
+    assert list(rows) == [name for name in ROWS if name in rows]
+    # Seed 0: the reader is ahead on val; seed 1: equals; seed 2 has no reader yet.
+    assert rows["coach_low_rank"] == {0: (0.90, 24.0), 1: (0.80, 24.0)}
+    assert rows["reader_kept"] == {0: (0.65, 7.0), 1: (0.65, 7.0)}
+    assert rows["coach_ladder"][2] == (0.80, 17.0)
+
+
+def test_differences_are_of_the_same_seeds():
+    header, found = table(found_of(LINES))
+    cells = {row[0]: row for row in found}
+    assert cells[ROWS["coach_reader"]][1:4] == ["2", "0.9000 ± 0.0000", "+0.1950"]
+    assert cells[ROWS["low_rank_alone"]][3:5] == ["-", "-"] and len(header) == 6
+
+
+def test_the_same_lines_give_the_same_page_and_prose_stays(tmp_path, monkeypatch, capsys):
+    runs, target = tmp_path / "runs.jsonl", tmp_path / "page.md"
+    runs.write_text("".join(json.dumps(one) + "\n" for one in LINES))
+    target.write_text(f"# Title\n\nProse.\n\n{start_mark(TOOL)}\n\n{END}\n\nMore.\n")
+    monkeypatch.setattr("sys.argv", ["coach", str(target), "--runs", str(runs)])
+    assert page() == 0
+    once = target.read_text()
+    assert page() == 0 and target.read_text() == once
+    assert "### digits" in once and "Prose." in once and once.endswith("More.\n")
+    runs.write_text("")
+    assert page() == 2 and "no runs in" in capsys.readouterr().err
+    assert target.read_text() == once
+
+
+@pytest.mark.parametrize("name", sorted(ROWS))
+def test_every_row_says_what_it_is(name):
+    assert ROWS[name] and "|" not in ROWS[name]

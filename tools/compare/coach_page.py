@@ -1,0 +1,117 @@
+"""Write the measured part of a page on coaches, from the lines of tools/compare/few_labels.sh.
+
+    python -m tools.compare coach docs/results_coach.md --runs docs/data/coach.jsonl
+
+For every task, over seeds: what each method reaches on test, the difference to low-rank updates from labels alone, of
+the same seeds, and processor time with the coach's own. The same lines give the same page.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mdpd_plugins.benchmark.report import markdown
+from mdpd_plugins.registry import MDPDError
+from mdpd_plugins.registry.errors import ConfigError
+from tools.compare.measured_pages import check_marks, write_measured
+from tools.compare.result_lines import main_metric, read_runs
+from tools.compare.statistics import paired, spread
+
+TOOL = "tools/compare/coach_page.py"
+BASE = "low_rank_alone"
+Line = Mapping[str, Any]
+Found = dict[int, tuple[float, float]]  # seed -> (main metric on test, processor seconds)
+
+ROWS = {
+    "reader_kept": "the reader itself, kept",
+    "ladder_kept": "the ladder itself, kept",
+    "norm_alone": "norms, labels alone",
+    "low_rank_alone": "low-rank updates, labels alone",
+    "coach_norm": "`mdpd_coach`: norms, taught by the better coach",
+    "coach_low_rank": "`mdpd_coach_low_rank`: taught by the better coach",
+    "coach_ladder": "control: taught by the ladder",
+    "coach_reader": "control: taught by the reader",
+    "self_training": "control: taught by the backbone from labels alone",
+}
+
+
+def found_of(lines: Sequence[Line]) -> dict[str, Found]:
+    """Row -> seed -> what it reached, of the lines of one task."""
+    by_method: dict[str, dict[int, Line]] = {}
+    for line in lines:
+        by_method.setdefault(line["method"], {})[line["seed"]] = line
+    rows: dict[str, Found] = {
+        method: {seed: (_metric(line), _seconds(line)) for seed, line in own.items()}
+        for method, own in by_method.items()
+    }
+    for kind in ("reader", "ladder"):
+        own = by_method.get(f"coach_{kind}", {})
+        rows[f"{kind}_kept"] = {
+            seed: (line["coach"]["kept"], line["coach"]["cpu_seconds"]) for seed, line in own.items()
+        }
+    # What coach="auto" does: the better of both on val, of equals the ladder. Both had to be trained for it.
+    both = [by_method.get(f"coach_{kind}", {}) for kind in ("ladder", "reader")]
+    rows["coach_low_rank"] = {}
+    for seed in sorted(set(both[0]) & set(both[1])):
+        pair = [own[seed] for own in both]
+        best = max(pair, key=lambda line: max(line["coach"]["scores"].values()))
+        seconds = best["cpu_seconds"] + sum(line["coach"]["cpu_seconds"] for line in pair)
+        rows["coach_low_rank"][seed] = _metric(best), seconds
+    return {name: rows[name] for name in ROWS if rows.get(name)}
+
+
+def _metric(line: Line) -> float:
+    return line["metrics"][main_metric(line)]
+
+
+def _seconds(line: Line) -> float:
+    return line["cpu_seconds"] + line["coach"].get("cpu_seconds", 0.0)
+
+
+def table(rows: Mapping[str, Found]) -> tuple[list[str], list[list[str]]]:
+    """Header and rows of one task."""
+    header = ["method", "seeds", "on test", f"minus {ROWS[BASE]}", "p (paired t)", "CPU seconds"]
+    found, base = [], rows.get(BASE, {})
+    for name, own in rows.items():
+        mean, deviation = spread([value for value, _ in own.values()])
+        shared = sorted(set(own) & set(base)) if name != BASE else []
+        said = ["-", "-"]
+        if shared:
+            result = paired([own[s][0] for s in shared], [base[s][0] for s in shared])
+            said = [f"{result.mean:+.4f}", "-" if result.t_test is None else f"{result.t_test:.3f}"]
+        value = f"{mean:.4f}" + ("" if deviation is None else f" ± {deviation:.4f}")
+        seconds = spread([seconds for _, seconds in own.values()])[0]
+        found.append([ROWS[name], str(len(own)), value, *said, f"{seconds:.0f}"])
+    return header, found
+
+
+def main() -> int:
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("page", type=Path)
+    p.add_argument("--runs", nargs="+", type=Path, required=True)
+    args = p.parse_args()
+    try:
+        check_marks(args.page, TOOL)
+        lines = [line for file in args.runs for line in read_runs(file)]
+        if not lines:
+            raise ConfigError(f"no runs in {', '.join(map(str, args.runs))}: give files that a sweep has written")
+        tasks: dict[str, list[Line]] = {}
+        for line in lines:
+            tasks.setdefault(line["config"], []).append(line)
+        parts = []
+        for config, own in tasks.items():
+            parts.append(f"### {Path(config).stem}\n\n{own[0]['data']} Metric: {own[0]['metric']}.")
+            parts.append(markdown(*table(found_of(own))))
+        write_measured(args.page, TOOL, "\n\n".join(parts))
+    except MDPDError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
