@@ -29,7 +29,8 @@ def untrained_notice(trained: int) -> str:
         return ""
     return (
         "UNTRAINED EXPORT: this method trains the side network alone, and an export holds the plain backbone: it is "
-        "the one that training began with, its output layer included. Metrics of the side path are not the export's."
+        "the one that training began with, its output layer included. Metrics of the side path are not the export's: "
+        "`mdpd export WORK_DIR OUT --keep-side` writes the backbone together with its side network."
     )
 
 

@@ -238,7 +238,7 @@ def _mixing(config: Config, parts: Parts, settings: Settings) -> Mixing | None:
         f"this data is {READS[parts.train.modality]}": parts.train.modality != "image",
         f"its labels are {parts.task.kind!r}": parts.task.kind != "single",
         "a coach's outputs are of single pictures": settings.coach is not None,
-        "distill.cache_features keeps what was made of single pictures": settings.cache_features > 0,
+        "features are kept of single pictures": settings.keeps_features,
     }
     for reason, holds in reasons.items():
         if holds:
