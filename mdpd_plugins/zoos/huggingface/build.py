@@ -18,7 +18,7 @@ from mdpd_plugins.adapters.storage.checkpoint import check_keys, read_state_dict
 from mdpd_plugins.registry.errors import CheckpointError, ConfigError, MissingDependencyError, closest
 from mdpd_plugins.zoos.huggingface.adapter import arguments, quiet
 from mdpd_plugins.zoos.huggingface.models import CAUSAL, ENCODER, QUESTION, TEXT, Architecture, architecture, modality
-from mdpd_plugins.zoos.huggingface.source import find_source, tokenizer_of, tokenizer_source
+from mdpd_plugins.zoos.huggingface.source import find_source, tokenizer_of, tokenizer_source, type_in
 from mdpd_plugins.zoos.huggingface.texts import no_row, read_tokenizer
 from mdpd_plugins.zoos.transformers_code import check_attention, own_code_only
 
@@ -33,6 +33,7 @@ def build(
     head: str = "",
     tokenizer: str = "",
     image_size: int | None = None,
+    dtype: torch.dtype | None = None,
     **options: Any,
 ) -> Built:
     """A transformers classifier with `num_classes` outputs.
@@ -46,6 +47,8 @@ def build(
         image_size: input side in pixels; learned position embeddings are resized after loading.
         tokenizer: folder or hub id of a tokenizer, for text models built without weights or whose folder has none; or
             `huggingface/<model>`, for that of a named model which a package carries.
+        dtype: of the weights; None for the checkpoint's, which is told by its files. Where transformers keeps parts of
+            a model in float32 beside a narrower type (T5's in float16), they are.
         options: fields of the model's configuration, such as `num_hidden_layers`; a mapping for a nested one.
 
     Raises:
@@ -70,13 +73,16 @@ def build(
     made_up = _fit_to_task(config, arch, num_classes, named or files)
     auto = getattr(transformers, arch.auto_class)
     if not source:
-        model, finish = auto.from_config(config), None
+        stored = None
+        model, finish = auto.from_config(config, dtype=dtype or torch.float32), None
     else:
-        model, finish = _load(auto, config, source, name, head)
+        stored = type_in(source)
+        held = dtype or stored or torch.float32
+        model, finish = _load(auto, config, source, name, head, held)
         if image_size is not None and "interpolate_pos_encoding" in arguments(model):
-            model = _resized(auto, model, image_size)
+            model = _resized(auto, model, image_size, held)
     settings = {"tokenizer": named, "image_size": image_size, "made_up_padding": made_up}
-    return Built(model.float(), origin=origin, source=files, settings=settings, finish=finish)
+    return Built(model, origin=origin, source=files, settings=settings, finish=finish, stored=stored)
 
 
 def _architecture(transformers: Any, name: str, head: str) -> Architecture:
@@ -184,7 +190,9 @@ def _drop_foreign_tokens(config) -> None:
             setattr(config, key, None)
 
 
-def _load(auto: Any, config: Any, source: str, name: str, head: str) -> tuple[nn.Module, Callable[[Any], None]]:
+def _load(
+    auto: Any, config: Any, source: str, name: str, head: str, dtype: torch.dtype
+) -> tuple[nn.Module, Callable[[Any], None]]:
     """The model with the weights of `source`, and the check that they were its own, for when there is an adapter."""
     folder = Path(source)
     local = folder.is_dir()
@@ -196,6 +204,7 @@ def _load(auto: Any, config: Any, source: str, name: str, head: str) -> tuple[nn
             model, report = auto.from_pretrained(
                 source,
                 config=config,
+                dtype=dtype,
                 local_files_only=local,
                 ignore_mismatched_sizes=True,
                 output_loading_info=True,
@@ -240,11 +249,11 @@ def _unnumbered(key: str, base: str) -> str:
     return re.sub(r"\d+", "#", key.removeprefix(f"{base}."))
 
 
-def _resized(auto: Any, model: Any, image_size: int) -> nn.Module:
+def _resized(auto: Any, model: Any, image_size: int, dtype: torch.dtype) -> nn.Module:
     # ViT's positions are learned for one size. The plain model must take the new one without a flag.
     config = copy.deepcopy(model.config)
     config.image_size = image_size
-    resized = auto.from_config(config)
+    resized = auto.from_config(config, dtype=dtype)
     state = model.state_dict()
     for key, value in resized.state_dict().items():
         if state[key].shape != value.shape:
@@ -252,8 +261,8 @@ def _resized(auto: Any, model: Any, image_size: int) -> nn.Module:
             old, new = model.config.image_size // patch, image_size // patch
             prefix = state[key].shape[1] - old * old
             grid = state[key][:, prefix:].transpose(1, 2).unflatten(2, (old, old))
-            grid = F.interpolate(grid, size=(new, new), mode="bicubic", align_corners=False)
-            state[key] = torch.cat([state[key][:, :prefix], grid.flatten(2).transpose(1, 2)], 1)
+            grid = F.interpolate(grid.float(), size=(new, new), mode="bicubic", align_corners=False)
+            state[key] = torch.cat([state[key][:, :prefix], grid.to(dtype).flatten(2).transpose(1, 2)], 1)
     resized.load_state_dict(state)
     return resized
 
