@@ -63,6 +63,7 @@ def distill(
     if not isinstance(adapter, Adapter):
         what = "a live model: call adapt(model) first" if isinstance(adapter, nn.Module) else type(adapter).__name__
         raise ConfigError(f"distill() takes an adapter, and was given {what}")
+    adapter.stand_still()
     if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
         raise ConfigError(f"steps={steps!r}: the number of batches of the whole training is meant, at least 1")
     given = Settings.from_dict({"method": method, **settings})

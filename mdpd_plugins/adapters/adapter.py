@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import fields, is_dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -34,7 +34,9 @@ from mdpd_plugins.adapters.inspection.structure import (
     habits,
     ordered_blocks,
 )
+from mdpd_plugins.adapters.original import Original
 from mdpd_plugins.adapters.preparation import Preparation
+from mdpd_plugins.adapters.storage.precision import weight_type
 from mdpd_plugins.adapters.transform import Size, Tensors
 from mdpd_plugins.files import fresh_folder
 from mdpd_plugins.registry.errors import CapabilityError, ConfigError
@@ -54,6 +56,7 @@ class Adapter(Preparation):
 
     Attributes:
         origin: one phrase, where the weights came from.
+        original: the checkpoint, where the weights are held in another type than it has; None otherwise.
         labels: (kind of label, class names) of what the model was trained for, once `set_labels` was called.
         load_with: what to tell a user who asks how to load an export.
     """
@@ -66,11 +69,12 @@ class Adapter(Preparation):
         self.name = name or type(self.model).__name__
         self.modality = modality
         self.origin = self.built.origin or "unknown"
+        self.original: Original | None = None
         self.options: dict[str, Any] = {}  # what a registered backbone was built with
         self.labels: tuple[str, tuple[str, ...]] | None = None
         self._open_captures: list[Capture] = []
         self._modes = {m: m.training for m in self.model.modules()}
-        self.model.eval()  # the return value is not used: MMPretrain's backbones return None here
+        self.stand_still()
 
     @property
     def zoo(self) -> str:
@@ -82,6 +86,16 @@ class Adapter(Preparation):
     def random(self) -> bool:
         """Whether the weights are known to be a random initialisation."""
         return self.origin.startswith(RANDOM)
+
+    def stand_still(self) -> None:
+        """Evaluation mode, module by module: no dropout, and no running statistic moves."""
+        self.model.eval()  # LeViT keeps what it needs then; MMPretrain's backbones return None, and skip some modules
+        for module in self.model.modules():
+            module.training = False
+
+    def originals(self) -> list[tuple[str, nn.Module, Original]]:
+        """(name, part of the model, its checkpoint) of what is held in another type than its checkpoint has."""
+        return [] if self.original is None else [(self.name, self.model, self.original)]
 
     def restore_modes(self) -> None:
         """Put every module into the mode, training or evaluation, that it was in before it was adapted."""
@@ -98,7 +112,7 @@ class Adapter(Preparation):
         return {n: p for n, p in self.model.named_parameters() if n.startswith(self.prefixes)}
 
     def forward(self, inputs: Tensors) -> torch.Tensor:
-        """Logits (B, num_outputs).
+        """Logits (B, num_outputs), in the type of the weights.
 
         Args:
             inputs: {"image": (B, 3, H, W) normalised} or {"input_ids": (B, T), "attention_mask": (B, T)}.
@@ -121,8 +135,40 @@ class Adapter(Preparation):
             yield
 
     def _run(self, inputs: Tensors) -> torch.Tensor:
-        with step_by_step([self.model]):
-            return self._call(inputs)
+        own = self.dtype
+        given = {k: v.to(own) if v.is_floating_point() else v for k, v in inputs.items()}
+        mixed = torch.autocast(self.device.type, own) if self.mixes_types else nullcontext()
+        with step_by_step([self.model]), mixed:
+            return self._call(given)
+
+    mixes_types = False
+    """Whether the model's own code makes float32 tensors that it joins with its narrower ones (MMPretrain's Swin, its
+    masks). PyTorch refuses that, so forwards run under autocast, which brings both to one type."""
+
+    def settle_types(self) -> None:
+        """Find out whether a model of narrow weights runs in their type alone. One forward, if they are narrow.
+
+        Asked again when their type has changed.
+
+        Raises:
+            CapabilityError: it runs neither so nor under autocast.
+        """
+        self.mixes_types = False
+        if (own := self.dtype) == torch.float32:
+            return
+        try:
+            with torch.no_grad():
+                self._run(self.example_inputs(1))
+        except (RuntimeError, TypeError) as error:
+            self.mixes_types = True
+            try:
+                with torch.no_grad():
+                    self._run(self.example_inputs(1))
+            except (RuntimeError, TypeError):
+                raise CapabilityError(
+                    f"{self.name} does not run with weights of {own} on this device "
+                    f"({str(error).splitlines()[0]}): hold them in another type; float32 always runs"
+                ) from error
 
     def _call(self, inputs: Tensors) -> torch.Tensor:
         """What a zoo's adapter overrides: `inputs` to logits."""
@@ -222,6 +268,11 @@ class Adapter(Preparation):
     def device(self) -> torch.device:
         """Where the backbone's parameters are."""
         return next(iter(self.parameters().values())).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the backbone's weights, which floating inputs are cast to."""
+        return weight_type(self.model, self.prefixes)
 
     def attention_mask(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor | None:
         """(B, T) bool, True for real tokens of padded text; None where every token is real.

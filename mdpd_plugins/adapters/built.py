@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import nn
 
 RANDOM = "random initialisation"
@@ -21,6 +22,8 @@ class Built:
             that was not pretrained; "" where it is not known.
         source: folder or hub id of the files that came with the weights, such as a tokenizer; "" for none.
         settings: what the zoo's adapter needs to write the model's files again, such as MMPretrain's config.
+        stored: the type of the checkpoint's weights, which the model comes in unless another was asked for; None for a
+            model that was not pretrained, or where it is not known: then they are taken as they come.
         finish: called with the adapter as soon as there is one, for what needs it: reading weights into a model whose
             output layer may differ from the checkpoint's, or checking that they fitted. What it raises is what the user
             sees.
@@ -30,6 +33,7 @@ class Built:
     origin: str = ""
     source: str = ""
     settings: Any = None
+    stored: torch.dtype | None = None
     finish: Callable[[Any], None] | None = None
 
 

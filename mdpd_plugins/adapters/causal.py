@@ -36,7 +36,8 @@ def check_causal(adapter: Adapter) -> None:
     with adapter.capture() as seen:
         before = adapter.forward(inputs)[:, :-1]
     after = adapter.forward({**inputs, "input_ids": changed})[:, :-1]
-    if bool(((before - after).abs() > TOLERANCE * before.abs().max()).any()):
+    tolerance = max(TOLERANCE, 2 * torch.finfo(before.dtype).eps)
+    if bool(((before - after).abs() > tolerance * before.abs().max()).any()):
         raise CapabilityError(
             f"{adapter.name} reads the tokens that come after, so it is no causal language model: choose a decoder "
             f"such as GPT-2 or Llama, or set backbone.options.is_decoder=True where its configuration has that"

@@ -14,49 +14,67 @@ from torch import nn
 from mdpd_plugins.adapters.adapter import Adapter
 from mdpd_plugins.adapters.built import RANDOM, Built, as_built
 from mdpd_plugins.adapters.live import check_plain, unwrapped
+from mdpd_plugins.adapters.original import Original
+from mdpd_plugins.adapters.storage.precision import AUTO, cast, chosen_type, weight_type
 from mdpd_plugins.adapters.storage.trust import unattended
 from mdpd_plugins.registry import MODALITIES, Registered, load_catalogue
 from mdpd_plugins.registry.errors import ConfigError, MDPDError, PluginError, closest
 from mdpd_plugins.shortages import out_of_memory
 
 
-def build_backbone(name: str, *, pretrained: str | None = "auto", num_classes: int, **options: Any) -> Adapter:
+def build_backbone(
+    name: str, *, pretrained: str | None = "auto", num_classes: int, dtype: str = AUTO, **options: Any
+) -> Adapter:
     """Build a registered backbone with an output layer of `num_classes`.
 
     Args:
         name: `<zoo>/<model>`; `mdpd list-backbones` prints them.
         pretrained: "auto", a checkpoint, or None for random initialisation; see the zoo's `build`.
         num_classes: size of the output layer.
+        dtype: of the weights while they are trained: "auto" (the checkpoint's; float32 for random ones), "float32",
+            "bfloat16" or "float16". `fade` gives an export the checkpoint's type in any case.
         options: passed to the zoo's `build`.
 
     Raises:
         UnknownBackboneError: no plugin registered the name.
-        ConfigError: `num_classes` below 1, or an option the backbone does not take.
+        ConfigError: `num_classes` below 1, an option the backbone does not take, or another dtype.
         CheckpointError: an explicit checkpoint cannot be used.
     """
     if num_classes < 1:
         raise ConfigError(f"num_classes={num_classes}: a backbone needs at least one output")
-    registered = load_catalogue().get(name)
+    wanted, registered = chosen_type(dtype), load_catalogue().get(name)
     build = registered.load_build()
     parameters = inspect.signature(build).parameters
     takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     unknown = [k for k in options if k not in parameters and not takes_any]
     if unknown:
         raise ConfigError(f"{name} takes no option {unknown[0]!r}; it takes {sorted(parameters)}")
-    named = {"name": name} if "name" in parameters else {}
-    try:
-        with unattended():
-            built = as_built(build(pretrained=pretrained, num_classes=num_classes, **named, **options))
-    except (MDPDError, OSError):
-        raise
-    except Exception as error:
-        # Libraries check what they are given in their own ways, and some not at all until it does not work.
-        if not options or out_of_memory(error):
+    given = {"pretrained": pretrained, "num_classes": num_classes, **options}
+    if "name" in parameters:
+        given["name"] = name
+
+    def built_as(held: torch.dtype | None) -> Built:
+        try:
+            with unattended():
+                built = as_built(build(**given, **({"dtype": held} if "dtype" in parameters else {})))
+        except (MDPDError, OSError):
             raise
-        raise ConfigError(
-            f"{name} cannot be built with {_in_short(options)}: {type(error).__name__}: {_in_short(error)}. Correct or "
-            f"leave out what backbone.options says"
-        ) from error
+        except Exception as error:
+            # Libraries check what they are given in their own ways, and some not at all until it does not work.
+            if not options or out_of_memory(error):
+                raise
+            raise ConfigError(
+                f"{name} cannot be built with {_in_short(options)}: {type(error).__name__}: {_in_short(error)}. "
+                f"Correct or leave out what backbone.options says"
+            ) from error
+        if "dtype" in parameters or not isinstance(built.model, nn.Module):
+            return built
+        stored = built.stored or weight_type(built.model)
+        cast(built.model, held or (stored if stored != weight_type(built.model) else None))
+        return replace(built, stored=stored)
+
+    drawn = torch.get_rng_state() if wanted is not None else None
+    built = built_as(wanted)
     if not isinstance(built.model, nn.Module):
         raise PluginError(
             f"{registered.spec.build} of {name} (from {registered.origin}) returned {type(built.model).__name__}; an "
@@ -69,6 +87,15 @@ def build_backbone(name: str, *, pretrained: str | None = "auto", num_classes: i
     adapter.options = options
     if built.finish is not None:
         built.finish(adapter)
+    if drawn is not None and not adapter.random and built.stored not in (None, adapter.dtype):
+
+        def again() -> Built:
+            other = built_as(None)
+            if other.finish is not None:
+                other.finish(_adapter(other, registered))
+            return other
+
+        adapter.original = Original(built.stored, again, drawn)
     return adapter
 
 
@@ -92,6 +119,7 @@ def _adapter(built: Built, registered: Registered) -> Adapter:
         )
     if registered.spec.load_with:
         adapter.load_with = registered.spec.load_with
+    adapter.settle_types()
     return adapter
 
 
@@ -136,6 +164,7 @@ def adapt(
         given = adapter.given_example
         adapter = adapter.with_outputs(num_classes)
         adapter.given_example = given
+    adapter.settle_types()
     return adapter
 
 

@@ -40,7 +40,7 @@ def check_plain(model: nn.Module) -> None:
 
     Raises:
         CapabilityError: it holds another library's adapters, compiled modules, quantised or otherwise special weights,
-            weights made in inference mode, or weights of another type than float32. The message has the way out.
+            weights made in inference mode, of float64, or of several types. The message has the way out.
     """
     kind = type(model).__name__
     for name, module in model.named_modules():
@@ -58,6 +58,7 @@ def check_plain(model: nn.Module) -> None:
             )
     for name, tensor in _tensors(model):
         _check_tensor(tensor, f"{name} of {kind}")
+    _check_one_type(model)
 
 
 def _tensors(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
@@ -77,10 +78,21 @@ def _check_tensor(tensor: torch.Tensor, name: str) -> None:
             f"{name} was made under torch.inference_mode(), so no gradient can ever reach it: build or load the model "
             f"outside of it, or take a copy made outside, model = copy.deepcopy(model)"
         )
-    if tensor.dtype != torch.float32:
+    if tensor.dtype == torch.float64:
         raise CapabilityError(
-            f"{name} is of {tensor.dtype}; training changes small amounts of float32 weights, and the side network "
-            f"reads float32: give model.float(). Automatic mixed precision (--amp, autocast) saves memory and time then"
+            f"{name} is of {tensor.dtype}, and training is in float32, bfloat16 or float16: give model.float()"
+        )
+
+
+def _check_one_type(model: nn.Module) -> None:
+    first: dict[torch.dtype, str] = {}
+    for name, parameter in model.named_parameters():
+        first.setdefault(parameter.dtype, name)
+    if len(first) > 1:
+        found = " and ".join(f"{name} is of {dtype}" for dtype, name in first.items())
+        raise CapabilityError(
+            f"{type(model).__name__} has weights of several types, and what trains is to have one: {found}. Give "
+            f"model.float(), or model.to(torch.bfloat16)"
         )
 
 

@@ -17,6 +17,7 @@ from mdpd_plugins.engine.feature_cache import FeatureCache
 from mdpd_plugins.engine.feature_distillation import FeatureDistillation
 from mdpd_plugins.engine.feature_store import RowsInFile, RowsInMemory, weights_name
 from mdpd_plugins.engine.gradients import Backward, Gradients, PlainGradients
+from mdpd_plugins.engine.masters import Masters
 from mdpd_plugins.engine.optimised import Rates, parameter_groups
 from mdpd_plugins.engine.phases import Phases
 from mdpd_plugins.engine.reader import PooledReader
@@ -63,6 +64,7 @@ class Distiller(nn.Module):
         restorable: bool = False,
     ):
         super().__init__()
+        adapter.stand_still()  # closing an earlier distillation has left it in its own mode
         self.adapter, self.task, self.settings = adapter, task, settings
         self.max_steps, self.seed, self.amp = max_steps, seed, amp
         self.backbone = adapter.model
@@ -83,6 +85,7 @@ class Distiller(nn.Module):
         self.local = settings.norm_gradient == "local" and settings.backbone_update == "norm"
         self.trained = TrainedBackbone(adapter, settings, self.layers.distilled, restorable=restorable)
         self.trainable, self.low_rank = self.trained.parameters, self.trained.low_rank
+        self.masters = Masters(self.trainable.values())
         self.phases = Phases(
             settings, max_steps=max_steps, accumulate=accumulate, trainable=self.trainable, tail=self.trained.tail
         )
@@ -159,7 +162,7 @@ class Distiller(nn.Module):
         step = Step(self, gradients)
         # Gradients of both paths before anybody steps an optimiser: a step is applied whole or not at all.
         try:
-            with self.phases.only_learning(step.number), self._draws(step.number):
+            with self.masters.at_work(), self.phases.only_learning(step.number), self._draws(step.number):
                 for piece in batch_part(len(labels), labels.device).pieces(self.settings.sub_batch):
                     step.take(inputs, labels, samples, piece, taught)
             gradients.end_batch(step.paths)
@@ -201,27 +204,26 @@ class Distiller(nn.Module):
         return [p for m in parts for p in m.parameters()]
 
     def trained_by_path(self) -> dict[str, list[nn.Parameter]]:
-        """Path -> its parameters."""
-        return {"side": self.side_parameters(), "backbone": list(self.trainable.values())}
+        """Path -> what an optimiser steps for it."""
+        return {"side": self.side_parameters(), "backbone": [self.masters.of(p) for p in self.trainable.values()]}
 
     def train(self, mode: bool = True) -> Distiller:
         """Training mode of the side network; the backbone stays in eval mode, module by module."""
         super().train(mode)
-        self.backbone.eval()  # LeViT keeps what it needs then; MMPretrain's backbones skip some modules
-        for module in self.backbone.modules():
-            module.training = False
+        self.adapter.stand_still()
         return self
 
     # --- using both paths --------------------------------------------------------------------------------
 
     @torch.no_grad()
     def forward(self, inputs: Any, samples: Sequence[Any] | None = None) -> dict[str, torch.Tensor]:
-        """Outputs of both paths, {"backbone": (B, C), "side": (B, C)}, without gradients.
+        """Outputs of both paths, {"backbone": (B, C), "side": (B, C)}, without gradients, float32 but under autocast.
 
         Args:
             inputs: as in `backward`. samples: names of the samples, where features are cached.
         """
         inputs = self.adapter.as_inputs(inputs)
+        self.masters.publish()
         with self.autocast(), self.plain_flags():
             if self.cache is not None and samples is not None:
                 seen = self.cache.capture(inputs, samples)
@@ -231,7 +233,8 @@ class Distiller(nn.Module):
                     found = {"backbone": self.adapter.forward(inputs)}
             if self.side is not None:
                 found["side"] = self.run_side(seen, inputs).logits
-        return found
+        # Of a narrow model: what is compared and counted is to have more than its 8 bits.
+        return found if self.amp is not None else {path: logits.float() for path, logits in found.items()}
 
     def run_side(self, seen: Capture, inputs: dict[str, torch.Tensor]) -> SideOutput:
         """The side network on what a forward of the backbone left behind, detached."""
@@ -271,6 +274,7 @@ class Distiller(nn.Module):
         if self.cache is not None:
             self.cache.rows.close()
             self.cache = None
+        self.masters = Masters()
         self._ended = "fading"
 
     def close(self) -> None:

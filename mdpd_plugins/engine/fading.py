@@ -11,10 +11,13 @@ import torch
 from torch import nn
 
 from mdpd_plugins.engine.distiller import Distiller
+from mdpd_plugins.engine.masters import NARROW
 from mdpd_plugins.registry.errors import MDPDError
 
 # float32 rounding of W + BA, through tens of layers; measured differences are some 1e-6 of the outputs (our choice).
 MERGE_TOLERANCE = 1e-4
+# Roundings of a bfloat16 or float16, of the largest output (our choice: several times what was measured).
+NARROW_ROUNDINGS = 16
 
 
 @dataclass(frozen=True)
@@ -23,8 +26,10 @@ class FadingReport:
 
     Attributes:
         outputs_equal: the plain model's outputs equal the trained backbone path's, bit for bit.
-        merged: layers that low-rank updates were added to. Adding them rounds, so then outputs are equal to
-            `MERGE_TOLERANCE` of their largest value instead. largest_difference: what was found.
+        merged: layers that low-rank updates were added to. Adding them rounds, as does going back to the checkpoint's
+            type, so then outputs are equal to `MERGE_TOLERANCE` of their largest value instead, or to
+            `NARROW_ROUNDINGS` roundings of the narrower of both types. largest_difference: what was found.
+        trained_in, exported_in: types of the weights, such as "bfloat16".
         keys_equal: its state-dict keys are those of the model that training began with.
         parameters: of the plain model. side_parameters: thrown away.
         latency_ratio: seconds of backbone with side network over seconds of the backbone alone, median of pairs.
@@ -37,6 +42,8 @@ class FadingReport:
     latency_ratio: float
     merged: int = 0
     largest_difference: float = 0.0
+    trained_in: str = "float32"
+    exported_in: str = "float32"
     trained: dict[str, int] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
@@ -62,18 +69,25 @@ def fade(distiller: Distiller, inputs: Any = None, *, repeats: int = 5) -> tuple
     distiller.check_open("fade")
     adapter = distiller.adapter
     inputs = adapter.example_inputs() if inputs is None else adapter.as_inputs(inputs)
+    distiller.masters.publish()
     with torch.no_grad():
         with distiller.plain_flags():
-            before = adapter.forward(inputs)
+            before = adapter.forward(inputs).float()
         ratio = _latency_ratio(distiller, inputs, repeats) if distiller.side is not None else 1.0
+    held = adapter.dtype
     side = sum(p.numel() for p in distiller.side_parameters())
+    merged = distiller.trained.merge(distiller.masters)
     distiller.drop_side()
-    merged = distiller.trained.merge()
+    if adapter.dtype != held:
+        adapter.settle_types()
     keys = set(adapter.model.state_dict())
     with torch.no_grad():
-        after = adapter.forward(inputs)
+        after = adapter.forward(inputs).float()
     difference = float((before - after).abs().max())
-    close = bool(merged) and difference <= MERGE_TOLERANCE * float(before.abs().max())
+    narrow = [torch.finfo(dtype).eps for dtype in (held, adapter.dtype) if dtype in NARROW]
+    tolerance = max([MERGE_TOLERANCE, *(NARROW_ROUNDINGS * eps for eps in narrow)])
+    rounded = bool(merged) or adapter.dtype != held
+    close = rounded and difference <= tolerance * float(before.abs().max())
     report = FadingReport(
         outputs_equal=bool(torch.equal(before, after)),
         keys_equal=keys == distiller.trained.original_keys,
@@ -82,6 +96,8 @@ def fade(distiller: Distiller, inputs: Any = None, *, repeats: int = 5) -> tuple
         latency_ratio=ratio,
         merged=merged,
         largest_difference=difference,
+        trained_in=str(held).removeprefix("torch."),
+        exported_in=str(adapter.dtype).removeprefix("torch."),
         trained={k: p.numel() for k, p in distiller.trainable.items()},
     )
     if not ((report.outputs_equal or close) and report.keys_equal):

@@ -9,6 +9,8 @@ import torch
 from torch import nn
 
 from mdpd_plugins.adapters import Adapter
+from mdpd_plugins.adapters.original import stored_tensors
+from mdpd_plugins.adapters.storage.precision import weight_type
 from mdpd_plugins.registry.errors import CapabilityError, MissingDependencyError
 
 # LoRA's usual places (arXiv:2106.09685, sec. 4.2): query and value; fused projections count as both.
@@ -143,29 +145,60 @@ def _keep_attention_weights(model: nn.Module) -> None:
             module.__class__ = ExactMultiheadAttention
 
 
+def plain_tensors(model: nn.Module) -> dict[str, torch.Tensor]:
+    """Parameters and stored buffers of a model with updates, but theirs, under the names of the plain model."""
+    layers = sorted(_layers(model), key=len, reverse=True)  # an inner one before the one that it lies in
+    found: dict[str, torch.Tensor] = {}
+    for key, tensor in stored_tensors(model).items():
+        if ".lora_" in key:
+            continue
+        for name in layers:
+            if key.startswith(f"{name}.base_layer."):
+                key = f"{name}.{key.removeprefix(f'{name}.base_layer.')}"
+        found[key] = tensor
+    return found
+
+
+def _layers(model: nn.Module) -> list[str]:
+    try:
+        from peft.tuners.tuners_utils import BaseTunerLayer
+    except ImportError:  # then nothing was put in
+        return []
+    return [n for n, m in model.named_modules() if isinstance(m, BaseTunerLayer)]
+
+
 def remove(model: nn.Module, *, merge: bool) -> int:
     """Put the plain layers back, with every update added to the weight it belongs to, or without them.
+
+    An update is added in float32, or the weights' type if that is wider, and the sum is rounded once.
 
     Returns:
         How many layers had an update; 0 for a model without any.
     """
-    from peft.tuners.tuners_utils import BaseTunerLayer
-
-    names = [n for n, m in model.named_modules() if isinstance(m, BaseTunerLayer)]
+    names = _layers(model)
     # peft's attention layer holds a wrapped projection of its own, which it puts back itself.
     names = [n for n in names if not any(n.startswith(f"{outer}.") for outer in names)]
     for name in names:
         layer: Any = model.get_submodule(name)
+        own = weight_type(layer.get_base_layer())
+        if merge:
+            _to_type(layer, torch.promote_types(own, torch.float32))
         if hasattr(layer, "unload_and_optionally_merge_module"):
             plain = layer.unload_and_optionally_merge_module(merge=merge, safe_merge=False, adapter_names=None)
         else:
             if merge:
                 layer.merge()
             plain = layer.get_base_layer()
+        _to_type(plain, own)
         parent, _, attribute = name.rpartition(".")
         setattr(model.get_submodule(parent), attribute, plain)
     vars(model).pop("peft_config", None)  # peft's note of what it put in
     return len(names)
 
 
-__all__ = ["inject", "low_rank_targets", "remove"]
+def _to_type(module: nn.Module, dtype: torch.dtype) -> None:
+    for parameter in module.parameters():
+        parameter.data = parameter.data.to(dtype)
+
+
+__all__ = ["inject", "plain_tensors", "low_rank_targets", "remove"]

@@ -61,7 +61,7 @@ def _backbone_groups(distiller: Distiller, rates: Rates) -> list[dict[str, Any]]
     return [
         {
             "name": name,
-            "params": [left.pop(id(p)) for p in chosen.values() if id(p) in left],
+            "params": [distiller.masters.of(left.pop(id(p))) for p in chosen.values() if id(p) in left],
             "lr": rate,
             "weight_decay": weight_decay,
         }

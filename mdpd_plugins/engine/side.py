@@ -235,6 +235,9 @@ def _linear_of_normalised(linear: nn.Linear, hidden: torch.Tensor) -> torch.Tens
     """
     # The kernel's own 1 / deviation: several times faster than `var` on a CPU; the normalised copy goes at once.
     scale = torch.native_layer_norm(hidden.detach().float(), hidden.shape[-1:], None, None, NORM_EPSILON)[2]
+    if not torch.is_autocast_enabled(hidden.device.type):
+        # A narrow backbone's states are widened here, inside of what backward recomputes: one layer's at a time.
+        hidden = hidden.to(linear.weight.dtype)
     weight = linear.weight - linear.weight.mean(1, keepdim=True)
     read = F.linear(hidden, weight)
     # Under autocast of its type, which a factor and a bias of float32 would widen again.

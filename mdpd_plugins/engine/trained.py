@@ -9,7 +9,9 @@ import torch
 from torch import nn
 
 from mdpd_plugins.adapters import Adapter
-from mdpd_plugins.engine.low_rank import inject, remove
+from mdpd_plugins.adapters.original import replacements
+from mdpd_plugins.engine.low_rank import inject, plain_tensors, remove
+from mdpd_plugins.engine.masters import Masters
 from mdpd_plugins.engine.settings import Settings
 from mdpd_plugins.registry.errors import ConfigError
 
@@ -59,8 +61,30 @@ class TrainedBackbone:
             for parameter, flag in own.items():
                 parameter.requires_grad_(flag)
 
-    def merge(self) -> int:
-        """Add the low-rank updates to the weights they belong to, and leave the plain model; how many were merged."""
+    def merge(self, masters: Masters) -> int:
+        """Add the low-rank updates to the weights they belong to, and leave the plain model; how many were merged.
+
+        Where weights were held in another type than their checkpoint's, they go back to that one, and those that
+        training did not change to its very values.
+
+        Args:
+            masters: of what was trained, which the model's own copies are rounded from.
+
+        Raises:
+            CheckpointError: it changed since it was read; nothing happens.
+        """
+        found = [
+            pair
+            for name, part, original in self.adapter.originals()
+            for pair in replacements(original, name, plain_tensors(part), list(self.parameters.values()))
+        ]
+        types = {id(tensor): data.dtype for tensor, data in found}
+        low_rank = {id(p) for p in self.low_rank.values()}
+        for tensor, data in found:
+            tensor.data = data
+        for parameter, master in masters.pairs():
+            own = torch.float32 if id(parameter) in low_rank else types.get(id(parameter), parameter.dtype)
+            parameter.data = master.data.to(own)
         merged = remove(self.adapter.model, merge=True) if self._has_low_rank else 0
         self.release()
         return merged

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from mdpd_plugins.adapters.storage.precision import weight_type
 from mdpd_plugins.adapters.storage.trust import remote_code_trusted, trusting_remote_code, unattended
 from mdpd_plugins.exports.record import ExportRecord
 
@@ -57,7 +58,10 @@ class ExportedModel:
     @torch.no_grad()
     def forward(self, inputs: Tensors) -> torch.Tensor:
         """Logits (B, C), float32 on the CPU, of a batch that `prepare` made."""
-        return self.call({k: v.to(self.device) for k, v in inputs.items()}).float().cpu()
+        # A model that its library loads in a narrow type wants its inputs in that.
+        own = weight_type(self.model)
+        given = {k: v.to(self.device, own if v.is_floating_point() else None) for k, v in inputs.items()}
+        return self.call(given).float().cpu()
 
     def logits(self, examples: Sequence[Any]) -> torch.Tensor:
         """Logits (N, C), float32 on the CPU, of one batch of examples: `PIL.Image` in RGB, `str` or `(str, str)`."""

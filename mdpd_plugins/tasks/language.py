@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -101,9 +102,10 @@ class VocabularyHead(nn.Module):
 
     def forward(self, tokens: Sequence[torch.Tensor], masks: Sequence[torch.Tensor]) -> torch.Tensor:
         """(B, T, V) of normalised tokens (B, T, D_S); masks are not needed, each token stands for itself."""
-        layer = self.read()
+        layer: Any = self.read()
         bias = getattr(layer, "bias", None)
-        return F.linear(self.up(tokens[0]), layer.weight.detach(), None if bias is None else bias.detach())  # type: ignore[operator]
+        wide = self.up(tokens[0]).to(layer.weight.dtype)  # the vocabulary is not to be held a second time, widened
+        return F.linear(wide, layer.weight.detach(), None if bias is None else bias.detach())
 
 
 def by_sample(term: Callable[..., torch.Tensor], *batch: torch.Tensor) -> torch.Tensor:

@@ -74,7 +74,8 @@ def _export_kept(work_dir: Path, out: Path, kind: str, checkpoint: str | Path | 
     assert side is not None
     side.eval().cpu()
     adapter.model.cpu()
-    distiller.trained.merge()
+    distiller.masters.publish()
+    distiller.trained.merge(distiller.masters)
     adapter.set_labels(experiment.task.classes, experiment.task.kind)
     with fresh_folder(out) as folder:
         adapter.write(folder)

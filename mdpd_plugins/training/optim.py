@@ -133,13 +133,15 @@ def build_optim(distiller: Distiller, config: Config) -> PathOptimisers:
     phases = {"side": distiller.max_steps, "backbone": learning}
     for path, own in paths.items():
         if own:
-            wrappers[path] = _wrap(torch.optim.AdamW(own), optim, phases[path], distiller.amp)
+            # Losses are scaled wherever a gradient passes through float16.
+            kinds = {distiller.amp, *(p.dtype for p in distiller.masters.held)}
+            wrappers[path] = _wrap(torch.optim.AdamW(own), optim, phases[path], torch.float16 in kinds)
     return PathOptimisers(**wrappers)
 
 
-def _wrap(optimizer: torch.optim.Optimizer, optim: Any, phases: int, dtype: torch.dtype | None) -> AveragedOptimWrapper:
+def _wrap(optimizer: torch.optim.Optimizer, optim: Any, phases: int, scaled: bool) -> AveragedOptimWrapper:
     clip = {"max_norm": optim.clip_grad} if optim.clip_grad else None
-    scaler = torch.amp.GradScaler(get_device()) if dtype is torch.float16 else None
+    scaler = torch.amp.GradScaler(get_device()) if scaled else None
     return AveragedOptimWrapper(
         optimizer, clip_grad=clip, accumulative_counts=optim.accumulate, phases=phases, scaler=scaler
     )

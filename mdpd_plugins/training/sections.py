@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from mdpd_plugins.adapters.storage.precision import CHOICES
 from mdpd_plugins.adapters.transform import RESIZE
 from mdpd_plugins.checked import setting
 from mdpd_plugins.data import AUGMENTS, MIXES
@@ -21,6 +22,9 @@ class Tower:
 
     name: str | None = setting(None, "registered name, <zoo>/<model>: `mdpd list-backbones`")
     pretrained: str | None = setting("auto", "auto, a checkpoint (file, folder, hub id, tag), or None for random")
+    dtype: str = setting(
+        "auto", "of the weights in training: the checkpoint's own, or another; the export has its own", choices=CHOICES
+    )
     options: dict[str, Any] = setting({}, "arguments of the backbone's build")
 
 

@@ -25,6 +25,7 @@ class StepMemory:
 
     Attributes:
         side_parameters: the side network's own weights.
+        masters: float32 masters of what trains in a narrower type.
         optimiser: state of both optimisers.
         transient: peak of everything a step creates: saved tensors, recomputed blocks, gradients.
         total: their sum, the training state.
@@ -33,11 +34,12 @@ class StepMemory:
     side_parameters: int
     optimiser: int
     transient: int
+    masters: int = 0
 
     @property
     def total(self) -> int:
         """Training state in bytes."""
-        return self.side_parameters + self.optimiser + self.transient
+        return self.side_parameters + self.masters + self.optimiser + self.transient
 
     def as_dict(self) -> dict[str, int]:
         """Plain data."""
@@ -67,6 +69,7 @@ def measure_step(experiment: Experiment, data: dict[str, Any]) -> StepMemory:
         side_parameters=sum(p.nbytes for p in distiller.side_parameters()),
         optimiser=sum(t.nbytes for t in before),
         transient=meter.peak,
+        masters=sum(p.nbytes for p in distiller.masters.parameters()),
     )
 
 

@@ -56,8 +56,11 @@ def _check_task(adapter: Adapter, task: AnyTask) -> None:
 
 
 def _tower(config: Config, section: str, outputs: int, changes: dict[str, Any]) -> Adapter:
-    given = {"pretrained": config[section].pretrained, **changes}
-    return build_backbone(config[section].name, num_classes=outputs, **given, **backbone_options(config, section))
+    given = {"pretrained": config[section].pretrained, "dtype": config[section].dtype, **changes}
+    options = backbone_options(config, section)
+    if "dtype" in options:
+        raise ConfigError(f"{section}.options.dtype: the type of the weights is chosen with {section}.dtype")
+    return build_backbone(config[section].name, num_classes=outputs, **given, **options)
 
 
 def backbone_options(config: Config, section: str = "backbone") -> dict[str, Any]:

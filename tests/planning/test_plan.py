@@ -7,6 +7,7 @@ import json
 import pytest
 import torch
 from running import text_table, write_config
+from small_zoo import BACKBONES
 from torch._subclasses.fake_tensor import FakeTensor
 
 from mdpd_plugins.cli.main import main
@@ -35,6 +36,19 @@ def test_a_plan_equals_what_is_then_measured(tmp_path, capsys, small_backbone, m
     assert ours.weights == theirs["weights"] > 0
     assert ours.step.as_dict() == theirs["memory"]
     assert ours.trained == theirs["parameters"]["backbone_trained"] and ours.side == theirs["parameters"]["side"]
+
+
+@pytest.mark.parametrize(
+    "small_backbone, method", [("hf-vit", "mdpd"), ("mm-vit", "mdpd_low_rank"), ("oc-image", "full")]
+)
+def test_narrow_weights_are_planned_to_the_byte(tmp_path, capsys, small_backbone, method):
+    name, options = BACKBONES[small_backbone]
+    backbone = {"name": name, "pretrained": None, "options": options, "dtype": "bfloat16"}
+    ours, theirs = planned_and_measured(tmp_path, small_backbone, backbone=backbone, distill={"method": method})
+    capsys.readouterr()
+    assert ours.weights == theirs["weights"] > 0
+    assert ours.step.as_dict() == theirs["memory"]
+    assert ours.step.masters == 4 * ours.trained > 0
 
 
 @pytest.mark.parametrize(

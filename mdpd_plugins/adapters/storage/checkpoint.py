@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import zipfile
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
@@ -15,7 +16,9 @@ WRAPPERS = ("module.", "_orig_mod.")  # DataParallel's and DistributedDataParall
 
 
 def read_state_dict(path: str | Path) -> dict[str, torch.Tensor]:
-    """Tensors of a `.safetensors` or PyTorch checkpoint (bare, or under "state_dict"/"model").
+    """Tensors of a `.safetensors` or PyTorch checkpoint (bare, or under "state_dict"/"model"), mapped from the file.
+
+    What is read of them is what takes memory. The file must not be written to as long as they are used.
 
     Names are those of the plain model: what a wrapper puts before every one of them is taken off, as the zoos' own
     loaders do (open_clip's `load_state_dict`, mmengine's `load_checkpoint`).
@@ -38,7 +41,7 @@ def read_state_dict(path: str | Path) -> dict[str, torch.Tensor]:
         except SafetensorError as error:
             raise CheckpointError(f"{str(path)!r} is not a readable safetensors file: {error}") from error
     try:
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
+        loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=_mappable(path))
     except pickle.UnpicklingError as error:
         raise CheckpointError(
             f"{str(path)!r} was refused: it holds pickled objects other than tensors and plain data, and loading "
@@ -53,6 +56,30 @@ def read_state_dict(path: str | Path) -> dict[str, torch.Tensor]:
     if not isinstance(loaded, Mapping) or not loaded or not all(isinstance(v, torch.Tensor) for v in loaded.values()):
         raise CheckpointError(f"{str(path)!r} holds no state dict: a mapping of names to tensors was expected")
     return _unwrapped(loaded)
+
+
+def file_types(path: Path) -> set[torch.dtype]:
+    """Types of the floating tensors in a checkpoint file; of a safetensors file, by its head alone.
+
+    Raises:
+        CheckpointError: as `read_state_dict`.
+    """
+    if path.suffix != ".safetensors":
+        return {t.dtype for t in read_state_dict(path).values() if t.is_floating_point()}
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(str(path), "pt") as file:
+            names = {file.get_slice(key).get_dtype() for key in file.keys()}
+    except SafetensorError as error:
+        raise CheckpointError(f"{str(path)!r} is not a readable safetensors file: {error}") from error
+    floats = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+    return {floats[name] for name in names if name in floats}
+
+
+def _mappable(path: Path) -> bool:
+    """Whether a file is in PyTorch's format since 1.6, whose tensors stay in the file until they are read."""
+    return zipfile.is_zipfile(path)
 
 
 def _unwrapped(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -109,4 +136,4 @@ def check_keys(
         )
 
 
-__all__ = ["check_keys", "load_weights", "read_state_dict"]
+__all__ = ["check_keys", "file_types", "load_weights", "read_state_dict"]

@@ -17,6 +17,7 @@ from mdpd_plugins.adapters.adapter import Adapter
 from mdpd_plugins.adapters.built import RANDOM, Built
 from mdpd_plugins.adapters.inspection.capture import Capture
 from mdpd_plugins.adapters.inspection.structure import Habits
+from mdpd_plugins.adapters.original import Original
 from mdpd_plugins.adapters.transform import PictureTransform, Size, TextTransform
 from mdpd_plugins.registry.errors import CapabilityError
 
@@ -65,7 +66,10 @@ class PairAdapter(Adapter):
             inputs: {"image": (B, 3, H, W) normalised, "input_ids": (B, T), "attention_mask": (B, T)}.
         """
         image, text = self._parted(inputs)
-        return self.fusion(self.image.forward(image), self.text.forward(text))
+        features = self.image.forward(image), self.text.forward(text)
+        # What joins the towers was never part of a checkpoint and is held in float32.
+        narrow = any(tower.dtype != torch.float32 for tower in self._towers)
+        return self.fusion(*(f.float() if narrow else f for f in features))
 
     def _parted(self, inputs: dict[str, torch.Tensor]) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
         return {"image": inputs["image"]}, {k: v for k, v in inputs.items() if k != "image"}
@@ -117,6 +121,15 @@ class PairAdapter(Adapter):
         """How both towers were built."""
         text = self.text.parts
         return {**self.image.parts, "text_backbone": text["backbone"], "text_options": text["options"]}
+
+    def settle_types(self) -> None:
+        """Of both towers."""
+        for tower in self._towers:
+            tower.settle_types()
+
+    def originals(self) -> list[tuple[str, nn.Module, Original]]:
+        """Of both towers, which may be parts of one checkpoint."""
+        return super().originals() or [*self.image.originals(), *self.text.originals()]
 
     def restore_modes(self) -> None:
         """Of both towers; the image tower was adapted first."""

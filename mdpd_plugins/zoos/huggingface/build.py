@@ -17,7 +17,7 @@ from mdpd_plugins.registry.errors import CheckpointError, ConfigError, MissingDe
 from mdpd_plugins.zoos.huggingface.adapter import quiet
 from mdpd_plugins.zoos.huggingface.models import CAUSAL, ENCODER, QUESTION, TEXT, Architecture, architecture, modality
 from mdpd_plugins.zoos.huggingface.resized import at_size, square, with_image_size
-from mdpd_plugins.zoos.huggingface.source import find_source, tokenizer_of, tokenizer_source
+from mdpd_plugins.zoos.huggingface.source import find_source, tokenizer_of, tokenizer_source, type_in
 from mdpd_plugins.zoos.huggingface.texts import no_row, read_tokenizer
 from mdpd_plugins.zoos.transformers_code import check_attention, own_code_only
 
@@ -32,6 +32,7 @@ def build(
     head: str = "",
     tokenizer: str = "",
     image_size: int | Sequence[int] | None = None,
+    dtype: torch.dtype | None = None,
     **options: Any,
 ) -> Built:
     """A transformers classifier with `num_classes` outputs.
@@ -46,6 +47,8 @@ def build(
             loading (`resized.at_size`).
         tokenizer: folder or hub id of a tokenizer, for text models built without weights or whose folder has none; or
             `huggingface/<model>`, for that of a named model which a package carries.
+        dtype: of the weights; None for the checkpoint's, which is told by its files. Where transformers keeps parts of
+            a model in float32 beside a narrower type (T5's in float16), they are.
         options: fields of the model's configuration, such as `num_hidden_layers`; a mapping for a nested one.
 
     Raises:
@@ -71,13 +74,16 @@ def build(
     made_up = _fit_to_task(config, arch, num_classes, named or files)
     auto = getattr(transformers, arch.auto_class)
     if not source:
-        model, finish = auto.from_config(config), None
+        stored = None
+        model, finish = auto.from_config(config, dtype=dtype or torch.float32), None
     else:
-        model, finish = _load(auto, config, source, name, head)
+        stored = type_in(source)
+        held = dtype or stored or torch.float32
+        model, finish = _load(auto, config, source, name, head, held)
         if image_size is not None:
             model = at_size(auto, model, image_size, name)
     settings = {"tokenizer": named, "image_size": image_size, "made_up_padding": made_up}
-    return Built(model.float(), origin=origin, source=files, settings=settings, finish=finish)
+    return Built(model, origin=origin, source=files, settings=settings, finish=finish, stored=stored)
 
 
 def _architecture(transformers: Any, name: str, head: str) -> Architecture:
@@ -185,7 +191,9 @@ def _drop_foreign_tokens(config) -> None:
             setattr(config, key, None)
 
 
-def _load(auto: Any, config: Any, source: str, name: str, head: str) -> tuple[nn.Module, Callable[[Any], None]]:
+def _load(
+    auto: Any, config: Any, source: str, name: str, head: str, dtype: torch.dtype
+) -> tuple[nn.Module, Callable[[Any], None]]:
     """The model with the weights of `source`, and the check that they were its own, for when there is an adapter."""
     folder = Path(source)
     local = folder.is_dir()
@@ -197,6 +205,7 @@ def _load(auto: Any, config: Any, source: str, name: str, head: str) -> tuple[nn
             model, report = auto.from_pretrained(
                 source,
                 config=config,
+                dtype=dtype,
                 local_files_only=local,
                 ignore_mismatched_sizes=True,
                 output_loading_info=True,

@@ -177,12 +177,12 @@ class HuggingFaceEncoderAdapter(HuggingFaceAdapter):
         return EncoderWithHead.from_pretrained(folder)
 
 
-def build(*, name: str, num_classes: int, **options: Any) -> Built:
+def build(*, name: str, num_classes: int, dtype: torch.dtype | None = None, **options: Any) -> Built:
     """A transformers classifier; of a type that has none, its encoder with a linear output layer of `num_classes`.
 
     Args:
         name: registered name, `huggingface/<model>` or `huggingface/<model type>`.
-        options: those of `mdpd_plugins.zoos.huggingface.build.build`. head="mean" takes the encoder also where
+        dtype, options: those of `mdpd_plugins.zoos.huggingface.build.build`. head="mean" takes the encoder also where
             there is a classifier, and the mean of its output: sentence encoders were trained with that, and their
             type's classifier reads one token that was not.
 
@@ -190,7 +190,7 @@ def build(*, name: str, num_classes: int, **options: Any) -> Built:
         CapabilityError: what the encoder puts out cannot be pooled.
         as `huggingface_build.build` does.
     """
-    built = build_model(name=name, num_classes=num_classes, **options)
+    built = build_model(name=name, num_classes=num_classes, dtype=dtype, **options)
     encoder: Any = built.model
     head = options.get("head", "")
     if architecture(name.rpartition("/")[2], head).auto_class != ENCODER:
@@ -199,6 +199,7 @@ def build(*, name: str, num_classes: int, **options: Any) -> Built:
         encoder.config.mask_ratio = 0.0  # hiding patches is how a masked autoencoder was pretrained
     pooling, width, dims = _choose(encoder, (MEAN,) if head == MEAN else (POOLER, MEAN))
     model = EncoderWithHead(encoder, num_classes, pooling, width, dims)
+    model.head.to(encoder.dtype)
     return replace(built, model=model)
 
 
@@ -218,7 +219,8 @@ def with_head(adapter: HuggingFaceAdapter, num_outputs: int) -> HuggingFaceEncod
     """
     encoder, device = adapter.model, adapter.device
     pooling, width, dims = _choose(encoder, (POOLER, MEAN))
-    model = EncoderWithHead(encoder, num_outputs, pooling, width, dims).to(device)
+    model = EncoderWithHead(encoder, num_outputs, pooling, width, dims)
+    model.head.to(device, adapter.dtype)
     return HuggingFaceEncoderAdapter(replace(adapter.built, model=model), name=adapter.name, modality=adapter.modality)
 
 

@@ -51,7 +51,7 @@ def at_size(auto: Any, model: Any, size: int, name: str) -> nn.Module:
     if vision is not config and hasattr(config, "image_size"):
         _set_size(config, size)
     try:
-        resized = auto.from_config(config).eval()
+        resized = auto.from_config(config, dtype=model.dtype).eval()
         resized.load_state_dict(_fitted(resized, model.state_dict(), own, size))
     except (ValueError, RuntimeError, ZeroDivisionError) as problem:
         raise error from problem
@@ -101,7 +101,8 @@ def _refusal(model: Any, size: int) -> str | None:
     channels = getattr(getattr(model.config, "vision_config", None) or model.config, "num_channels", 3)
     try:
         with torch.no_grad():
-            model(pixel_values=torch.zeros(1, channels if isinstance(channels, int) else 3, size, size))
+            shape = (1, channels if isinstance(channels, int) else 3, size, size)
+            model(pixel_values=torch.zeros(shape, dtype=model.dtype))
     except Exception as error:  # each model says it in its own way
         return " ".join(str(error).split()) or type(error).__name__
     return None
@@ -147,7 +148,7 @@ def _resized(table: torch.Tensor, sides: tuple[int, int], beside: int, *, first:
     count = sides[0] ** 2
     grid = rows[beside:] if first else rows[:count]
     grid = grid.T.reshape(1, -1, sides[0], sides[0])
-    grid = F.interpolate(grid, size=(sides[1], sides[1]), mode=mode, align_corners=False)
+    grid = F.interpolate(grid.float(), size=(sides[1], sides[1]), mode=mode, align_corners=False).to(rows.dtype)
     kept = rows[:beside] if first else rows[count:]
     grid = grid.flatten(2)[0].T
     return torch.cat([kept, grid] if first else [grid, kept])

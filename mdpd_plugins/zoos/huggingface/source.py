@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
 
 from mdpd_plugins.adapters.built import RANDOM
+from mdpd_plugins.adapters.storage.checkpoint import file_types
+from mdpd_plugins.adapters.storage.precision import common_type
 from mdpd_plugins.adapters.storage.weights import cached_file, hub_reachable, packaged_path
 from mdpd_plugins.registry.errors import CheckpointError
 from mdpd_plugins.zoos.huggingface.models import ARCHITECTURES, Architecture
@@ -58,6 +65,37 @@ def _from_hub(repo: str) -> str:
     return repo if hub_reachable(repo) else ""
 
 
+def type_in(source: str) -> torch.dtype | None:
+    """The type of a source's weights, by its files: what its configuration says of it may be of another copy.
+
+    None where they are of types that no weights are held in, or lie in files of another kind.
+
+    Raises:
+        CheckpointError: a file is damaged, or holds pickled code.
+    """
+    return common_type({dtype for file in _files(source) for dtype in file_types(file)})
+
+
+def _files(source: str) -> Iterator[Path]:
+    """The files that hold a source's weights, fetched from the hub if need be."""
+    from transformers.utils.hub import cached_file as fetched
+
+    def found(name: str) -> Path | None:
+        if os.path.isdir(source):
+            return local if (local := Path(source) / name).is_file() else None
+        path = fetched(source, name, _raise_exceptions_for_missing_entries=False)
+        return Path(path) if path else None
+
+    for name in WEIGHTS:
+        if (path := found(name)) is None:
+            continue
+        shards = [path.name]
+        if path.suffix == ".json":
+            shards = sorted(set(json.loads(path.read_text(encoding="utf-8"))["weight_map"].values()))
+        yield from (file for shard in shards if (file := found(shard)) is not None)
+        return
+
+
 def tokenizer_of(arch: Architecture) -> str:
     """The folder of the package that carries an architecture's tokenizer, or ""."""
     package = arch.package or arch.tokenizer_package
@@ -72,4 +110,4 @@ def tokenizer_source(tokenizer: str) -> str:
     return (tokenizer_of(named) if named else "") or tokenizer
 
 
-__all__ = ["find_source", "tokenizer_of", "tokenizer_source"]
+__all__ = ["find_source", "tokenizer_of", "tokenizer_source", "type_in"]

@@ -29,9 +29,6 @@ class MMPretrainAdapter(Adapter):
     def __init__(self, model: nn.Module | Built, *, name: str = "", modality: str = "image"):
         built = as_built(model)
         super().__init__(built, name=name or f"mmpretrain/{type(built.model).__name__}", modality=modality)
-        # BaseBackbone.eval returns None and some train() overrides skip submodules, so each is set by itself.
-        for module in self.model.modules():
-            module.training = False
         # mmpretrain.get_model leaves a live model's config on it.
         self.config: Any = built.settings if built.settings is not None else getattr(self.model, "_config", None)
 

@@ -11,6 +11,7 @@ from torch import nn
 
 from mdpd_plugins.adapters.built import RANDOM, Built
 from mdpd_plugins.adapters.storage.checkpoint import load_weights, read_state_dict
+from mdpd_plugins.adapters.storage.precision import stored_type
 from mdpd_plugins.adapters.storage.weights import download
 from mdpd_plugins.registry.errors import ConfigError, closest
 from mdpd_plugins.zoos.mmpretrain.adapter import (
@@ -90,7 +91,7 @@ def build(
     def finish(adapter: MMPretrainAdapter) -> None:
         load_weights(model, _converted(model, state), adapter.head_parameters(), f"{str(path)!r}")
 
-    return Built(model, origin=origin, settings=config, finish=finish)
+    return Built(model, origin=origin, settings=config, finish=finish, stored=stored_type(state.values()))
 
 
 def _model(config, *, fitted: bool) -> nn.Module:

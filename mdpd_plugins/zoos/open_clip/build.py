@@ -14,6 +14,7 @@ from torch import nn
 
 from mdpd_plugins.adapters.built import RANDOM, Built
 from mdpd_plugins.adapters.storage.checkpoint import check_keys, read_state_dict
+from mdpd_plugins.adapters.storage.precision import stored_type
 from mdpd_plugins.adapters.storage.weights import cached_file, hub_reachable, reachable
 from mdpd_plugins.registry.errors import CheckpointError, ConfigError, closest
 from mdpd_plugins.zoos.open_clip.adapter import CONFIG_FILE, WEIGHTS_FILE
@@ -81,6 +82,7 @@ def build(
         "preprocess_cfg": weights.preprocess_cfg,
     }
     state, origin = weights.state, weights.origin
+    stored = None if state is None else stored_type(state.values())
     model = create(settings, num_classes)
     projections = frozenset[str]() if tower == "both" else projections_of(settings)
     if state is not None:
@@ -88,7 +90,7 @@ def build(
     if tower != "both":
         zero_other_projection(model, tower, projections)
     settings["model_cfg"] = {**config, "embed_dim": num_classes}
-    return Built(model.eval(), origin=origin, settings=settings)
+    return Built(model.eval(), origin=origin, settings=settings, stored=stored)
 
 
 def _give_projection(config: dict[str, Any], tower: str) -> None:
@@ -106,6 +108,9 @@ def _give_projection(config: dict[str, Any], tower: str) -> None:
 def _load(model: nn.Module, state: dict[str, torch.Tensor], origin: str, projections: frozenset[str]) -> None:
     from open_clip.model import resize_pos_embed, resize_text_pos_embed
 
+    for key in state:
+        if key.endswith("positional_embedding"):
+            state[key] = state[key].float()  # as the model is now; not every type can be interpolated
     resize_pos_embed(state, model)
     resize_text_pos_embed(state, model)
     own = model.state_dict()
