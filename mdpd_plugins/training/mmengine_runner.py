@@ -14,6 +14,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import IterBasedTrainLoop, Runner
 
 from mdpd_plugins.engine import NonFiniteLossError
+from mdpd_plugins.engine.learned import load_learned
 from mdpd_plugins.files import fresh_file
 from mdpd_plugins.training.checkpoints import add_sum
 from mdpd_plugins.training.interrupts import InterruptHook
@@ -87,6 +88,18 @@ class FadingRunner(Runner):
         super().resume(filename, *args, **kwargs)
         for name, wrapper in self.optim_wrapper.items():
             follow_config(wrapper, self.param_schedulers[name][0], wanted[name], self.iter, self.max_iters)
+
+    def load_checkpoint(self, filename, *args, **kwargs):
+        """A checkpoint of a run, whose weights are then in the model.
+
+        Raises:
+            CheckpointError: it belongs to another configuration, or to other frozen weights; nothing is changed.
+        """
+        checkpoint = torch.load(filename, map_location="cpu", weights_only=True, mmap=True)
+        self.call_hook("after_load_checkpoint", checkpoint=checkpoint)
+        load_learned(self.model, checkpoint["state_dict"], repr(str(filename)))
+        self._has_loaded = True
+        return checkpoint
 
     def save_checkpoint(self, out_dir, filename, *args, **kwargs) -> None:
         """As mmengine's, through a temporary name: a kill while writing leaves the previous checkpoints valid.

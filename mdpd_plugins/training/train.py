@@ -16,6 +16,7 @@ from rich.console import Console
 
 from mdpd_plugins.data import describe, description_lines
 from mdpd_plugins.engine import NonFiniteLossError, Settings, fade
+from mdpd_plugins.engine.learned import load_learned
 from mdpd_plugins.exports import check_replaceable, record_of
 from mdpd_plugins.files import fresh_folder, write_json
 from mdpd_plugins.registry.errors import ConfigError
@@ -44,7 +45,7 @@ from mdpd_plugins.training.mmengine_runner import (
 )
 from mdpd_plugins.training.parallel.processes import joined
 from mdpd_plugins.training.parallel.sharding import ShardHook, weights_held, whole_state
-from mdpd_plugins.training.step_memory import PlanError, measure_step, planned_step, weight_bytes
+from mdpd_plugins.training.step_memory import PlanError, measure_step, planned_step, weight_bytes, weights_by_type
 from mdpd_plugins.training.two_opinions import paths_of
 from mdpd_plugins.training.visualizers import check_visualizer
 
@@ -65,10 +66,14 @@ def dry_run(config: Config) -> dict[str, Any]:
     console.print(f"one side step and one backbone step ran; {experiment.max_steps} steps would")
     console.print(f"trained parameters: {parameters['backbone_trained']:,} backbone, {parameters['side']:,} side")
     weights = weight_bytes(experiment)
-    for key, value in {"weights": weights, **memory.as_dict()}.items():
+    types = weights_by_type(experiment)
+    by_type = {f"weights in {name}": size for name, size in types.items()}
+    whole = {"in all": weights + memory.total}
+    for key, value in {"weights": weights, **by_type, **memory.as_dict(), **whole}.items():
         console.print(f"{key.replace('_', ' ')}: {value / 2**20:.1f} MiB")
     return {
         "weights": weights,
+        "weights_by_type": types,
         "memory": memory.as_dict(),
         "parameters": parameters,
         "steps": experiment.max_steps,
@@ -165,7 +170,7 @@ def train(config: Config, *, resume: bool = False, launcher: str = "none") -> di
 def _whole_again(experiment: Experiment, state: dict[str, torch.Tensor]) -> Experiment:
     # FSDP has no way back: what was learned goes into a model that never was shared out.
     fresh = build_experiment(experiment.config)
-    fresh.distiller.load_state_dict(state)
+    load_learned(fresh.distiller, state, "what was gathered")
     fresh.adapter.origin = experiment.adapter.origin
     return fresh
 
@@ -310,7 +315,7 @@ def export_work_dir(work_dir: str | Path, out: str | Path, *, checkpoint: str | 
     state = load_run(experiment, newest)  # where its weights came from
     if Path(checkpoint) != newest:
         state = load_weights_alone(experiment, Path(checkpoint))
-    experiment.distiller.load_state_dict(state)
+    load_learned(experiment.distiller, state, repr(str(checkpoint)))
     memory = read_summary(work_dir).get("memory", {})
     about = read_coach(work_dir) if experiment.distiller.settings.coach else {}
     print_summary(finish(experiment, evaluate(experiment), out, memory, described(config, experiment.parts), about))
