@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import cached_property
 
 import torch
 from torch import nn
@@ -45,6 +46,12 @@ class TrainedBackbone:
         self._kept = [(p, p.detach().clone()) for p in kept.values()]
         for p in model.parameters():
             p.requires_grad_(id(p) in ids)
+
+    @cached_property
+    def head(self) -> dict[str, nn.Parameter]:
+        """Native key -> parameter of the output layer, whether it trains or not. To be asked before weights are shared
+        out: it takes a forward."""
+        return self.adapter.head_parameters()
 
     @contextmanager
     def plain_flags(self) -> Iterator[None]:

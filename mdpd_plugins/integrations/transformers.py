@@ -20,11 +20,17 @@ from mdpd_plugins.registry.errors import CheckpointError, ConfigError, MDPDError
 STUDENT_FILE = "mdpd_student.pt"
 
 
-class _NoGradientsLeft(TrainerCallback):
-    """The Trainer zeroes the gradients of its model, of which the side network is no part."""
+class _AfterStep(TrainerCallback):
+    """The Trainer zeroes the gradients of its model, of which the side network is no part, and evaluates that model,
+    which a step reaches by way of its masters where it is narrow."""
+
+    def __init__(self, trainer: DistillTrainer):
+        self.trainer = trainer
 
     def on_optimizer_step(self, args, state, control, optimizer=None, **kwargs):
         optimizer.zero_grad()
+        if self.trainer.student is not None:
+            self.trainer.student.masters.publish()
 
 
 class DistillTrainer(Trainer):
@@ -67,7 +73,7 @@ class DistillTrainer(Trainer):
         self._recipe = {"task": task, "method": method, "class_weights": class_weights, **(settings or {})}
         self._rates = dict(rates or {})
         super().__init__(self.adapter.model, args, **kwargs)
-        self.add_callback(_NoGradientsLeft)
+        self.add_callback(_AfterStep(self))
         if self.args.world_size > 1 or self.args.n_gpu > 1:
             raise ConfigError(
                 "DistillTrainer trains in one process on one device: set CUDA_VISIBLE_DEVICES to one GPU, or train "

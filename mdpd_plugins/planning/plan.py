@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from mmengine.config import Config
@@ -12,7 +12,14 @@ from rich.table import Table
 from mdpd_plugins.console import console
 from mdpd_plugins.engine.fake_tensors import Imagination, imagined
 from mdpd_plugins.training.experiment import build_experiment, first_batch
-from mdpd_plugins.training.step_memory import PlanError, StepMemory, measure_step, plannable, weight_bytes
+from mdpd_plugins.training.step_memory import (
+    PlanError,
+    StepMemory,
+    measure_step,
+    plannable,
+    weight_bytes,
+    weights_by_type,
+)
 
 
 @dataclass(frozen=True)
@@ -24,6 +31,7 @@ class Plan:
         step: bytes above them.
         trained, side: numbers of parameters that train, in the backbone and in the side network.
         batch: samples of the step.
+        types: bytes of the weights by their type, such as {"bfloat16": ...}.
     """
 
     weights: int
@@ -31,12 +39,20 @@ class Plan:
     trained: int
     side: int
     batch: int
+    types: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def peak(self) -> int:
+        """Bytes of weights and step together."""
+        return self.weights + self.step.total
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data."""
         return {
             "weights_bytes": self.weights,
+            "weights_by_type": dict(self.types),
             "training_state_bytes": self.step.total,
+            "peak_bytes": self.peak,
             "memory": self.step.as_dict(),
             "trainable_parameters": self.trained + self.side,
             "batch_size": self.batch,
@@ -67,24 +83,32 @@ def plan(config: Config) -> Plan:
         trained=sum(p.numel() for p in distiller.trainable.values()),
         side=sum(p.numel() for p in distiller.side_parameters()),
         batch=len(batch["labels"]),
+        types=weights_by_type(experiment),
     )
 
 
 def print_plans(plans: Mapping[str, Plan]) -> None:
-    """A table of plans, one row for each name, in MiB."""
+    """A table of plans, one row for each name, in MiB; weights also by type, where some are not float32."""
     # Without lines it fits into 80 columns: a method's name cut short looks like another's.
     table = Table(box=None, header_style="bold", pad_edge=False)
-    for column in ("method", "weights", "training state", "side", "optimiser", "transient peak", "trains"):
+    types = sorted({name for found in plans.values() for name in found.types if "float" in name} - {"float32"})
+    types += ["float32"] if types else []
+    columns = ("method", "weights", *types, "training state", "side", "optimiser", "transient peak", "in all", "trains")
+    for column in columns:
         table.add_column(column, justify="left" if column == "method" else "right", no_wrap=column == "method")
     for name, found in plans.items():
         step = found.step
-        sizes = (found.weights, step.total, step.side_parameters, step.optimiser, step.transient)
+        by_type = (found.types.get(name, 0) for name in types)
+        state = (step.total, step.side_parameters + step.masters, step.optimiser, step.transient)
+        sizes = (found.weights, *by_type, *state, found.peak)
         table.add_row(name, *(f"{size / 2**20:,.1f}" for size in sizes), f"{found.trained + found.side:,}")
     out = console()
     out.print(table)
     batch = next(iter(plans.values())).batch
     out.print(f"MiB at {batch} samples a step. Training state is what a step holds above the backbone's weights:")
     out.print("the side network, the optimisers' state, and the peak of all that the step creates and drops.")
+    if any(found.step.masters for found in plans.values()):
+        out.print("Side counts float32 masters of what trains in a narrower type, too.")
 
 
 __all__ = ["Plan", "PlanError", "plan", "print_plans"]

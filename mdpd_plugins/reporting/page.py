@@ -10,6 +10,7 @@ import torch
 from jinja2 import Environment, PackageLoader
 from mmengine.device import get_device
 
+from mdpd_plugins.engine.learned import load_learned
 from mdpd_plugins.files import without_home, write_text
 from mdpd_plugins.registry.errors import ConfigError
 from mdpd_plugins.reporting.attention import Attention, measure_attention
@@ -47,7 +48,7 @@ def write_report(work_dir: Path, out: Path | None = None, *, bench: Path | None 
     costs = benchmark_costs(bench, record) if bench else planned_costs(record)
     experiment = build_experiment(record.config)
     began, start = experiment.adapter.origin, norm_values(experiment.adapter)
-    experiment.distiller.load_state_dict(load_run(experiment, record.checkpoint))
+    load_learned(experiment.distiller, load_run(experiment, record.checkpoint), repr(str(record.checkpoint)))
     origin = experiment.adapter.origin
     experiment.distiller.to(get_device())
     context = {

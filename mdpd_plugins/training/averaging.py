@@ -15,6 +15,7 @@ from torch import nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from mdpd_plugins.engine import Distiller
+from mdpd_plugins.engine.learned import held
 from mdpd_plugins.registry.errors import ConfigError
 
 RAW = "raw_weights"  # key of a checkpoint: what goes on training, where "state_dict" holds averages
@@ -44,6 +45,9 @@ class AverageHook(Hook):
         for key, p in distiller.named_parameters(remove_duplicate=False):
             if id(p) in trained:
                 self.keys.setdefault(id(p), []).append(key)
+        for key, p in held(distiller).items():  # as a checkpoint calls what trains in a backbone
+            if id(p) in trained and key not in self.keys[id(p)]:
+                self.keys[id(p)].append(key)
         self.parameters: list[nn.Parameter] = [p for p in distiller.parameters() if id(p) in self.keys]
         self.averages: list[torch.Tensor] = []
         self.swapped = self.at_the_end = False
@@ -79,7 +83,7 @@ class AverageHook(Hook):
         """Averages as the checkpoint's weights, raw ones beside them, also in the midst of an evaluation."""
         state, raw = checkpoint["state_dict"], {}
         for p, other in zip(self.parameters, self.averages, strict=True):
-            for key in self.keys[id(p)]:
+            for key in (k for k in self.keys[id(p)] if k in state):
                 raw[key] = state[key]
                 state[key] = other.detach().cpu().clone()
         if self.swapped:
@@ -91,7 +95,7 @@ class AverageHook(Hook):
         """The other way round."""
         state = checkpoint["state_dict"]
         for p, average in zip(self.parameters, self.averages, strict=True):
-            for key in self.keys[id(p)]:
+            for key in (k for k in self.keys[id(p)] if k in state):
                 average.copy_(state[key])
                 state[key] = checkpoint[RAW][key]
 
@@ -102,6 +106,7 @@ class AverageHook(Hook):
             kept = p.detach().clone()
             p.copy_(average)
             average.copy_(kept)
+        self.distiller.masters.publish()
 
 
 class MeasuredHook(Hook):

@@ -11,6 +11,7 @@ import torch
 from mmengine.hooks import Hook
 
 from mdpd_plugins.adapters.storage.checkpoint import read_state_dict
+from mdpd_plugins.engine.learned import learned, load_learned
 from mdpd_plugins.files import fresh_file, sha256, write_json
 from mdpd_plugins.registry.errors import CheckpointError, ConfigError
 from mdpd_plugins.tasks.scores import ERRORS
@@ -75,7 +76,7 @@ class BestHook(Hook):
         if better and self.keep:
             with fresh_file(folder / f"best_{step}.pth") as temporary:
                 with temporary.open("wb") as file:  # given a name, PyTorch writes that into the file
-                    torch.save(self.experiment.distiller.state_dict(), file)
+                    torch.save(learned(self.experiment.distiller), file)
                 self.history[-1]["sum"] = sha256(temporary)
         write_json(folder / HISTORY_FILE, {"run": self.run, "evaluations": self.history})
         self._clear(folder)
@@ -181,7 +182,8 @@ def exported_state(experiment: Experiment, work_dir: Path, checkpoint: str | Pat
 
 def load_best(experiment: Experiment, folder: Path) -> None:
     """Put the weights of the best evaluation into an experiment."""
-    experiment.distiller.load_state_dict(read_state_dict(best_weights(folder)))
+    path = best_weights(folder)
+    load_learned(experiment.distiller, read_state_dict(path), repr(str(path)))
 
 
 __all__ = [

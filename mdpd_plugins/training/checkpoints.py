@@ -13,7 +13,8 @@ from typing import Any
 
 import torch
 
-from mdpd_plugins.adapters.storage.checkpoint import check_keys, read_state_dict
+from mdpd_plugins.adapters.storage.checkpoint import read_state_dict
+from mdpd_plugins.engine.learned import check_learned
 from mdpd_plugins.files import LEFTOVERS, sha256, write_json
 from mdpd_plugins.registry.errors import CheckpointError, ConfigError
 from mdpd_plugins.training.averaging import RAW
@@ -159,30 +160,26 @@ def _link(leftover: Path, newest: Path) -> None:
 
 
 def load_weights_alone(experiment: Experiment, checkpoint: Path) -> dict[str, torch.Tensor]:
-    """The state of `experiment.distiller` in any file of its run, checked before anything is changed.
+    """What a run had learned, in any file of it, checked before anything is changed (see `engine.learned`).
 
     Raises:
-        CheckpointError: the file is missing, holds pickled code, or belongs to another configuration.
+        CheckpointError: the file is missing, holds pickled code, or belongs to another configuration or to other
+            frozen weights.
     """
-    state, own = read_state_dict(checkpoint), experiment.distiller.state_dict()
-    check_keys(
-        f"{str(checkpoint)!r}",
-        f"this configuration's {experiment.config.backbone.name}",
-        [k for k in own if k not in state],
-        [k for k in state if k not in own],
-        [k for k in own if k in state and own[k].shape != state[k].shape],
-    )
+    state = read_state_dict(checkpoint)
+    check_learned(experiment.distiller, state, repr(str(checkpoint)))
     return state
 
 
 def load_run(experiment: Experiment, checkpoint: Path) -> dict[str, torch.Tensor]:
-    """The state of `experiment.distiller` in a run's checkpoint, checked before anything is written or changed.
+    """What a run had learned, in a checkpoint of it, checked before anything is written or changed.
 
     The backbone's weights are from now on said to come from where the run took them, not from where they were
     found when the experiment was built: a hub may have appeared or gone since.
 
     Raises:
-        CheckpointError: the file holds pickled code or is no run's, or it belongs to another run or configuration.
+        CheckpointError: the file holds pickled code or is no run's, or it belongs to another run, configuration or
+            frozen weights.
     """
     state = load_weights_alone(experiment, checkpoint)
     run: dict[str, Any] = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)

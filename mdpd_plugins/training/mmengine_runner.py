@@ -18,6 +18,7 @@ from mmengine.runner import IterBasedTrainLoop, Runner
 
 from mdpd_plugins.console import WIDTH
 from mdpd_plugins.engine import NonFiniteLossError
+from mdpd_plugins.engine.learned import load_learned
 from mdpd_plugins.files import fresh_file, write_text
 from mdpd_plugins.training.checkpoints import add_sum
 from mdpd_plugins.training.config import RUN_CONFIG
@@ -120,6 +121,18 @@ class FadingRunner(Runner):
                     self.iter,
                     self.max_iters,
                 )
+
+    def load_checkpoint(self, filename, *args, **kwargs):
+        """A checkpoint of a run, whose weights are then in the model.
+
+        Raises:
+            CheckpointError: it belongs to another configuration, or to other frozen weights; nothing is changed.
+        """
+        checkpoint = torch.load(filename, map_location="cpu", weights_only=True, mmap=True)
+        self.call_hook("after_load_checkpoint", checkpoint=checkpoint)
+        load_learned(self.model, checkpoint["state_dict"], repr(str(filename)))
+        self._has_loaded = True
+        return checkpoint
 
     def save_checkpoint(self, out_dir, filename, *args, **kwargs) -> None:
         """As mmengine's, through a temporary name: a kill while writing leaves the previous checkpoints valid.

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from mdpd_plugins.engine.learned import load_learned
 from mdpd_plugins.exports import load_folder, read_record, record_of
 from mdpd_plugins.exports.network import Deployed, write_network
 from mdpd_plugins.files import fresh_folder
@@ -111,7 +112,8 @@ def _with_side(work_dir: Path, checkpoint: str | Path | None) -> Experiment:
             f"distill.method={config.distill.get('method', 'mdpd')!r} trains no side network, so there is none to "
             f"keep: export without --keep-side"
         )
-    experiment.distiller.load_state_dict(exported_state(experiment, work_dir, checkpoint))
+    state = exported_state(experiment, work_dir, checkpoint)
+    load_learned(experiment.distiller, state, repr(str(checkpoint or work_dir)))
     return experiment
 
 

@@ -110,4 +110,13 @@ def weight_bytes(experiment: Experiment) -> int:
     return sum(t.nbytes for t in [*model.parameters(), *model.buffers()])
 
 
-__all__ = ["PlanError", "StepMemory", "measure_step", "plannable", "planned_step", "weight_bytes"]
+def weights_by_type(experiment: Experiment) -> dict[str, int]:
+    """Type -> bytes of the backbone's parameters and buffers of that type, each tensor once; the largest first."""
+    model, found = experiment.adapter.model, dict[str, int]()
+    for tensor in [*model.parameters(), *model.buffers()]:
+        name = str(tensor.dtype).removeprefix("torch.")
+        found[name] = found.get(name, 0) + tensor.nbytes
+    return dict(sorted(found.items(), key=lambda pair: -pair[1]))
+
+
+__all__ = ["PlanError", "StepMemory", "measure_step", "plannable", "planned_step", "weight_bytes", "weights_by_type"]

@@ -18,6 +18,7 @@ from mmengine.evaluator import Evaluator
 from mdpd_plugins.console import console
 from mdpd_plugins.data import describe, description_lines
 from mdpd_plugins.engine import NonFiniteLossError, Settings, fade
+from mdpd_plugins.engine.learned import load_learned
 from mdpd_plugins.exports import check_reloads, check_replaceable, record_of
 from mdpd_plugins.files import fresh_folder, write_json
 from mdpd_plugins.registry.errors import ConfigError
@@ -56,7 +57,7 @@ from mdpd_plugins.training.run_record import (
     repetition,
 )
 from mdpd_plugins.training.schedules import schedulers
-from mdpd_plugins.training.step_memory import PlanError, measure_step, planned_step, weight_bytes
+from mdpd_plugins.training.step_memory import PlanError, measure_step, planned_step, weight_bytes, weights_by_type
 from mdpd_plugins.training.two_opinions import paths_of
 from mdpd_plugins.training.visualizers import check_visualizer
 
@@ -83,10 +84,14 @@ def dry_run(config: Config, *, repeats: Mapping[str, Any] | None = None) -> dict
     out.print(f"one side step and one backbone step ran; {experiment.max_steps} steps would")
     out.print(f"trained parameters: {parameters['backbone_trained']:,} backbone, {parameters['side']:,} side")
     weights = weight_bytes(experiment)
-    for key, value in {"weights": weights, **memory.as_dict()}.items():
+    types = weights_by_type(experiment)
+    by_type = {f"weights in {name}": size for name, size in types.items()}
+    whole = {"in all": weights + memory.total}
+    for key, value in {"weights": weights, **by_type, **memory.as_dict(), **whole}.items():
         out.print(f"{key.replace('_', ' ')}: {value / 2**20:.1f} MiB")
     return {
         "weights": weights,
+        "weights_by_type": types,
         "memory": memory.as_dict(),
         "parameters": parameters,
         "steps": experiment.max_steps,
@@ -196,7 +201,7 @@ def train(
 def _whole_again(experiment: Experiment, state: dict[str, torch.Tensor]) -> Experiment:
     # FSDP has no way back: what was learned goes into a model that never was shared out.
     fresh = build_experiment(experiment.config)
-    fresh.distiller.load_state_dict(state)
+    load_learned(fresh.distiller, state, "what was gathered")
     fresh.adapter.origin = experiment.adapter.origin
     return fresh
 
@@ -369,7 +374,8 @@ def export_work_dir(work_dir: str | Path, out: str | Path, *, checkpoint: str | 
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ConfigError(f"{str(out)!r} exists and is not empty: give a folder that does not exist yet")
     experiment = build_experiment(config)
-    experiment.distiller.load_state_dict(exported_state(experiment, work_dir, checkpoint))
+    state = exported_state(experiment, work_dir, checkpoint)
+    load_learned(experiment.distiller, state, repr(str(checkpoint or work_dir)))
     memory = read_summary(work_dir).get("memory", {})
     about = read_coach(work_dir) if experiment.distiller.settings.coach else {}
     print_summary(finish(experiment, evaluate(experiment), out, memory, described(config, experiment.parts), about))

@@ -36,7 +36,7 @@ def test_tables_have_the_form_that_the_command_prints(table, monkeypatch, capsys
         weights, total, side, optimiser, transient = (round(float(v.replace(",", "")) * 2**20) for v in values[:5])
         step = StepMemory(side_parameters=side, optimiser=optimiser, transient=transient)
         assert abs(step.total - total) < 0.2 * 2**20, "the columns do not add up"
-        plans[name] = Plan(weights=weights, step=step, trained=int(values[5].replace(",", "")), side=0, batch=32)
+        plans[name] = Plan(weights=weights, step=step, trained=int(values[6].replace(",", "")), side=0, batch=32)
     monkeypatch.setenv("COLUMNS", "100")
     print_plans(plans)
     printed = lines(capsys.readouterr().out)

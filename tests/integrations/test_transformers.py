@@ -122,3 +122,28 @@ def test_the_arguments_label_smoothing_and_class_weights_reach_the_loss(tmp_path
     )
     weighted.train()
     assert weighted.state.log_history[0]["loss"] not in losses
+
+
+class Published(TrainerCallback):
+    """Whether the model that the Trainer would evaluate holds what the optimiser made of it."""
+
+    def __init__(self):
+        self.found, self.trainer = [], None
+
+    def on_step_end(self, args, state, control, **kwargs):
+        pairs = list(self.trainer.student.masters.pairs())
+        self.found.append(bool(pairs) and all(torch.equal(p, m.to(p.dtype)) for p, m in pairs))
+
+
+def test_a_narrow_model_is_evaluated_as_its_last_step_left_it_and_stays_in_its_type(tmp_path):
+    args = TrainingArguments(
+        str(tmp_path), max_steps=3, per_device_train_batch_size=4, report_to="none", use_cpu=True, disable_tqdm=True
+    )
+    seen = Published()
+    made = DistillTrainer(
+        model().to(torch.bfloat16), args, settings=SETTINGS, train_dataset=data(), callbacks=[seen], rates={"scale": 10}
+    )
+    seen.trainer = made
+    made.train()
+    assert seen.found == [True] * 3
+    assert {p.dtype for p in made.model.parameters()} == {torch.bfloat16} and made.fading.exported_in == "bfloat16"

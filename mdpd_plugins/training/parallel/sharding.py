@@ -17,6 +17,7 @@ from torch.distributed.tensor import DTensor
 
 from mdpd_plugins.adapters.inspection.recompute import patched_forward
 from mdpd_plugins.engine import Distiller
+from mdpd_plugins.engine.learned import fingerprint, learned
 from mdpd_plugins.registry.errors import ConfigError
 from mdpd_plugins.training.model import RunnerModel
 
@@ -57,20 +58,20 @@ def shard(distiller: Distiller, device: str) -> None:
     checkpoints are what they are without sharding.
     """
     shared_out(distiller)
+    if not distiller.adapter.random:
+        fingerprint(distiller)  # as long as each process has all of it
     mesh = init_device_mesh(torch.device(device).type, (get_dist_info()[1],))
     trained = set(distiller.trainable.values())
     for block in distiller.adapter.blocks():
         fully_shard(block, mesh=mesh, reshard_after_forward=True, ignored_params=trained)
 
 
-def sharded(module: nn.Module) -> bool:
-    """Whether `shard` has been applied."""
-    return any(isinstance(p, DTensor) for p in module.parameters())
+def whole_state(module: Distiller) -> dict[str, torch.Tensor]:
+    """What was learned (`engine.learned`) as if nothing were shared out, on the CPU.
 
-
-def whole_state(module: nn.Module) -> dict[str, torch.Tensor]:
-    """The state dict as if nothing were shared out, on the CPU. Every process must ask; only the first gets it."""
-    state = module.state_dict()
+    Every process must ask; only the first gets it.
+    """
+    state = learned(module)
     for name, tensor in list(state.items()):
         # One by one: all of them may not fit on one device.
         tensor = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
@@ -82,11 +83,8 @@ def whole_state(module: nn.Module) -> dict[str, torch.Tensor]:
 
 
 @contextmanager
-def whole(module: nn.Module) -> Iterator[None]:
-    """Inside, `module.state_dict()` is whole, for a checkpoint. Every process must enter."""
-    if not sharded(module):
-        yield
-        return
+def whole(module: Distiller) -> Iterator[None]:
+    """Inside, `module.state_dict()` is what a checkpoint holds (`whole_state`). Every process must enter."""
     state = whole_state(module)
     module.__dict__["state_dict"] = lambda *args, **kwargs: state
     try:
@@ -160,7 +158,6 @@ __all__ = [
     "WeightWatch",
     "place",
     "shard",
-    "sharded",
     "shared_out",
     "weights_held",
     "whole",

@@ -1,0 +1,123 @@
+"""Checkpoints of a run on a pretrained backbone hold what was learned, and know the weights that they leave out."""
+
+import json
+
+import pytest
+import torch
+from running import forget, main, same, trained, weights, write_config
+from small_zoo import BACKBONES, ONE_OF_EACH, randomise
+
+from mdpd_plugins.adapters import build_backbone
+from mdpd_plugins.adapters.storage.checkpoint import read_state_dict
+from mdpd_plugins.files import sha256
+from mdpd_plugins.training import build_experiment, load_config
+from mdpd_plugins.training.train import export_work_dir
+
+STEPS = 4
+
+
+def pretrained(folder, key, seed=0):
+    name, options = BACKBONES[key]
+    adapter = build_backbone(name, pretrained=None, num_classes=10, **options)
+    randomise(adapter.model, seed)
+    adapter.export(folder)
+
+
+def config_of(folder, key="hf-vit", **sections):
+    """A config on a checkpoint that lies beside it."""
+    name, options = BACKBONES[key]
+    pretrained(folder / "checkpoint", key)
+    backbone = {"name": name, "pretrained": str(folder / "checkpoint"), "options": {} if key[:2] == "hf" else options}
+    train = {"max_steps": STEPS, "checkpoint_every": 2, **sections.pop("train", {})}
+    dtype = sections.pop("dtype", "auto")
+    return write_config(folder, key, backbone={**backbone, "dtype": dtype}, train=train, **sections)
+
+
+def contents(folder):
+    """All files but logs, which go on as long as the process does."""
+    return {p: sha256(p) for p in sorted(folder.rglob("*")) if p.is_file() and p.suffix != ".log"}
+
+
+def exported(folder):
+    (file,) = [p for p in folder.iterdir() if p.suffix in (".safetensors", ".pth")]
+    return read_state_dict(file)
+
+
+@pytest.mark.parametrize("key", ONE_OF_EACH)
+@pytest.mark.parametrize("dtype, method", [("auto", "mdpd_low_rank"), ("bfloat16", "mdpd")])
+def test_a_checkpoint_leaves_the_frozen_weights_out_and_a_resume_is_the_same_bit_for_bit(key, dtype, method, tmp_path):
+    distill = {"reduction": 4, "bottleneck": 8, "method": method, "backbone_every": 1}
+    config = config_of(tmp_path, key, dtype=dtype, distill=distill)
+    trained(config, tmp_path / "whole")
+    state = weights(tmp_path / "whole", STEPS)
+    experiment = build_experiment(load_config(config))
+    trains = {f"backbone.{k}" for k in (*experiment.distiller.trainable, *experiment.adapter.head_parameters())}
+    assert {k for k in state if k.startswith("backbone.")} == trains
+    assert {v.dtype for k, v in state.items() if k in trains} == {torch.float32}
+    assert state["frozen"].shape == (32,)
+    trained(config, tmp_path / "part")
+    forget(tmp_path / "part", STEPS)
+    assert main([config, "--work-dir", tmp_path / "part", "--resume"]) == 0
+    assert same(weights(tmp_path / "part", STEPS), state)
+    one, other = (exported(tmp_path / name / "export") for name in ("whole", "part"))
+    assert same(one, other)
+    assert {v.dtype for v in one.values() if v.is_floating_point()} == {torch.float32}
+    export_work_dir(tmp_path / "whole", tmp_path / "again")
+    assert same(exported(tmp_path / "again"), one)
+
+
+def test_the_best_evaluations_file_is_as_small_and_is_what_is_exported(tmp_path):
+    config = config_of(tmp_path, train={"keep": "best", "val_every": 2})
+    trained(config, tmp_path / "run")
+    (best,) = (tmp_path / "run").glob("best_*.pth")
+    state = torch.load(best, weights_only=True)
+    assert "frozen" in state and "backbone.classifier.weight" in state
+    assert not any("intermediate" in k or "attention" in k or "mlp" in k for k in state if k.startswith("backbone."))
+
+
+@pytest.mark.parametrize("key", ONE_OF_EACH)
+def test_weights_that_changed_since_training_began_are_refused_before_anything_is(key, tmp_path, capsys):
+    config = config_of(tmp_path, key, train={"keep": "best"})
+    trained(config, tmp_path / "run")
+    forget(tmp_path / "run", STEPS)
+    pretrained(tmp_path / "checkpoint", key, seed=1)
+    before = contents(tmp_path / "run")
+    capsys.readouterr()
+    assert main([config, "--work-dir", tmp_path / "run", "--resume"]) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert "iter_2.pth' was learned beside other frozen weights than" in said and "Put back what was trained on" in said
+    with pytest.raises(Exception, match="was learned beside other frozen weights"):
+        export_work_dir(tmp_path / "run", tmp_path / "out")
+    assert contents(tmp_path / "run") == before and not (tmp_path / "out").exists()
+    pretrained(tmp_path / "checkpoint", key)  # put back
+    assert main([config, "--work-dir", tmp_path / "run", "--resume"]) == 0
+
+
+def test_another_type_is_other_weights(tmp_path, capsys):
+    config = config_of(tmp_path)
+    trained(config, tmp_path / "run")
+    forget(tmp_path / "run", STEPS)
+    options = ["--cfg-options", "backbone.dtype=bfloat16"]
+    assert main([config, "--work-dir", tmp_path / "run", "--resume", *options]) == 2
+    assert "is held in another type" in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_checkpoint_of_the_old_form_with_all_weights_still_resumes(tmp_path):
+    config = config_of(tmp_path)
+    trained(config, tmp_path / "run")
+    wanted = weights(tmp_path / "run", STEPS)
+    forget(tmp_path / "run", STEPS)
+    path = tmp_path / "run" / "iter_2.pth"
+    old, experiment = torch.load(path, weights_only=True), build_experiment(load_config(config))
+    own = experiment.distiller.state_dict()
+    old["state_dict"] = {**own, **{k: v for k, v in old["state_dict"].items() if k in own}}
+    torch.save(old, path)
+    (tmp_path / "run" / "checkpoints.json").write_text(json.dumps({path.name: sha256(path)}))
+    assert main([config, "--work-dir", tmp_path / "run", "--resume"]) == 0
+    assert same(weights(tmp_path / "run", STEPS), wanted)
+
+
+def test_random_weights_are_in_no_other_file_and_stay_in_the_checkpoint(tmp_path):
+    trained(write_config(tmp_path, train={"max_steps": 2}), tmp_path / "run")
+    state, experiment = weights(tmp_path / "run", 2), build_experiment(load_config(tmp_path / "config.py"))
+    assert state.keys() == experiment.distiller.state_dict().keys()

@@ -1,0 +1,105 @@
+"""Measure a whole run's peak of resident memory, above the libraries that it imports. Linux only.
+
+    python -m tools.resident CONFIG [--cfg-options KEY=VALUE ...] [--json OUT]
+
+The run trains, evaluates, writes checkpoints, fades and exports, in a process of its own and a folder that goes again.
+Another process then imports the very modules that the run had imported; what that one holds is what is taken off.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from mdpd_plugins.files import write_json
+
+
+def resident(peak: bool) -> int:
+    """Bytes of this process in main memory, files that are mapped into it included: now, or at most so far."""
+    wanted = "VmHWM" if peak else "VmRSS"
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(f"{wanted}:"):
+            return int(line.split()[1]) * 1024
+    raise OSError(f"this system does not say what a process holds ({wanted} in /proc/self/status)")
+
+
+def run(config: str, options: list[str], work_dir: str) -> dict[str, Any]:
+    """Train; bytes at most, and what was imported."""
+    from mdpd_plugins.training import load_config, read_overrides, train
+
+    loaded = load_config(config, read_overrides(options))
+    loaded.work_dir = work_dir
+    summary = train(loaded)
+    files = {p.name: p.stat().st_size for p in Path(work_dir).glob("*.pth")}
+    files["export"] = sum(p.stat().st_size for p in Path(work_dir, "export").rglob("*") if p.is_file())
+    return {
+        "peak": resident(peak=True),
+        "modules": sorted(sys.modules),
+        "seconds": summary["seconds"],
+        "steps": summary["steps"],
+        "files": files,
+    }
+
+
+def libraries(names: list[str]) -> int:
+    """Bytes of a process that has imported these modules."""
+    for name in names:
+        try:
+            importlib.import_module(name)
+        except Exception:  # some can be imported only by the package that they belong to
+            continue
+    return resident(peak=False)
+
+
+def measure(config: Path, options: list[str]) -> dict[str, Any]:
+    """Bytes of the run and of its libraries, and their difference; sizes of its files; seconds and steps."""
+    with tempfile.TemporaryDirectory() as folder:
+        asked = {"config": str(config), "options": options, "work_dir": f"{folder}/run"}
+        found = _child({"run": asked}, Path(folder))
+        names = found.pop("modules")
+        base = _child({"libraries": names}, Path(folder))
+    return {**found, "libraries": base, "above": found["peak"] - base, "config": str(config), "options": options}
+
+
+def _child(request: dict[str, Any], folder: Path) -> Any:
+    answer = folder / "answer.json"
+    command = [sys.executable, "-m", "tools.resident", "--child", str(answer)]
+    subprocess.run(command, input=json.dumps(request), text=True, check=True, stdout=sys.stderr)
+    return json.loads(answer.read_text())
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Print the figures."""
+    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
+    parser.add_argument("config", metavar="CONFIG", type=Path, nargs="?")
+    parser.add_argument("--cfg-options", nargs="+", default=[], metavar="KEY=VALUE")
+    parser.add_argument("--json", type=Path, metavar="OUT", help="write the figures here")
+    parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)
+    args = parser.parse_args(arguments)
+    if args.child:
+        request = json.load(sys.stdin)
+        asked = request.get("run")
+        found = run(**asked) if asked else libraries(request["libraries"])
+        write_json(args.child, found)
+        return 0
+    if args.config is None:
+        parser.error("CONFIG is needed")
+    found = measure(args.config, args.cfg_options)
+    if args.json:
+        write_json(args.json, found)
+    for name in ("peak", "libraries", "above"):
+        print(f"{name}: {found[name] / 2**20:,.1f} MiB")
+    for name, size in sorted(found["files"].items()):
+        print(f"{name}: {size / 2**20:,.1f} MiB")
+    print(f"{found['seconds']:.1f} s in {found['steps']} steps")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
