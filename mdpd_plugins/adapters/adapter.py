@@ -504,7 +504,8 @@ class Adapter(Preparation):
         def stand_in(index, _):
             output = seen.calls[index][2]
             if index in given:
-                native = from_tokens(given[index], seen.axes[index], first_tensor(output).shape)
+                like = first_tensor(output)
+                native = from_tokens(given[index].to(like.dtype), seen.axes[index], like.shape)
                 output = with_first_tensor(output, native)
             return lambda *args, **kwargs: output
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 
 from mdpd_plugins.adapters.storage.checkpoint import check_keys
+from mdpd_plugins.adapters.storage.fingerprint import fingerprint as sha256_of
 from mdpd_plugins.engine.distiller import Distiller
 from mdpd_plugins.engine.low_rank import plain_tensors
 from mdpd_plugins.registry.errors import CheckpointError
@@ -41,13 +40,9 @@ def fingerprint(distiller: Distiller) -> torch.Tensor:
     """
     if (known := distiller.__dict__.get(FINGERPRINT)) is None:
         own = {id(p) for p in [*distiller.trainable.values(), *distiller.trained.head.values()]}
-        digest = hashlib.sha256()
-        for name, tensor in sorted(plain_tensors(distiller.backbone).items()):
-            if id(tensor) not in own:
-                digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
-                data: Any = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
-                digest.update(data)
-        known = distiller.__dict__[FINGERPRINT] = torch.tensor(list(digest.digest()), dtype=torch.uint8)
+        frozen = {k: t for k, t in plain_tensors(distiller.backbone).items() if id(t) not in own}
+        digest = list(bytes.fromhex(sha256_of(frozen)))
+        known = distiller.__dict__[FINGERPRINT] = torch.tensor(digest, dtype=torch.uint8)
     return known
 
 
@@ -88,6 +83,7 @@ def load_learned(distiller: Distiller, state: Mapping[str, torch.Tensor], source
     check_learned(distiller, state, source)
     if FINGERPRINT not in state:
         distiller.load_state_dict(dict(state))
+        distiller.masters.publish()
         return
     parts = held(distiller)
     distiller.load_state_dict({k: v for k, v in state.items() if k not in parts and k != FINGERPRINT}, strict=False)

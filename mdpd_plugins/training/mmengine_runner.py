@@ -132,6 +132,7 @@ class FadingRunner(Runner):
         self.call_hook("after_load_checkpoint", checkpoint=checkpoint)
         load_learned(self.model, checkpoint["state_dict"], repr(str(filename)))
         self._has_loaded = True
+        self.logger.info(f"Load checkpoint from {filename}")
         return checkpoint
 
     def save_checkpoint(self, out_dir, filename, *args, **kwargs) -> None:

@@ -302,3 +302,16 @@ def test_a_model_that_runs_in_no_such_type_is_refused_by_name():
 
     with pytest.raises(CapabilityError, match=r"does not run with weights of torch\.bfloat16 .*float32 always runs"):
         mdpd.adapt(Wide().to(torch.bfloat16), example_inputs=torch.randn(2, 3, 32, 32))
+
+
+@pytest.mark.parametrize("key", ["hf-vit", "mm-vit", "oc-image", "hf-minilm"])
+@pytest.mark.parametrize("method", ["mdpd_head", "linear"])
+def test_kept_features_of_a_narrow_model_serve_it(key, method):
+    losses = []
+    for size in (0, 64):
+        adapter = small(key, dtype="bfloat16")
+        distiller, optim = small_distiller(adapter, method=method, cache_features=size)
+        batch = {**batch_of(adapter), **({"samples": torch.arange(4)} if size else {})}
+        losses.append([{k: float(v) for k, v in distiller.train_step(batch, optim).items()} for _ in range(3)])
+    for plain, kept in zip(*losses, strict=True):
+        assert kept == pytest.approx(plain, rel=0.02)

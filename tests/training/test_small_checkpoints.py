@@ -121,3 +121,14 @@ def test_random_weights_are_in_no_other_file_and_stay_in_the_checkpoint(tmp_path
     trained(write_config(tmp_path, train={"max_steps": 2}), tmp_path / "run")
     state, experiment = weights(tmp_path / "run", 2), build_experiment(load_config(tmp_path / "config.py"))
     assert state.keys() == experiment.distiller.state_dict().keys()
+
+
+@pytest.mark.parametrize("dtype", ["auto", "bfloat16"])
+def test_a_moving_average_is_resumed_from_a_small_checkpoint(dtype, tmp_path):
+    config = config_of(tmp_path, dtype=dtype, train={"ema": 0.9})
+    trained(config, tmp_path / "whole")
+    trained(config, tmp_path / "part")
+    forget(tmp_path / "part", STEPS)
+    assert main([config, "--work-dir", tmp_path / "part", "--resume"]) == 0
+    assert same(weights(tmp_path / "part", STEPS), weights(tmp_path / "whole", STEPS))
+    assert same(exported(tmp_path / "part" / "export"), exported(tmp_path / "whole" / "export"))
