@@ -118,6 +118,7 @@ def inject(adapter: Adapter, *, everywhere: bool, rank: int) -> dict[str, nn.Par
     config = LoraConfig(r=rank, lora_alpha=2 * rank, lora_dropout=0.0, target_modules=targets, fan_in_fan_out=across)
     inject_adapter_in_model(config, adapter.model)
     _keep_attention_weights(adapter.model)
+    _show_geometry(adapter.model)
     adapter.model.eval()
     return {n: p for n, p in adapter.parameters().items() if ".lora_" in n}
 
@@ -143,6 +144,18 @@ def _keep_attention_weights(model: nn.Module) -> None:
     for module in model.modules():
         if type(module) is MultiheadAttention:
             module.__class__ = ExactMultiheadAttention
+
+
+def _show_geometry(model: nn.Module) -> None:
+    # A model may read a convolution's stride before it calls it (MobileNet, to pad as TensorFlow does), and peft's
+    # layer around it has none.
+    from peft.tuners.lora.layer import LoraLayer
+
+    for module in model.modules():
+        if isinstance(module, LoraLayer) and isinstance(base := module.get_base_layer(), (nn.Conv1d, nn.Conv2d)):
+            for name in ("stride", "kernel_size", "dilation", "padding", "groups"):
+                if not hasattr(module, name):
+                    setattr(module, name, getattr(base, name))
 
 
 def plain_tensors(model: nn.Module) -> dict[str, torch.Tensor]:

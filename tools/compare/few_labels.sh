@@ -22,5 +22,5 @@ sweep() {
 for seed in "$@"; do
     case $tasks in *digits*) sweep dinov2_s_mnist "$seed" ;; esac
     case $tasks in *snippets*) sweep minilm_film_snippets "$seed" ;; esac
-    case $tasks in *topics*) size=900 sweep minilm_bbc_topics "$seed" backbone.options.head=mean ;; esac
+    case $tasks in *topics*) size=700 sweep minilm_bbc_topics "$seed" backbone.options.head=mean ;; esac
 done

@@ -84,6 +84,13 @@ def _copied(value):
     return type(value)(map(_copied, value)) if type(value) in (tuple, list) else value
 
 
+def _contained(value):
+    """The same tensors in tuples, lists and dictionaries of their own."""
+    if isinstance(value, dict):
+        return {k: _contained(v) for k, v in value.items()} if type(value) is dict else value
+    return type(value)(map(_contained, value)) if type(value) in (tuple, list) else value
+
+
 def writers(blocks: Iterable[nn.Module], run: Callable[[], Any]) -> list[nn.Module]:
     """Those of `blocks` that `run` has change a tensor they are given (TNT's add to one in place).
 
@@ -131,12 +138,18 @@ def recompute(blocks: Sequence[nn.Module], writers: Collection[nn.Module] = ()) 
         if blocks[index] in writers:
             forward = _on_copies(forward)
 
-        def plain(*args, **kwargs):
-            with step_by_step(blocks):
-                return forward(*args, **kwargs)
-
         def checkpointed(*args, **kwargs):
-            return checkpointing.checkpoint(plain, *args, use_reentrant=False, preserve_rng_state=False, **kwargs)
+            # A block may write into a list that it is given (HRNet's modules): it gets the caller's own, once, and what
+            # recomputation starts from is kept in containers of its own.
+            given = [(args, kwargs)]
+
+            def plain(*kept, **named):
+                own, its = given.pop() if given else _contained((kept, named))
+                with step_by_step(blocks):
+                    return forward(*own, **its)
+
+            kept, named = _contained((args, kwargs))
+            return checkpointing.checkpoint(plain, *kept, use_reentrant=False, preserve_rng_state=False, **named)
 
         return checkpointed
 

@@ -89,19 +89,23 @@ def _shown(node: ast.AST) -> str:
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
-def _check_names(value: Any, path: Path) -> None:
+WORDS = ("dw_cfg", ("DW", "GF"))  # HorNet looks at these words itself, and nothing is built by their names
+
+
+def _check_names(value: Any, path: Path, key: str = "") -> None:
     """Refuse a `type` that no registry has: mmengine would import what it names, whatever that is."""
     if isinstance(value, dict):
         kind = value.get("type")
-        if isinstance(kind, str) and not _registered(kind):
+        word = key == WORDS[0] and kind in WORDS[1]
+        if isinstance(kind, str) and not word and not _registered(kind):
             raise refused(path, f"names type={kind!r}, which MMPretrain does not register,")
         if (scope := value.get("_scope_", SCOPES[0])) not in SCOPES:
             raise refused(path, f"names the scope {scope!r}, which would be imported,")
-        for each in value.values():
-            _check_names(each, path)
+        for inner, each in value.items():
+            _check_names(each, path, str(inner))
     elif isinstance(value, (list, tuple)):
         for each in value:
-            _check_names(each, path)
+            _check_names(each, path, key)
 
 
 def _registered(kind: str) -> bool:

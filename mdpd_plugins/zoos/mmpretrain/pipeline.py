@@ -67,8 +67,9 @@ def read_steps(config: Any) -> Steps:
 def write_steps(config: Any, steps: Steps) -> None:
     """Make `steps` the test pipeline of a config, in both places."""
     config.test_pipeline = copy.deepcopy(steps)
-    loader = config.setdefault("test_dataloader", {"dataset": {"type": "CustomDataset"}})
-    loader.dataset.pipeline = copy.deepcopy(steps)
+    if not config.get("test_dataloader"):  # configs that only pretrain have none
+        config.test_dataloader = {"dataset": {"type": "CustomDataset"}}
+    config.test_dataloader.dataset.pipeline = copy.deepcopy(steps)
 
 
 def usual_steps(size: Size) -> Steps:
