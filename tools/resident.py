@@ -70,7 +70,7 @@ def measure(config: Path, options: list[str]) -> dict[str, Any]:
 def _child(request: dict[str, Any], folder: Path) -> Any:
     answer = folder / "answer.json"
     command = [sys.executable, "-m", "tools.resident", "--child", str(answer)]
-    subprocess.run(command, input=json.dumps(request), text=True, check=True, stdout=sys.stderr)
+    subprocess.run(command, input=json.dumps(request), text=True, check=True, stdout=2)
     return json.loads(answer.read_text())
 
 
