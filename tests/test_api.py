@@ -175,7 +175,7 @@ def test_a_plain_loop_is_the_configurations_run_bit_for_bit(method, tmp_path):
         optimizer.zero_grad()
         schedule.step()
 
-    from mdpd_plugins.training.train import build_runner, run_to_the_end
+    from mdpd_plugins.training.running import build_runner, run_to_the_end
 
     config.work_dir = str(tmp_path / "run")
     run_to_the_end(build_runner(experiment, None))

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from mdpd_plugins.training.config import load_config
+from mdpd_plugins.training.config import any_method, load_config
 from mdpd_plugins.training.experiment import build_experiment
 from mdpd_plugins.training.step_memory import measure_step
 
@@ -33,7 +33,7 @@ def scaling(
         for method in methods:
             print(f"{setting}={value}: {method}", file=sys.stderr, flush=True)
             given = {**options, setting: value, "distill.method": method}
-            experiment = build_experiment(load_config(config, given))
+            experiment = build_experiment(any_method(load_config(config, given)))
             batch = next(iter(experiment.train_loader))
             with torch.no_grad(), experiment.adapter.capture() as seen:
                 experiment.adapter.forward(batch["inputs"])

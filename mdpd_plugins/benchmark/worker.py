@@ -20,7 +20,7 @@ import torch
 from mdpd_plugins.engine import fade
 from mdpd_plugins.engine.fading import timed
 from mdpd_plugins.registry.errors import MDPDError
-from mdpd_plugins.training.config import load_config
+from mdpd_plugins.training.config import any_method, load_config
 from mdpd_plugins.training.experiment import Experiment, build_experiment
 from mdpd_plugins.training.step_memory import measure_step
 from mdpd_plugins.training.towers import build_towers
@@ -38,7 +38,7 @@ class Worker:
 
     def build(self, config: str, options: dict[str, Any], device: str) -> dict[str, Any]:
         """Build the method; answers its parameter counts."""
-        experiment = build_experiment(load_config(config, options))
+        experiment = build_experiment(any_method(load_config(config, options)))
         experiment.distiller.to(device)
         self.experiment = experiment
         self.batch = next(iter(experiment.train_loader))

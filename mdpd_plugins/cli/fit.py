@@ -30,7 +30,7 @@ def run(args: argparse.Namespace) -> int:
     from mdpd_plugins.training import load_config, read_overrides
 
     memory = planning.memory_of(args.memory)
-    methods = args.methods or planning.METHODS
+    methods = args.methods or ()
     for method in methods:
         if method not in METHODS:
             raise ConfigError(f"there is no method {method!r} to try: {closest(method, METHODS)}")

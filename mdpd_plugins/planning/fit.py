@@ -16,10 +16,13 @@ from mmengine.config import Config
 from mdpd_plugins.adapters.storage.precision import AUTO
 from mdpd_plugins.planning.plan import Plan, plan
 from mdpd_plugins.registry.errors import ConfigError
+from mdpd_plugins.training.config import settings_of
 from mdpd_plugins.training.step_memory import PlanError
 
 METHODS = ("mdpd_low_rank", "mdpd", "mdpd_head")
 """Tried in this order unless others are asked for: what trains most, and is best where it fits (docs/results.md)."""
+COACHED = ("mdpd_coach_low_rank", "mdpd_coach")
+"""The same where the configuration's own method has a coach."""
 DTYPES = (AUTO, "bfloat16")
 _UNITS = {"MB": 10**6, "GB": 10**9, "MIB": 2**20, "GIB": 2**30}
 
@@ -58,7 +61,7 @@ def fit(
     config: Config,
     memory: int,
     *,
-    methods: Sequence[str] = METHODS,
+    methods: Sequence[str] = (),
     sizes: Sequence[int] = (),
     told: Callable[[Candidate], object] = lambda _: None,
 ) -> tuple[Candidate, list[Candidate]]:
@@ -69,7 +72,8 @@ def fit(
     recomputed, which is faster and gives the same numbers, too.
 
     Args:
-        methods: names, best first. sizes: sides of pictures to try after the configuration's own, in pixels.
+        methods: names, best first; by default `METHODS`, or `COACHED`. sizes: sides of pictures to try after the
+            configuration's own, in pixels.
         told: called with each candidate as it is planned.
 
     Raises:
@@ -77,6 +81,7 @@ def fit(
         MDPDError: the configuration cannot be used.
     """
     tried: list[Candidate] = []
+    methods = methods or (COACHED if settings_of(config).coach else METHODS)
 
     def attempt(options: dict[str, Any]) -> Candidate:
         known = next((c for c in tried if c.options == options), None)
@@ -148,4 +153,4 @@ def _planned(config: Config, options: dict[str, Any]) -> Candidate:
         return Candidate(options, None, str(error))
 
 
-__all__ = ["METHODS", "Candidate", "as_options", "fit", "memory_of"]
+__all__ = ["COACHED", "METHODS", "Candidate", "as_options", "fit", "memory_of"]

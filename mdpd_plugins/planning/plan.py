@@ -11,6 +11,7 @@ from rich.table import Table
 
 from mdpd_plugins.console import console
 from mdpd_plugins.engine.fake_tensors import Imagination, imagined
+from mdpd_plugins.training.config import any_method
 from mdpd_plugins.training.experiment import build_experiment, first_batch
 from mdpd_plugins.training.step_memory import (
     PlanError,
@@ -72,7 +73,7 @@ def plan(config: Config) -> Plan:
     mode = Imagination()
     with plannable(config.backbone.name):
         with imagined(mode):
-            experiment = build_experiment(config, adopt=mode.adopt)
+            experiment = build_experiment(any_method(config), adopt=mode.adopt)
         batch = first_batch(experiment.train_loader)
         with imagined(mode):
             step = measure_step(experiment, batch)

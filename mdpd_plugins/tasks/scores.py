@@ -17,6 +17,11 @@ _NUMBERS = ("pearson", "spearman", "mse")
 ERRORS = ("mse", "perplexity", "nll")
 
 
+def signed(metric: str, value: float) -> float:
+    """The value of a metric, so that more is better."""
+    return -value if metric in ERRORS else value
+
+
 def metric_names(kind: str, num_classes: int) -> tuple[str, ...]:
     """Names of the metrics of a kind of label, the main one first."""
     if kind == "single":
@@ -87,4 +92,4 @@ def numbers(predicted: torch.Tensor, labels: torch.Tensor) -> dict[str, float]:
     return {name: float(value) for name, value in found.items()}
 
 
-__all__ = ["ERRORS", "metric_names", "numbers", "several_labels", "single_label"]
+__all__ = ["ERRORS", "metric_names", "numbers", "several_labels", "signed", "single_label"]

@@ -14,7 +14,7 @@ from mdpd_plugins.adapters.storage.checkpoint import read_state_dict
 from mdpd_plugins.engine.learned import learned, load_learned
 from mdpd_plugins.files import fresh_file, sha256, write_json
 from mdpd_plugins.registry.errors import CheckpointError, ConfigError
-from mdpd_plugins.tasks.scores import ERRORS
+from mdpd_plugins.tasks.scores import signed
 from mdpd_plugins.training.checkpoints import (
     check_file,
     checkpoints,
@@ -32,8 +32,7 @@ def main_score(experiment: Experiment, metrics: dict[str, float]) -> float:
     """The task's main metric of the deployed path, signed so that more is better; -inf if it is not a number."""
     path = "side" if experiment.distiller.settings.backbone_update == "none" else "backbone"
     value = metrics[f"{path}/{experiment.task.main_metric}"]
-    signed = -value if experiment.task.main_metric in ERRORS else value
-    return -math.inf if math.isnan(signed) else signed
+    return -math.inf if math.isnan(value) else signed(experiment.task.main_metric, value)
 
 
 class BestHook(Hook):

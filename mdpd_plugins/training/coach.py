@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from hashlib import sha256 as digest
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from mmengine.config import Config
 from mmengine.device import get_device
+from mmengine.runner import set_random_seed
 from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.utils.data import DataLoader
@@ -26,10 +27,12 @@ from mdpd_plugins.engine import Settings
 from mdpd_plugins.engine.reader import STRENGTHS, PooledReader, fitted, pooled_states
 from mdpd_plugins.files import fresh_file, sha256, write_json
 from mdpd_plugins.registry.errors import CheckpointError, ConfigError
-from mdpd_plugins.tasks.scores import ERRORS
+from mdpd_plugins.tasks.scores import signed
 from mdpd_plugins.training.best import load_best, read_history
 from mdpd_plugins.training.checkpoints import checkpoints, clear_leftovers, latest_checkpoint, load_run
+from mdpd_plugins.training.config import settings_of
 from mdpd_plugins.training.experiment import Experiment, Parts, build_experiment, evaluation_loader
+from mdpd_plugins.training.running import build_runner, run_to_the_end
 
 FOLDER = "coach"
 ABOUT = "coach.json"
@@ -50,82 +53,89 @@ class Coach:
     about: dict[str, Any]
 
 
-def coached(config: Config, parts: Parts, *, resume: bool) -> Coach:
-    """Let the coach learn, or read what it said if it has.
-
-    The backbone is left exactly as it came.
+def first_stage(config: Config, parts: Parts) -> Experiment:
+    """What the coach learns with, beside a backbone that `coached` leaves as it came. Nothing is written.
 
     Args:
-        config: of the whole run. resume: go on from what WORK_DIR/coach holds.
+        config: of the whole run.
+
+    Raises:
+        MDPDError: as `build_experiment`.
+    """
+    settings = settings_of(config)
+    assert settings.coach is not None
+    # A stage of its own, whatever happened before it in this process.
+    set_random_seed(config.train.seed)
+    # A reader needs the features that the ladder reads.
+    stage = _stage(config, settings.first_stage("backbone" if settings.coach == "backbone" else "ladder"))
+    return build_experiment(stage, parts=parts, restorable=True)
+
+
+def coached(config: Config, experiment: Experiment, *, resume: bool) -> Coach:
+    """Let the coach learn, or read what it said if it has.
+
+    Args:
+        config: of the whole run. experiment: of `first_stage`; it is closed. resume: go on from what WORK_DIR/coach
+            holds.
 
     Returns:
         The coach. `about` has "kind", "metric", "scores" (kind -> the main metric on val), "kept" (its main metric on
-        `data.eval_split`: what it would have if it were kept), "epochs" of the ladder, the
-        reader's "strength", "labelled" and "unlabelled" (numbers of examples), and, of one label, "answers" (class ->
-        how many of the unlabelled) and "certainty" (mean probability of the answer).
+        `data.eval_split`: what it would have if it were kept), "epochs" of the ladder, the reader's "strength",
+        "labelled" and "unlabelled" (numbers of examples), and, of one label, "answers" (class -> how many of the
+        unlabelled) and "certainty" (mean probability of the answer).
 
     Raises:
         ConfigError: what is there was made with other settings.
         CheckpointError: what is there is damaged.
         MDPDError: as a training.
     """
-    folder = Path(config.work_dir) / FOLDER
-    settings = Settings.from_dict(config.distill.to_dict())
-    identity = _identity(config)
-    if resume and (folder / ABOUT).is_file():
-        return _read(folder, identity)
-    if not resume:
-        _clear(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    assert settings.coach is not None
-    kinds = ("ladder", "reader") if settings.coach == "auto" else (settings.coach,)
-    found: dict[str, tuple[float, Any, dict[str, Any]]] = {}  # kind -> score on val, its network, what is known of it
-    metric, path = parts.task.main_metric, "backbone" if kinds == ("backbone",) else "side"
-    sign = -1 if metric in ERRORS else 1
-    # The reader reads what the ladder's features are kept for, so it comes second.
-    first = _first_stage(config, settings, "backbone" if kinds == ("backbone",) else "ladder", folder)
-    experiment = build_experiment(first, parts=parts, restorable=True)
+    folder, identity = Path(config.work_dir) / FOLDER, _identity(config)
     try:
-        if kinds != ("reader",):
-            epochs = _trained(experiment, folder, resume=resume)
-            found[kinds[0]] = (
-                _scored(experiment, experiment.val_loader, path),
-                experiment.distiller.side,
-                {"epochs": epochs},
-            )
-        if "reader" in kinds:
-            experiment.distiller.to(get_device())
-            score, strength, reader = _fit_reader(experiment)
-            found["reader"] = score, reader, {"strength": strength}
-        best = max(found, key=lambda kind: sign * found[kind][0])  # of equals the first
-        experiment.distiller.side = found[best][1]
-        outputs, network = _outputs(experiment, path), _state(experiment.distiller.side)
-        kept = found[best][0]
-        if experiment.eval_loader is not experiment.val_loader:
-            kept = _scored(experiment, experiment.eval_loader, path)
+        if resume and (folder / ABOUT).is_file():
+            return _read(folder, identity)
+        if not resume:
+            _clear(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        coach, network = _learned(experiment, settings_of(config).coach, folder, resume=resume)
     finally:
         experiment.distiller.close()
+    _write(folder, coach, network, identity)
+    for line in coach_lines(coach.about):
+        console(stderr=True).print(line, markup=False, highlight=False)
+    return coach
+
+
+def _learned(
+    experiment: Experiment, kind: str | None, folder: Path, *, resume: bool
+) -> tuple[Coach, dict[str, torch.Tensor]]:
+    """A coach of that kind, and the state of its network; of "auto" the better one on val."""
+    parts, metric = experiment.parts, experiment.task.main_metric
+    path = "backbone" if kind == "backbone" else "side"
+    found: dict[str, tuple[float, Any, dict[str, Any]]] = {}  # kind -> score on val, its network, what is known of it
+    if kind != "reader":
+        epochs = _trained(experiment, folder, resume=resume)
+        score = _scored(experiment, experiment.val_loader, path)
+        found["ladder" if kind == "auto" else str(kind)] = score, experiment.distiller.side, {"epochs": epochs}
+    if kind in ("auto", "reader"):
+        experiment.distiller.to(get_device())
+        score, strength, reader = _fit_reader(experiment)
+        found["reader"] = score, reader, {"strength": strength}
+    best = max(found, key=lambda name: signed(metric, found[name][0]))  # of equals the first
+    experiment.distiller.side = found[best][1]
+    outputs, kept = _outputs(experiment, path), found[best][0]
+    if experiment.eval_loader is not experiment.val_loader:
+        kept = _scored(experiment, experiment.eval_loader, path)
     about = {
         "kind": best,
         "metric": metric,
-        "scores": {kind: score for kind, (score, _, _) in found.items()},
+        "scores": {name: score for name, (score, _, _) in found.items()},
         "kept": kept,
         **{key: value for _, _, more in found.values() for key, value in more.items()},
         "labelled": len(parts.train),
         "unlabelled": 0 if parts.unlabelled is None else len(parts.unlabelled),
         **_said(outputs[len(parts.train) :], parts),
     }
-    coach = Coach(outputs, about)
-    _write(folder, coach, network, identity)
-    for line in coach_lines(about):
-        console(stderr=True).print(line, markup=False, highlight=False)
-    return coach
-
-
-def stage_of_the_coach(config: Config, folder: Path) -> Config | None:
-    """The configuration of a run's first stage, or None of a run without a coach; of a coach with a network."""
-    settings = Settings.from_dict(config.distill.to_dict())
-    return None if settings.coach is None else _first_stage(config, settings, "ladder", folder)
+    return Coach(outputs, about), _state(experiment.distiller.side)
 
 
 def has_begun(work_dir: Path) -> bool:
@@ -175,29 +185,25 @@ def coach_lines(about: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _first_stage(config: Config, settings: Settings, coach: str, folder: Path) -> Config:
-    """The configuration of the coach's own training."""
-    first = copy.deepcopy(config)
-    own, given = settings.first_stage(coach), config.coach
+def _stage(config: Config, settings: Settings) -> Config:
+    """The configuration of the coach's own training, with these settings."""
+    first, given = copy.deepcopy(config), config.coach
     first.train.max_epochs, first.train.max_steps = given.max_epochs, None
-    first.train.patience = given.patience
-    if coach == "ladder":
+    first.train.patience, first.train.keep = given.patience, "best"
+    if settings.side:
         first.data.batch_size, first.data.augment = given.batch_size, "none"
         first.train.val_every = first.train.checkpoint_every = None
-        # What a pair of towers puts out is not kept.
-        memory = 0 if config.text_backbone.name else given.memory
-        own = Settings.from_dict({**asdict(own), "cache_features": memory if own.cache_folder is None else 0})
-    first.distill = asdict(own)
-    first.train.keep = "best"
-    first.data.unlabelled, first.data.eval_split = {}, "val"
-    first.work_dir, first.export_dir = str(folder), None
+        # What a pair of towers puts out is not kept; nor in memory what a file holds.
+        elsewhere = config.text_backbone.name or settings.cache_folder is not None
+        settings = replace(settings, cache_features=0 if elsewhere else given.memory)
+    first.distill = asdict(settings)
+    first.data.unlabelled = {}  # it learns from labels; what it says of the others comes afterwards
+    first.work_dir, first.export_dir = str(Path(config.work_dir) / FOLDER), None
     return first
 
 
 def _trained(experiment: Experiment, folder: Path, *, resume: bool) -> float:
     """Train to the end, leave the best evaluation's weights in the experiment, and say after how many epochs it was."""
-    from mdpd_plugins.training.train import build_runner, run_to_the_end  # which begins with this stage
-
     checkpoint = latest_checkpoint(folder) if resume and checkpoints(folder) else None
     if checkpoint is not None:
         load_run(experiment, checkpoint)
@@ -233,7 +239,7 @@ def _outputs(experiment: Experiment, path: str) -> torch.Tensor:
 @torch.no_grad()
 def _fit_reader(experiment: Experiment) -> tuple[float, float, PooledReader]:
     """(main metric on val, strength, reader) of the best strength; of equals the most regularised."""
-    task, sign = experiment.task, -1 if experiment.task.main_metric in ERRORS else 1
+    task = experiment.task
     dataset: Any = experiment.train_loader.dataset
     ordered = evaluation_loader(experiment.config, dataset, experiment.train_loader.collate_fn)
     train, known = _pooled(experiment, ordered, "train")
@@ -243,7 +249,7 @@ def _fit_reader(experiment: Experiment) -> tuple[float, float, PooledReader]:
         reader = fitted(task.kind, train, known, task.num_outputs, strength)
         outputs = reader.linear((val - reader.mean) * reader.scale)
         score = task.metrics(outputs, labels)[task.main_metric]
-        if best is None or sign * score > sign * best[0]:
+        if best is None or signed(task.main_metric, score) > signed(task.main_metric, best[0]):
             best = score, strength, reader
     assert best is not None
     return best[0], best[1], best[2].to(experiment.adapter.device)
@@ -328,4 +334,4 @@ def _about(path: Path) -> dict[str, Any]:
     return about
 
 
-__all__ = ["FOLDER", "Coach", "coach_lines", "coached", "has_begun", "load_coach", "read_coach", "stage_of_the_coach"]
+__all__ = ["Coach", "coach_lines", "coached", "first_stage", "has_begun", "load_coach", "read_coach"]

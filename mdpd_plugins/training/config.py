@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
@@ -52,7 +53,7 @@ def complete_config(config: Config, path: str | Path, options: Mapping[str, Any]
     complete = Config(completed(RunSections, config.to_dict()))
     # The name under which mmengine's Runner will write it to the work directory.
     object.__setattr__(complete, "_filename", RUN_CONFIG)
-    Settings.from_dict(complete.distill.to_dict())
+    settings_of(complete)
     if complete.data_root:
         complete.data.source = {"type": "image_folder", "root": complete.data_root}
     if not complete.backbone.name:
@@ -62,6 +63,25 @@ def complete_config(config: Config, path: str | Path, options: Mapping[str, Any]
     if not complete.work_dir:
         complete.work_dir = str(Path("work_dirs") / path.stem)
     return complete
+
+
+def settings_of(config: Config) -> Settings:
+    """The method's settings in a configuration, complete or not.
+
+    Raises:
+        ConfigError: an unknown key, method or value.
+    """
+    return Settings.from_dict(config.distill.to_dict())
+
+
+def any_method(config: Config) -> Config:
+    """A copy that any method can be put into: without the inputs that only a coach teaches on.
+
+    A step of a method is the same with them, and other methods refuse them.
+    """
+    changed = copy.deepcopy(config)
+    changed.data.unlabelled = {}
+    return changed
 
 
 def installed_configs() -> dict[str, Path]:
@@ -104,4 +124,13 @@ def read_overrides(pairs: Sequence[str]) -> dict[str, Any]:
     return found
 
 
-__all__ = ["DEFAULTS", "RUN_CONFIG", "complete_config", "installed_configs", "load_config", "read_overrides"]
+__all__ = [
+    "DEFAULTS",
+    "RUN_CONFIG",
+    "any_method",
+    "complete_config",
+    "installed_configs",
+    "load_config",
+    "read_overrides",
+    "settings_of",
+]

@@ -37,6 +37,7 @@ from mdpd_plugins.engine import Settings
 from mdpd_plugins.engine.precision import autocast_dtype
 from mdpd_plugins.registry.errors import ConfigError
 from mdpd_plugins.tasks import AnyTask, Language, PathMetric, balanced_weights, make_task
+from mdpd_plugins.training.config import settings_of
 from mdpd_plugins.training.model import RunnerModel
 from mdpd_plugins.training.optim import PathOptimisers, build_optim
 from mdpd_plugins.training.towers import build_towers, prepare
@@ -120,7 +121,7 @@ def open_parts(config: Config, *, adopt: Callable[[nn.Module], None] | None = No
         MDPDError: as `build_experiment`.
     """
     set_random_seed(config.train.seed)
-    settings = _settings(config)
+    settings = settings_of(config)
     split = config.data.eval_split
     watched = "val" if watches(config) or settings.coach else split
     train, evaluated = (load_source(config.data.source, s) for s in ("train", split))
@@ -179,7 +180,7 @@ def build_experiment(
         ConfigError, DataError, CheckpointError, UnknownBackboneError, MissingDependencyError: what the
         configuration asks for is not available; nothing has been written.
     """
-    settings = _settings(config)
+    settings = settings_of(config)
     if parts is None:
         parts = open_parts(config, adopt=adopt)
     if settings.coach is not None:
@@ -244,10 +245,6 @@ def _mixing(config: Config, parts: Parts, settings: Settings) -> Mixing | None:
         if holds:
             raise ConfigError(f"data.mix={mix!r} mixes pictures with one label each, but {reason}: remove data.mix")
     return Mixing(mix, parts.task.num_outputs)
-
-
-def _settings(config: Config) -> Settings:
-    return Settings.from_dict(config.distill.to_dict() if hasattr(config.distill, "to_dict") else config.distill)
 
 
 def _check_language(adapter: Adapter, task: AnyTask) -> None:

@@ -5,21 +5,22 @@ from __future__ import annotations
 import shutil
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-import torch
+from mmengine.config import Config
 
+from mdpd_plugins.data import Source, load_source
 from mdpd_plugins.engine.learned import load_learned
-from mdpd_plugins.exports import load_folder, read_record, record_of
+from mdpd_plugins.exports import ExportedModel, ExportRecord, load_folder, read_record, record_of
 from mdpd_plugins.exports.network import Deployed, write_network
 from mdpd_plugins.files import fresh_folder
 from mdpd_plugins.registry.errors import ConfigError
 from mdpd_plugins.tasks import Language
 from mdpd_plugins.training.best import exported_state
-from mdpd_plugins.training.coach import FOLDER, load_coach, stage_of_the_coach
-from mdpd_plugins.training.experiment import Experiment, build_experiment
+from mdpd_plugins.training.coach import first_stage, load_coach
+from mdpd_plugins.training.config import settings_of
+from mdpd_plugins.training.experiment import Experiment, build_experiment, open_parts
+from mdpd_plugins.training.finishing import check_free, evaluate, export_work_dir
 from mdpd_plugins.training.run_record import config_of_work_dir
-from mdpd_plugins.training.train import evaluate, export_work_dir
 
 EXAMPLES = 5
 
@@ -43,73 +44,64 @@ def export_network(
     if keep_side:
         return _export_kept(work_dir, out, kind, checkpoint)
     export_work_dir(work_dir, out, checkpoint=checkpoint)
-    config = config_of_work_dir(work_dir)
     try:
-        record = read_record(out)
+        data = config_of_work_dir(work_dir).data
+        source, record = load_source(data.source, data.eval_split), read_record(out)
         exported = load_folder(out, record)
-        source = _evaluated(config)
-        name = write_network(out, Deployed(exported), kind, exported.prepare, source)
-        replace(record, network=name).write(out)
+        _add(out, record, exported, Deployed(exported), kind, source)
     except BaseException:
         shutil.rmtree(out)  # it did not exist before, or was empty
         raise
     return out
 
 
-def _evaluated(config: Any) -> list[Any]:
-    from mdpd_plugins.data import load_source
-
-    source = load_source(config.data.source, config.data.eval_split)
-    return [source[i][0] for i in range(min(EXAMPLES, len(source)))]
+def _add(
+    folder: Path, record: ExportRecord, exported: ExportedModel, deployed: Deployed, kind: str, source: Source
+) -> str:
+    """Put a network beside the zoo's own files, and its name into the record; that name."""
+    examples = [source[i][0] for i in range(min(EXAMPLES, len(source)))]
+    name = write_network(folder, deployed, kind, exported.prepare, examples)
+    replace(record, network=name).write(folder)
+    return name
 
 
 def _export_kept(work_dir: Path, out: Path, kind: str, checkpoint: str | Path | None) -> Path:
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ConfigError(f"{str(out)!r} exists and is not empty: give a folder that does not exist yet")
-    experiment = _with_side(work_dir, checkpoint)
-    distiller, adapter, config = experiment.distiller, experiment.adapter, experiment.config
+    check_free(out)
+    config = config_of_work_dir(work_dir)
+    experiment = _with_side(config, work_dir, checkpoint)
+    distiller, adapter, side = experiment.distiller, experiment.adapter, experiment.distiller.side
     if experiment.task.kind == Language.kind:
         raise ConfigError("a language model's side network is not kept: export the faded model, without --keep-side")
-    metrics = {k.removeprefix("side/"): v for k, v in evaluate(experiment).items() if k.startswith("side/")}
-    side = distiller.side
     assert side is not None
+    metrics = {key: value for key, value in evaluate(experiment).items() if key.startswith("side/")}
     side.eval().cpu()
     adapter.model.cpu()
     distiller.masters.publish()
     distiller.trained.merge(distiller.masters)
     adapter.set_labels(experiment.task.classes, experiment.task.kind)
+    about = {"metrics": metrics, "eval_split": config.data.eval_split, "method": distiller.settings.method}
     with fresh_folder(out) as folder:
         adapter.write(folder)
-        about = {"metrics": {f"side/{k}": v for k, v in metrics.items()}, "eval_split": config.data.eval_split}
         columns = dict(experiment.source.columns)
-        record = record_of(
-            adapter, max_length=config.data.max_length, columns=columns, method=distiller.settings.method, **about
-        )
+        record = record_of(adapter, max_length=config.data.max_length, columns=columns, **about)
         exported = load_folder(folder, record)
-        source = experiment.eval_source
-        examples = [source[i][0] for i in range(min(EXAMPLES, len(source)))]
-        with torch.no_grad():
-            name = write_network(folder, Deployed(exported, side, adapter), kind, exported.prepare, examples)
-        replace(record, network=name).write(folder)
+        name = _add(folder, record, exported, Deployed(exported, side, adapter), kind, experiment.eval_source)
         _write_card(folder, experiment, name, metrics)
     return out
 
 
-def _with_side(work_dir: Path, checkpoint: str | Path | None) -> Experiment:
+def _with_side(config: Config, work_dir: Path, checkpoint: str | Path | None) -> Experiment:
     """An experiment with the side network that a work directory holds, beside the backbone that it learned beside."""
-    config = config_of_work_dir(work_dir)
-    first = stage_of_the_coach(config, work_dir / FOLDER)
-    if first is not None:
+    if settings_of(config).coach is not None:
         if checkpoint is not None:
             raise ConfigError("--checkpoint is of the faded backbone; the coach that is kept is the one that taught")
-        first.data.eval_split = config.data.eval_split
-        experiment = build_experiment(first)
+        experiment = first_stage(config, open_parts(config))
         load_coach(experiment, work_dir)
         return experiment
     experiment = build_experiment(config)
     if experiment.distiller.side is None:
         raise ConfigError(
-            f"distill.method={config.distill.get('method', 'mdpd')!r} trains no side network, so there is none to "
+            f"distill.method={experiment.distiller.settings.method!r} trains no side network, so there is none to "
             f"keep: export without --keep-side"
         )
     state = exported_state(experiment, work_dir, checkpoint)
@@ -118,7 +110,7 @@ def _with_side(work_dir: Path, checkpoint: str | Path | None) -> Experiment:
 
 
 def _write_card(folder: Path, experiment: Experiment, network: str, metrics: dict[str, float]) -> None:
-    lines = "\n".join(f"| {key} | {value:.4f} |" for key, value in metrics.items())
+    lines = "\n".join(f"| {key.removeprefix('side/')} | {value:.4f} |" for key, value in metrics.items())
     name = experiment.adapter.name
     text = f"""# {name} with a side network
 

@@ -14,7 +14,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from mdpd_plugins.console import WIDTH, console
 
-SHOWN = ("loss", "side/task", "backbone/task", "backbone/distillation", "backbone/coach")
+SHOWN = ("loss", "side/task", "backbone/task", "backbone/distillation")
 
 
 class ProgressHook(Hook):

@@ -90,6 +90,14 @@ def planned_step(experiment: Experiment) -> StepMemory:
             return measure_step(replace(experiment, distiller=distiller, optim=optim), batch)
 
 
+def step_bytes(experiment: Experiment) -> dict[str, int]:
+    """Bytes that a step holds (`StepMemory`), planned beforehand; none where the model's code cannot be planned."""
+    try:
+        return planned_step(experiment).as_dict()
+    except PlanError:
+        return {}
+
+
 @contextmanager
 def plannable(name: str) -> Iterator[None]:
     """Inside, what a model raises because it meets sizes without numbers becomes a PlanError."""
@@ -119,4 +127,13 @@ def weights_by_type(experiment: Experiment) -> dict[str, int]:
     return dict(sorted(found.items(), key=lambda pair: -pair[1]))
 
 
-__all__ = ["PlanError", "StepMemory", "measure_step", "plannable", "planned_step", "weight_bytes", "weights_by_type"]
+__all__ = [
+    "PlanError",
+    "StepMemory",
+    "measure_step",
+    "plannable",
+    "planned_step",
+    "step_bytes",
+    "weight_bytes",
+    "weights_by_type",
+]

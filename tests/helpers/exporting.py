@@ -9,7 +9,8 @@ from running import write_config
 from small_zoo import BACKBONES, randomise
 
 from mdpd_plugins.training import Experiment, build_experiment, load_config
-from mdpd_plugins.training.train import described, evaluate, finish
+from mdpd_plugins.training.announcing import described
+from mdpd_plugins.training.finishing import evaluate, finish
 
 _RESNET, _RESNET_OPTIONS = BACKBONES["mm-resnet"]
 # Beside those of small_zoo.

@@ -10,8 +10,12 @@ import torch
 from kinds_of_labels import several, stsb
 from running import forget, main, run, same, start, trained, weights, write_config
 
+from mdpd_plugins.cli.main import main as mdpd
 from mdpd_plugins.exports import load_export
+from mdpd_plugins.planning.fit import fit
 from mdpd_plugins.registry.errors import CheckpointError, ConfigError, MDPDError
+from mdpd_plugins.reporting.costs import planned_costs
+from mdpd_plugins.reporting.history import read_record
 from mdpd_plugins.training import build_experiment, export_work_dir, load_config
 
 COACH = {
@@ -184,6 +188,9 @@ def test_several_labels_and_numbers_are_taught_too(tmp_path, write, coach):
         ({"distill": {"method": "mdpd"}}, "data.unlabelled is for a coach .*'mdpd' has none"),
         ({"distill": {"method": "mdpd_coach", "coach": "tutor"}}, "distill.coach='tutor'"),
         ({"distill": {"method": "mdpd_coach", "side": True}}, "learns first"),
+        # What only one of the stages meets is found before either begins.
+        ({"distill": {"method": "mdpd_coach", "reduction": 5}}, "reduction=5 does not fit"),
+        ({"data": {"mix": "mixup"}}, "a coach's outputs are of single pictures"),
         ({"data": {"unlabelled": {"type": "images", "root": "nowhere"}}}, "nowhere does not exist"),
     ],
 )
@@ -195,6 +202,19 @@ def test_wrong_inputs_leave_nothing_behind(tmp_path, sections, message):
     with pytest.raises(MDPDError, match=message):
         trained(path, tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_other_methods_are_planned_and_compared_on_the_same_configuration(coached, capsys):
+    """Inputs without labels are for coaches alone, and a step of any method is of the same size without them."""
+    config, work_dir, _ = coached
+    methods = ["norm_checkpointed", "mdpd", "mdpd_coach"]
+    assert mdpd(["bench", str(config), "--plan", "--methods", *methods]) == 0
+    rows = {row[0]: row[1:] for row in map(str.split, capsys.readouterr().out.splitlines()) if row}
+    assert set(methods) <= rows.keys() and rows["mdpd_coach"] == rows["norm_checkpointed"] != rows["mdpd"]
+    costs = planned_costs(read_record(work_dir))
+    assert not costs.missing and {"full", "lora", "ladder"} <= costs.memory.keys()
+    best, _ = fit(load_config(config), 10**9)
+    assert best.options["distill.method"] == "mdpd_coach_low_rank"
 
 
 def test_the_best_evaluation_is_chosen_on_val_and_reported_on_test(coached):

@@ -11,7 +11,7 @@ from mdpd_plugins.adapters import build_backbone
 from mdpd_plugins.adapters.storage.checkpoint import read_state_dict
 from mdpd_plugins.files import sha256
 from mdpd_plugins.training import build_experiment, load_config
-from mdpd_plugins.training.train import export_work_dir
+from mdpd_plugins.training.finishing import export_work_dir
 
 STEPS = 4
 

@@ -12,7 +12,7 @@ from typing import Any
 from filelock import FileLock
 
 from mdpd_plugins.registry.errors import ConfigError
-from mdpd_plugins.tasks.scores import ERRORS
+from mdpd_plugins.tasks.scores import signed
 
 TUNING_SEED = 1000  # none that a result is reported for
 
@@ -61,7 +61,7 @@ def score(run: Mapping[str, Any]) -> float:
     value = run["metrics"][main_metric(run)]
     if math.isnan(value):
         return -math.inf
-    return -value if run["metric"] in ERRORS else value
+    return signed(run["metric"], value)
 
 
 __all__ = ["TUNING_SEED", "append_run", "main_metric", "read_runs", "score"]

@@ -20,15 +20,16 @@ import torch
 from mmengine.config import Config
 from mmengine.device import get_device
 
-from mdpd_plugins.engine import Settings
 from mdpd_plugins.files import write_json
 from mdpd_plugins.registry.errors import MDPDError
 from mdpd_plugins.training.best import load_best
-from mdpd_plugins.training.coach import coached
+from mdpd_plugins.training.coach import coached, first_stage
 from mdpd_plugins.training.compiling import compiled
-from mdpd_plugins.training.config import load_config, read_overrides
+from mdpd_plugins.training.config import load_config, read_overrides, settings_of
 from mdpd_plugins.training.experiment import build_experiment, open_parts, watches
-from mdpd_plugins.training.train import build_runner, evaluate, parameters_of, run_to_the_end, step_bytes
+from mdpd_plugins.training.finishing import evaluate, parameters_of
+from mdpd_plugins.training.running import build_runner, run_to_the_end
+from mdpd_plugins.training.step_memory import step_bytes
 from mdpd_plugins.training.two_opinions import paths_of
 
 RESULT = "result.json"
@@ -78,7 +79,7 @@ def run_once(config: Config, *, measure: bool) -> dict[str, Any]:
         MDPDError: as `train`.
     """
     parts, start = open_parts(config), time.process_time()
-    coach = coached(config, parts, resume=False) if Settings.from_dict(config.distill.to_dict()).coach else None
+    coach = coached(config, first_stage(config, parts), resume=False) if settings_of(config).coach else None
     spent = time.process_time() - start if coach else 0.0
     experiment = build_experiment(config, parts=parts, taught=coach.outputs if coach else None)
     memory = step_bytes(experiment) if measure else {}

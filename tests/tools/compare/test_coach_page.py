@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 
-import pytest
-
 from tools.compare.coach_page import ROWS, TOOL, found_of, table
 from tools.compare.coach_page import main as page
 from tools.compare.measured_pages import END, start_mark
@@ -61,8 +59,3 @@ def test_the_same_lines_give_the_same_page_and_prose_stays(tmp_path, monkeypatch
     runs.write_text("")
     assert page() == 2 and "no runs in" in capsys.readouterr().err
     assert target.read_text() == once
-
-
-@pytest.mark.parametrize("name", sorted(ROWS))
-def test_every_row_says_what_it_is(name):
-    assert ROWS[name] and "|" not in ROWS[name]
