@@ -23,7 +23,7 @@ from mdpd_plugins.adapters.inspection.blocks import norm_modules
 from mdpd_plugins.adapters.inspection.capture import Capture, capture
 from mdpd_plugins.adapters.inspection.direct_calls import called_through
 from mdpd_plugins.adapters.inspection.layout import first_tensor, from_tokens, with_first_tensor
-from mdpd_plugins.adapters.inspection.recompute import patched_forward, protected, recompute, step_by_step
+from mdpd_plugins.adapters.inspection.recompute import passed_by, patched_forward, protected, recompute, step_by_step
 from mdpd_plugins.adapters.inspection.structure import (
     Anatomy,
     Habits,
@@ -131,15 +131,23 @@ class Adapter(Preparation):
             # Beside words (ViLT), patches are a part of one sequence and lie on no grid of their own.
             seen.image_size = (first.shape[-2], first.shape[-1]) if self.modality == "image" else None
         # Hooks must see every block, and what a block was given must stay what it was.
-        with protected(self._habits.writers), called_through(self._habits.called_directly), step_by_step([self.model]):
+        with (
+            protected(self._habits.writers),
+            called_through(self._habits.called_directly),
+            step_by_step(self._passed_by),
+        ):
             yield
 
     def _run(self, inputs: Tensors) -> torch.Tensor:
         own = self.dtype
         given = {k: v.to(own) if v.is_floating_point() else v for k, v in inputs.items()}
         mixed = torch.autocast(self.device.type, own) if self.mixes_types else nullcontext()
-        with step_by_step([self.model]), mixed:
+        with step_by_step(self._passed_by), mixed:
             return self._call(given)
+
+    @cached_property
+    def _passed_by(self) -> bool:
+        return passed_by([self.model])
 
     mixes_types = False
     """Whether the model's own code makes float32 tensors that it joins with its narrower ones (MMPretrain's Swin, its

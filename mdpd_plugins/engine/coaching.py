@@ -81,10 +81,9 @@ def coached_terms(
         logits: (B, C) float32. labels: (B, ...), any value where there is none. taught: of the same samples.
     """
     terms, known = {}, taught.labelled
-    if settings.labels_weight and bool(known.any()):
-        share = float(known.sum()) / len(known)
+    if settings.labels_weight and (count := int(known.sum())):
         loss = task.loss(logits[known], labels[known])
-        terms["backbone/task"] = piece.weight * settings.labels_weight * share * loss
+        terms["backbone/task"] = piece.weight * settings.labels_weight * count / len(known) * loss
     coach = taught.outputs.float()
     counted = known | (task.certainty(coach) >= settings.confidence)
     apart = task.coaching(logits, coach, settings) * counted

@@ -10,12 +10,13 @@ import torch
 from torch import nn
 
 from mdpd_plugins.adapters import Adapter, Capture
+from mdpd_plugins.adapters.storage.fingerprint import fingerprint
 from mdpd_plugins.engine.batch_parts import batch_part
 from mdpd_plugins.engine.coaching import Taught, check_coachable, check_taught
 from mdpd_plugins.engine.draws import drawing
 from mdpd_plugins.engine.feature_cache import FeatureCache
 from mdpd_plugins.engine.feature_distillation import FeatureDistillation
-from mdpd_plugins.engine.feature_store import RowsInFile, RowsInMemory, weights_name
+from mdpd_plugins.engine.feature_store import RowsInFile, RowsInMemory
 from mdpd_plugins.engine.gradients import Backward, Gradients, PlainGradients
 from mdpd_plugins.engine.masters import Masters
 from mdpd_plugins.engine.optimised import Rates, parameter_groups
@@ -311,8 +312,9 @@ def _feature_cache(adapter: Adapter, settings: Settings, amp: torch.dtype | None
     if settings.cache_folder is None:
         return FeatureCache(adapter, RowsInMemory(settings.cache_features * 2**20), ladder=settings.side)
     # The output layer has no part in what is kept.
-    about = f"{adapter.name} {amp} {'all' if settings.side else 'last'}"
-    name = weights_name(adapter.model, about, skip=adapter.head_parameters())
+    head = set(adapter.head_parameters())
+    weights = fingerprint({k: v for k, v in adapter.model.state_dict().items() if k not in head})
+    name = f"{weights[:32]}_{amp or adapter.dtype}_{'all' if settings.side else 'last'}".replace("torch.", "")
     rows = RowsInFile(settings.cache_folder, name, settings.cache_dtype)
     return FeatureCache(adapter, rows, ladder=settings.side, by_content=True)
 

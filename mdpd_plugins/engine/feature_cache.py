@@ -16,7 +16,8 @@ from mmengine.logging import print_log
 
 from mdpd_plugins.adapters import Adapter, Capture, Layout
 from mdpd_plugins.adapters.inspection.layout import first_tensor, from_tokens, with_first_tensor
-from mdpd_plugins.engine.feature_store import Row, Rows, inputs_name
+from mdpd_plugins.adapters.storage.fingerprint import fingerprint
+from mdpd_plugins.engine.feature_store import Row, Rows
 from mdpd_plugins.registry.errors import CapabilityError
 
 STEM = -1  # beside the layers of a row
@@ -104,11 +105,11 @@ class FeatureCache:
         if key not in self._known:
             # Padding is not what a text is.
             real = slice(None) if valid is None else valid[i]
-            one = [
-                (k, v[i][real] if valid is not None and v[i].shape[:1] == valid[i].shape else v[i])
+            one = {
+                k: v[i][real] if valid is not None and v[i].shape[:1] == valid[i].shape else v[i]
                 for k, v in inputs.items()
-            ]
-            self._known[key] = inputs_name(one)
+            }
+            self._known[key] = fingerprint(one)
         return self._known[key]
 
     def _run(self, inputs: dict[str, torch.Tensor]) -> list[Row]:

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Hashable, Iterable
-from hashlib import sha256
+from collections.abc import Hashable
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 import torch
 from filelock import FileLock, Timeout
-from torch import nn
 
 from mdpd_plugins.registry.errors import ConfigError
 
@@ -81,7 +79,7 @@ class RowsInFile:
     def __init__(self, folder: str | Path, name: str, dtype: str):
         base = Path(folder).expanduser()
         self.dtype = getattr(torch, dtype)
-        stem = base / f"features_{name[:32]}_{dtype}"
+        stem = base / f"features_{name}_{dtype}"
         try:
             base.mkdir(parents=True, exist_ok=True)
             self._lock = FileLock(f"{stem}.lock")
@@ -164,28 +162,4 @@ class RowsInFile:
         return end
 
 
-def weights_name(model: nn.Module, about: str, skip: Iterable[str]) -> str:
-    """A digest of a model's weights but for those to `skip`, and of what else its features depend on."""
-    found, skipped = sha256(about.encode()), set(skip)
-    for name, tensor in sorted(model.state_dict().items()):
-        if name in skipped:
-            continue
-        found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        found.update(_bytes(tensor))
-    return found.hexdigest()
-
-
-def inputs_name(tensors: Iterable[tuple[str, torch.Tensor]]) -> str:
-    """A digest of what the backbone is given of one sample."""
-    found = sha256()
-    for name, tensor in tensors:
-        found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        found.update(_bytes(tensor))
-    return found.hexdigest()
-
-
-def _bytes(tensor: torch.Tensor) -> memoryview:
-    return tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data
-
-
-__all__ = ["Row", "Rows", "RowsInFile", "RowsInMemory", "inputs_name", "weights_name"]
+__all__ = ["Row", "Rows", "RowsInFile", "RowsInMemory"]

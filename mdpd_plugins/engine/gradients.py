@@ -73,16 +73,17 @@ def average_over_processes(parameters: Iterable[nn.Parameter]) -> None:
         all_reduce_params([p.grad for p in parameters if p.grad is not None], coalesce=True, op="mean")
 
 
-def not_finite(named: Iterable[tuple[str, nn.Parameter]]) -> str | None:
-    """The name of a parameter whose gradient holds NaN or infinity; None if there is none.
+def not_finite(parameters: Iterable[nn.Parameter]) -> nn.Parameter | None:
+    """A parameter whose gradient holds NaN or infinity; None if there is none.
 
     One look for all of them, since each is a wait for the device. By the largest absolute value: a sum of squares would
     overflow where every gradient is finite.
     """
-    found = [(name, p.grad) for name, p in named if p.grad is not None]
-    if not found or torch.nn.utils.get_total_norm([g for _, g in found], float("inf")).isfinite():
+    found = [p for p in parameters if p.grad is not None]
+    gradients = [p.grad for p in found if p.grad is not None]
+    if not found or torch.nn.utils.get_total_norm(gradients, float("inf")).isfinite():
         return None
-    return next((name for name, gradient in found if not gradient.isfinite().all()), None)
+    return next((p for p, gradient in zip(found, gradients, strict=True) if not gradient.isfinite().all()), None)
 
 
 __all__ = ["Backward", "Gradients", "PlainGradients", "average_over_processes", "not_finite"]

@@ -53,9 +53,7 @@ def kl(student: torch.Tensor, teacher: torch.Tensor, temperature: float = 2.0) -
 
     For two classes: NKD's non-target term is zero there, one class being left.
     """
-    log_s = F.log_softmax(student / temperature, 1)
-    log_t = F.log_softmax(teacher.detach() / temperature, 1)
-    return temperature**2 * F.kl_div(log_s, log_t, reduction="batchmean", log_target=True)
+    return kl_rows(student, teacher, temperature).mean()
 
 
 def kl_rows(student: torch.Tensor, teacher: torch.Tensor, temperature: float = 2.0) -> torch.Tensor:
@@ -75,10 +73,7 @@ def token_kl(
     Args:
         student, teacher: logits (T, V). counted: (T,) bool.
     """
-    log_s = F.log_softmax(student / temperature, -1)
-    log_t = F.log_softmax(teacher.detach() / temperature, -1)
-    each = F.kl_div(log_s, log_t, reduction="none", log_target=True).sum(-1)
-    return temperature**2 * each.masked_fill(~counted, 0.0).sum()
+    return kl_rows(student, teacher, temperature).masked_fill(~counted, 0.0).sum()
 
 
 def bce(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:

@@ -28,10 +28,11 @@ class Masters(nn.Module):
         self.held = [p for p in parameters if p.dtype in NARROW]
         """Those of the parameters that have a master, in the model and in its type."""
         self.masters = nn.ParameterList([nn.Parameter(p.detach().float()) for p in self.held])
+        self._by_id = {id(p): m for p, m in self.pairs()}
 
     def of(self, parameter: nn.Parameter) -> nn.Parameter:
         """What an optimiser steps for a parameter of the model."""
-        return next((m for p, m in self.pairs() if p is parameter), parameter)
+        return self._by_id.get(id(parameter), parameter)
 
     def pairs(self) -> Iterator[tuple[nn.Parameter, nn.Parameter]]:
         """(parameter of the model, its master)."""

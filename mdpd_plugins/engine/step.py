@@ -185,8 +185,9 @@ class Step:
 
     def check_gradients(self) -> None:
         """After the batch: raise NonFiniteLossError if a gradient is not finite although every loss term is."""
-        own = {id(p) for path in self.paths for p in self.parts.trained_by_path()[path]}
-        if name := not_finite((name, p) for name, p in self.parts.named_parameters() if id(p) in own):
+        trained = self.parts.trained_by_path()
+        if (wrong := not_finite(p for path in self.paths for p in trained[path])) is not None:
+            name = next(name for name, p in self.parts.named_parameters() if p is wrong)
             raise NonFiniteLossError(
                 f"step {self.number + 1}: the gradient of {name} is not finite, although every loss term is. Training "
                 f"stops here; the last checkpoint is untouched. Lower the learning rate of that path, set "

@@ -41,19 +41,26 @@ class _Plain:
         return function(*args)
 
 
+def passed_by(modules: Iterable[nn.Module]) -> bool:
+    """Whether PyTorch's fast path for its own encoder layers would pass hooks by in one of `modules`."""
+    return any(isinstance(m, nn.TransformerEncoderLayer) for module in modules for m in module.modules())
+
+
 @contextmanager
-def step_by_step(modules: Iterable[nn.Module]) -> Iterator[None]:
-    """Inside, `modules` do all their steps one by one, where hooks see them and gradients pass.
+def step_by_step(slowly: bool) -> Iterator[None]:
+    """Inside, a model does all its steps one by one, where hooks see them and gradients pass.
 
     Its own reentrant checkpoints (MMPretrain's `with_cp`, DenseNet's `memory_efficient`) do nothing: PyTorch refuses to
     differentiate through them with `torch.autograd.grad`, and the blocks are recomputed anyway. PyTorch's fast path for
     its own encoder layers is not taken: it hands padded texts on as nested tensors, and past the attention module.
     Where there is none of these layers it stays, so that a model computes bit for bit what it computes without us.
+
+    Args:
+        slowly: without the fast path: `passed_by` of the model.
     """
     before, fast = checkpointing.CheckpointFunction, torch.backends.mha.get_fastpath_enabled()
-    passed_by = any(isinstance(m, nn.TransformerEncoderLayer) for module in modules for m in module.modules())
     vars(checkpointing)["CheckpointFunction"] = _Plain  # where `checkpoint` looks it up, however a model imported that
-    torch.backends.mha.set_fastpath_enabled(fast and not passed_by)
+    torch.backends.mha.set_fastpath_enabled(fast and not slowly)
     try:
         yield
     finally:
@@ -134,6 +141,8 @@ def recompute(blocks: Sequence[nn.Module], writers: Collection[nn.Module] = ()) 
         writers: those of the blocks that change what they are given, which recomputation starts from.
     """
 
+    slowly = passed_by(blocks)  # once, and not for each block of each step
+
     def wrap(index, forward):
         if blocks[index] in writers:
             forward = _on_copies(forward)
@@ -145,7 +154,7 @@ def recompute(blocks: Sequence[nn.Module], writers: Collection[nn.Module] = ()) 
 
             def plain(*kept, **named):
                 own, its = given.pop() if given else _contained((kept, named))
-                with step_by_step(blocks):
+                with step_by_step(slowly):
                     return forward(*own, **its)
 
             kept, named = _contained((args, kwargs))
@@ -157,4 +166,4 @@ def recompute(blocks: Sequence[nn.Module], writers: Collection[nn.Module] = ()) 
         yield
 
 
-__all__ = ["patched_forward", "protected", "recompute", "step_by_step", "writers"]
+__all__ = ["patched_forward", "passed_by", "protected", "recompute", "step_by_step", "writers"]
