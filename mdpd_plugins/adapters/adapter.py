@@ -36,6 +36,7 @@ from mdpd_plugins.adapters.inspection.structure import (
 )
 from mdpd_plugins.adapters.original import Original
 from mdpd_plugins.adapters.preparation import Preparation
+from mdpd_plugins.adapters.quantized import NONE, quantized_layers
 from mdpd_plugins.adapters.storage.precision import weight_type
 from mdpd_plugins.adapters.transform import Size, Tensors
 from mdpd_plugins.files import fresh_folder
@@ -56,7 +57,7 @@ class Adapter(Preparation):
 
     Attributes:
         origin: one phrase, where the weights came from.
-        original: the checkpoint, where the weights are held in another type than it has; None otherwise.
+        original: the checkpoint, where the weights are held in another form than it has; None otherwise.
         labels: (kind of label, class names) of what the model was trained for, once `set_labels` was called.
         load_with: what to tell a user who asks how to load an export.
     """
@@ -94,8 +95,12 @@ class Adapter(Preparation):
             module.training = False
 
     def originals(self) -> list[tuple[str, nn.Module, Original]]:
-        """(name, part of the model, its checkpoint) of what is held in another type than its checkpoint has."""
+        """(name, part of the model, its checkpoint) of what is held in another form than its checkpoint has."""
         return [] if self.original is None else [(self.name, self.model, self.original)]
+
+    def held_quantized(self) -> str:
+        """How linear layers of the blocks are held: "none", "int8" or "nf4"; of two towers that differ, both."""
+        return " and ".join(dict.fromkeys(layer.kind for _, layer in quantized_layers(self.model))) or NONE
 
     def restore_modes(self) -> None:
         """Put every module into the mode, training or evaluation, that it was in before it was adapted."""
@@ -108,8 +113,9 @@ class Adapter(Preparation):
     """State-dict prefixes of what belongs to the backbone and its head: one tower of two, otherwise everything."""
 
     def parameters(self) -> dict[str, nn.Parameter]:
-        """Native state-dict key -> parameter of the backbone and its head."""
-        return {n: p for n, p in self.model.named_parameters() if n.startswith(self.prefixes)}
+        """Native state-dict key -> parameter of the backbone and its head; not those that are held quantised."""
+        named = self.model.named_parameters()
+        return {n: p for n, p in named if n.startswith(self.prefixes) and p.is_floating_point()}
 
     def forward(self, inputs: Tensors) -> torch.Tensor:
         """Logits (B, num_outputs), in the type of the weights.

@@ -15,6 +15,7 @@ from mdpd_plugins.adapters.adapter import Adapter
 from mdpd_plugins.adapters.built import RANDOM, Built, as_built
 from mdpd_plugins.adapters.live import check_plain, unwrapped
 from mdpd_plugins.adapters.original import Original
+from mdpd_plugins.adapters.quantized import NONE, check_quantization, quantize_blocks
 from mdpd_plugins.adapters.storage.precision import AUTO, cast, chosen_type, weight_type
 from mdpd_plugins.adapters.storage.trust import unattended
 from mdpd_plugins.registry import MODALITIES, Registered, load_catalogue
@@ -23,7 +24,13 @@ from mdpd_plugins.shortages import out_of_memory
 
 
 def build_backbone(
-    name: str, *, pretrained: str | None = "auto", num_classes: int, dtype: str = AUTO, **options: Any
+    name: str,
+    *,
+    pretrained: str | None = "auto",
+    num_classes: int,
+    dtype: str = AUTO,
+    quantization: str = NONE,
+    **options: Any,
 ) -> Adapter:
     """Build a registered backbone with an output layer of `num_classes`.
 
@@ -33,15 +40,20 @@ def build_backbone(
         num_classes: size of the output layer.
         dtype: of the weights while they are trained: "auto" (the checkpoint's; float32 for random ones), "float32",
             "bfloat16" or "float16". `fade` gives an export the checkpoint's type in any case.
+        quantization: of the linear layers in the blocks while it is trained: "none", "int8" or "nf4" (4 bits). `fade`
+            gives an export the checkpoint's own weights in any case.
         options: passed to the zoo's `build`.
 
     Raises:
         UnknownBackboneError: no plugin registered the name.
-        ConfigError: `num_classes` below 1, an option the backbone does not take, or another dtype.
+        ConfigError: `num_classes` below 1, an option the backbone does not take, or another dtype or quantization.
         CheckpointError: an explicit checkpoint cannot be used.
+        MissingDependencyError: quantised weights without bitsandbytes.
+        CapabilityError: there is nothing to quantise.
     """
     if num_classes < 1:
         raise ConfigError(f"num_classes={num_classes}: a backbone needs at least one output")
+    check_quantization(quantization)
     wanted, registered = chosen_type(dtype), load_catalogue().get(name)
     build = registered.load_build()
     parameters = inspect.signature(build).parameters
@@ -73,7 +85,8 @@ def build_backbone(
         cast(built.model, held or (stored if stored != weight_type(built.model) else None))
         return replace(built, stored=stored)
 
-    drawn = torch.get_rng_state() if wanted is not None else None
+    smaller = quantization != NONE
+    drawn = torch.get_rng_state() if wanted is not None or smaller else None
     built = built_as(wanted)
     if not isinstance(built.model, nn.Module):
         raise PluginError(
@@ -87,7 +100,10 @@ def build_backbone(
     adapter.options = options
     if built.finish is not None:
         built.finish(adapter)
-    if drawn is not None and not adapter.random and built.stored not in (None, adapter.dtype):
+    if smaller:
+        quantize_blocks(adapter.model, dict(adapter.named_blocks), quantization, name=name)
+    other_type = built.stored not in (None, adapter.dtype)
+    if drawn is not None and not adapter.random and (other_type or smaller):
 
         def again() -> Built:
             other = built_as(None)
@@ -95,7 +111,7 @@ def build_backbone(
                 other.finish(_adapter(other, registered))
             return other
 
-        adapter.original = Original(built.stored, again, drawn)
+        adapter.original = Original(built.stored or adapter.dtype, again, drawn)
     return adapter
 
 

@@ -1,4 +1,4 @@
-"""The checkpoint's own weights, read again: what training held in another type goes back to its own for an export."""
+"""The checkpoint's own weights, read again: what training held in another type, or quantised, is as it was there."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ import torch
 from torch import nn
 
 from mdpd_plugins.adapters.built import RANDOM, Built
+from mdpd_plugins.adapters.quantized import QuantizedLinear
 from mdpd_plugins.registry.errors import CheckpointError
 
 
 @dataclass(frozen=True)
 class Original:
-    """A backbone's checkpoint, for whoever holds its weights in another type.
+    """A backbone's checkpoint, for whoever holds its weights in another type, or quantised.
 
     Attributes:
         dtype: the checkpoint's type.
@@ -44,17 +45,32 @@ class Original:
         return built.model
 
 
+@dataclass(frozen=True)
+class Replacements:
+    """What makes a model of its checkpoint's types, with the checkpoint's values where training changed none.
+
+    Attributes:
+        tensors: pairs of a parameter or buffer of the model and what its `data` is to be.
+        layers: quantised layer -> the checkpoint's plain one, for its place.
+    """
+
+    tensors: list[tuple[torch.Tensor, torch.Tensor]]
+    layers: dict[QuantizedLinear, nn.Linear]
+
+
 def replacements(
-    original: Original, name: str, ours: Mapping[str, torch.Tensor], changed: Collection[torch.Tensor]
-) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    original: Original,
+    name: str,
+    ours: Mapping[str, torch.Tensor],
+    layers: Mapping[str, QuantizedLinear],
+    changed: Collection[torch.Tensor],
+) -> Replacements:
     """What gives a model's unchanged weights and buffers the checkpoint's values and type, and the others its type.
 
     Args:
-        name: of the backbone, for messages. ours: key -> parameter or stored buffer of the model. changed: those that
-            training may have changed.
-
-    Returns:
-        Pairs of a tensor of the model and what its `data` is to be.
+        name: of the backbone, for messages. ours: key -> parameter or stored buffer of the model. layers: name of a
+            layer in the plain model -> the quantised one in its place. changed: those of `ours` that training may have
+            changed.
 
     Raises:
         CheckpointError: the checkpoint is not the one that the model was built from.
@@ -62,15 +78,26 @@ def replacements(
     source = original.read(name)
     theirs = stored_tensors(source)
     trained = {id(p) for p in changed}
+    modules, plain = dict(source.named_modules()), dict[QuantizedLinear, nn.Linear]()
+    for key, layer in layers.items():
+        if not isinstance(linear := modules.get(key), nn.Linear) or not layer.is_of(linear):
+            raise CheckpointError(_other(name, key))
+        plain[layer] = linear
+    packed = {id(t) for layer in layers.values() for t in layer.kept}
+    pairs = []
     for key, tensor in ours.items():
+        if id(tensor) in packed:
+            continue
         if key not in theirs or theirs[key].shape != tensor.shape:
             raise CheckpointError(_other(name, key))
         if id(tensor) not in trained and not torch.equal(theirs[key].to(tensor.device, tensor.dtype), tensor):
             raise CheckpointError(_other(name, key))
-    return [
-        (tensor, (tensor if id(tensor) in trained else theirs[key]).data.to(tensor.device, theirs[key].dtype))
-        for key, tensor in ours.items()
-    ]
+        data = (tensor if id(tensor) in trained else theirs[key]).data.to(tensor.device, theirs[key].dtype)
+        pairs.append((tensor, data))
+    for layer, linear in plain.items():
+        linear.to(layer.packed.device)
+        linear.bias = layer.bias  # that of ours, which may train, and is among the pairs
+    return Replacements(pairs, plain)
 
 
 def stored_tensors(model: nn.Module) -> dict[str, torch.Tensor]:
@@ -86,4 +113,4 @@ def _other(name: str, key: str) -> str:
     )
 
 
-__all__ = ["Original", "replacements", "stored_tensors"]
+__all__ = ["Original", "Replacements", "replacements", "stored_tensors"]

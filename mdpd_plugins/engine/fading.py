@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from mdpd_plugins.adapters.quantized import NONE
 from mdpd_plugins.engine.distiller import Distiller
 from mdpd_plugins.engine.masters import NARROW
 from mdpd_plugins.registry.errors import MDPDError
@@ -28,7 +29,10 @@ class FadingReport:
         outputs_equal: the plain model's outputs equal the trained backbone path's, bit for bit.
         merged: layers that low-rank updates were added to. Adding them rounds, as does going back to the checkpoint's
             type, so then outputs are equal to `MERGE_TOLERANCE` of their largest value instead, or to
-            `NARROW_ROUNDINGS` roundings of the narrower of both types. largest_difference: what was found.
+            `NARROW_ROUNDINGS` roundings of the narrower of both types.
+        quantization: how linear layers were held in training, "none", "int8" or "nf4". The plain model has the
+            checkpoint's own weights there, so its outputs differ by what quantising took away, which has no bound.
+        largest_difference, largest_output: of outputs on `inputs`, the former between both, the latter as trained.
         trained_in, exported_in: types of the weights, such as "bfloat16".
         keys_equal: its state-dict keys are those of the model that training began with.
         parameters: of the plain model. side_parameters: thrown away.
@@ -42,6 +46,8 @@ class FadingReport:
     latency_ratio: float
     merged: int = 0
     largest_difference: float = 0.0
+    largest_output: float = 0.0
+    quantization: str = NONE
     trained_in: str = "float32"
     exported_in: str = "float32"
     trained: dict[str, int] = field(default_factory=dict)
@@ -74,7 +80,7 @@ def fade(distiller: Distiller, inputs: Any = None, *, repeats: int = 5) -> tuple
         with distiller.plain_flags():
             before = adapter.forward(inputs).float()
         ratio = _latency_ratio(distiller, inputs, repeats) if distiller.side is not None else 1.0
-    held = adapter.dtype
+    held, quantization = adapter.dtype, adapter.held_quantized()
     side = sum(p.numel() for p in distiller.side_parameters())
     merged = distiller.trained.merge(distiller.masters)
     distiller.drop_side()
@@ -87,7 +93,8 @@ def fade(distiller: Distiller, inputs: Any = None, *, repeats: int = 5) -> tuple
     narrow = [torch.finfo(dtype).eps for dtype in (held, adapter.dtype) if dtype in NARROW]
     tolerance = max([MERGE_TOLERANCE, *(NARROW_ROUNDINGS * eps for eps in narrow)])
     rounded = bool(merged) or adapter.dtype != held
-    close = rounded and difference <= tolerance * float(before.abs().max())
+    largest = float(before.abs().max())
+    close = quantization != NONE or (rounded and difference <= tolerance * largest)
     report = FadingReport(
         outputs_equal=bool(torch.equal(before, after)),
         keys_equal=keys == distiller.trained.original_keys,
@@ -96,6 +103,8 @@ def fade(distiller: Distiller, inputs: Any = None, *, repeats: int = 5) -> tuple
         latency_ratio=ratio,
         merged=merged,
         largest_difference=difference,
+        largest_output=largest,
+        quantization=quantization,
         trained_in=str(held).removeprefix("torch."),
         exported_in=str(adapter.dtype).removeprefix("torch."),
         trained={k: p.numel() for k, p in distiller.trainable.items()},

@@ -10,6 +10,7 @@ from torch import nn
 
 from mdpd_plugins.adapters import Adapter
 from mdpd_plugins.adapters.original import stored_tensors
+from mdpd_plugins.adapters.quantized import QuantizedLinear, quantized_layers, quiet_bitsandbytes
 from mdpd_plugins.adapters.storage.precision import weight_type
 from mdpd_plugins.registry.errors import CapabilityError, MissingDependencyError
 
@@ -72,7 +73,7 @@ def _refused_by_peft(model: nn.Module) -> set[str]:
 
 def _linear(module: nn.Module) -> bool:
     """Whether it is a linear layer: not one that was made into something else, such as Llama 4's router."""
-    if not isinstance(module, nn.Linear) or type(module).forward is nn.Linear.forward:
+    if not isinstance(module, nn.Linear) or type(module).forward in (nn.Linear.forward, QuantizedLinear.forward):
         return isinstance(module, nn.Linear) or _transposed(module)
     with torch.no_grad():
         return isinstance(module(module.weight.new_zeros(1, module.in_features)), torch.Tensor)
@@ -108,6 +109,7 @@ def inject(adapter: Adapter, *, everywhere: bool, rank: int) -> dict[str, nn.Par
     Raises:
         MissingDependencyError: peft is not installed.
     """
+    quiet_bitsandbytes()
     try:
         from peft import LoraConfig, inject_adapter_in_model
     except ImportError as error:
@@ -160,16 +162,21 @@ def _show_geometry(model: nn.Module) -> None:
 
 def plain_tensors(model: nn.Module) -> dict[str, torch.Tensor]:
     """Parameters and stored buffers of a model with updates, but theirs, under the names of the plain model."""
-    layers = sorted(_layers(model), key=len, reverse=True)  # an inner one before the one that it lies in
-    found: dict[str, torch.Tensor] = {}
-    for key, tensor in stored_tensors(model).items():
-        if ".lora_" in key:
-            continue
-        for name in layers:
-            if key.startswith(f"{name}.base_layer."):
-                key = f"{name}.{key.removeprefix(f'{name}.base_layer.')}"
-        found[key] = tensor
-    return found
+    layers = _layers(model)
+    return {_plain(key, layers): t for key, t in stored_tensors(model).items() if ".lora_" not in key}
+
+
+def plain_names(model: nn.Module) -> dict[str, QuantizedLinear]:
+    """Name in the plain model -> quantised layer of a model with updates."""
+    layers = _layers(model)
+    return {_plain(f"{name}.", layers).rstrip("."): layer for name, layer in quantized_layers(model)}
+
+
+def _plain(key: str, layers: list[str]) -> str:
+    for name in sorted(layers, key=len, reverse=True):  # an inner one before the one that it lies in
+        if key.startswith(f"{name}.base_layer."):
+            key = f"{name}.{key.removeprefix(f'{name}.base_layer.')}"
+    return key
 
 
 def _layers(model: nn.Module) -> list[str]:
@@ -214,4 +221,4 @@ def _to_type(module: nn.Module, dtype: torch.dtype) -> None:
         parameter.data = parameter.data.to(dtype)
 
 
-__all__ = ["inject", "plain_tensors", "low_rank_targets", "remove"]
+__all__ = ["inject", "low_rank_targets", "plain_names", "plain_tensors", "remove"]

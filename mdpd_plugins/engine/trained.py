@@ -11,7 +11,8 @@ from torch import nn
 
 from mdpd_plugins.adapters import Adapter
 from mdpd_plugins.adapters.original import replacements
-from mdpd_plugins.engine.low_rank import inject, plain_tensors, remove
+from mdpd_plugins.adapters.quantized import plain_keys, put_plain, quantized_layers
+from mdpd_plugins.engine.low_rank import inject, plain_names, plain_tensors, remove
 from mdpd_plugins.engine.masters import Masters
 from mdpd_plugins.engine.settings import Settings
 from mdpd_plugins.registry.errors import ConfigError
@@ -33,7 +34,7 @@ class TrainedBackbone:
     def __init__(self, adapter: Adapter, settings: Settings, distilled: Iterable[int], *, restorable: bool = False):
         self.adapter, self._has_low_rank = adapter, settings.low_rank
         model = adapter.model
-        self.original_keys = set(model.state_dict())
+        self.original_keys = plain_keys(model)
         self._flags = {n: p.requires_grad for n, p in model.named_parameters()}
         self._originals = dict(model.named_parameters(remove_duplicate=False)) if restorable else {}
         self.low_rank: dict[str, nn.Parameter] = {}
@@ -71,8 +72,8 @@ class TrainedBackbone:
     def merge(self, masters: Masters) -> int:
         """Add the low-rank updates to the weights they belong to, and leave the plain model; how many were merged.
 
-        Where weights were held in another type than their checkpoint's, they go back to that one, and those that
-        training did not change to its very values.
+        Where weights were held in another type than their checkpoint's, or quantised, they go back to that one, and
+        those that training did not change to its very values.
 
         Args:
             masters: of what was trained, which the model's own copies are rounded from.
@@ -80,15 +81,20 @@ class TrainedBackbone:
         Raises:
             CheckpointError: it changed since it was read; nothing happens.
         """
+        changed = list(self.parameters.values())
         found = [
-            pair
+            replacements(original, name, plain_tensors(part), plain_names(part), changed)
             for name, part, original in self.adapter.originals()
-            for pair in replacements(original, name, plain_tensors(part), list(self.parameters.values()))
         ]
-        types = {id(tensor): data.dtype for tensor, data in found}
+        pairs = [pair for one in found for pair in one.tensors]
+        types = {id(tensor): data.dtype for tensor, data in pairs}
         low_rank = {id(p) for p in self.low_rank.values()}
-        for tensor, data in found:
+        for tensor, data in pairs:
             tensor.data = data
+        model = self.adapter.model
+        put_plain(model, {layer: plain for one in found for layer, plain in one.layers.items()})
+        # Random weights are in no checkpoint: those that were worked with are the model's.
+        put_plain(model, {layer: layer.plain() for _, layer in quantized_layers(model)})
         for parameter, master in masters.pairs():
             own = torch.float32 if id(parameter) in low_rank else types.get(id(parameter), parameter.dtype)
             parameter.data = master.data.to(own)
@@ -154,6 +160,12 @@ def trainable_parameters(
             )
         return behind
     if settings.backbone_update == "all":
+        if any(quantized_layers(adapter.model)):
+            raise ConfigError(
+                f"{adapter.name} is held quantised, and distill.method='full' trains every weight: set "
+                f"backbone.quantization='none', or a method that leaves the linear layers frozen, such as "
+                f"'mdpd_low_rank'"
+            )
         return adapter.parameters()
     if settings.backbone_update == "lora":
         return {**low_rank, **head}

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mdpd_plugins.adapters.built import RANDOM
+from mdpd_plugins.adapters.quantized import NONE
 from mdpd_plugins.console import console
 from mdpd_plugins.files import without_home
 
@@ -115,6 +116,11 @@ def print_summary(summary: dict[str, Any]) -> None:
     # Merging low-rank updates into the matrices rounds once more.
     change = "bit for bit" if fading["outputs_equal"] else f"up to {fading['largest_difference']:.1e}"
     times = f"{fading['latency_ratio']:.2f} times the plain backbone's time"
+    if fading["quantization"] != NONE:
+        of = f"({change}, of at most {fading['largest_output']:.1f})"
+        change = f"but for what {fading['quantization']} took away {of}"
+        for key, value in summary["quantized_metrics"].items():
+            table.add_row(f"{key.partition('/')[2]}, quantised as trained", f"{value:.4f}")
     table.add_row("fading", f"outputs unchanged {change}; backbone with side network takes {times}")
     table.add_row("weights from", summary["weights"])
     table.add_row("exported to", summary["export"])

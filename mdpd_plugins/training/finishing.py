@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from mdpd_plugins.adapters.quantized import NONE, quantized_layers
 from mdpd_plugins.engine import fade
 from mdpd_plugins.engine.learned import load_learned
 from mdpd_plugins.exports import check_reloads, record_of
@@ -34,6 +35,17 @@ def evaluate(experiment: Experiment) -> dict[str, float]:
     return experiment.metric.compute_metrics(results)
 
 
+def _evaluate_plain(experiment: Experiment) -> dict[str, float]:
+    """Metrics of the plain model that fading left."""
+    adapter, task, results = experiment.adapter, experiment.task, []
+    for data in experiment.eval_loader:
+        with torch.no_grad():
+            outputs = adapter.forward({k: v.to(adapter.device) for k, v in data["inputs"].items()}).float().cpu()
+        scores = task.scored(outputs, data["labels"])
+        results += [{"label": label, "backbone": scores[i]} for i, label in enumerate(data["labels"])]
+    return experiment.metric.compute_metrics(results)
+
+
 def finish(
     experiment: Experiment,
     metrics: dict[str, float],
@@ -54,7 +66,13 @@ def finish(
     parameters, paths = parameters_of(experiment), paths_of(experiment)
     batch = first_batch(experiment.eval_loader)["inputs"]
     inputs = {k: v[:COMPARED].to(adapter.device) for k, v in batch.items()}
+    by_class = _by_class(experiment)
     _, report = fade(experiment.distiller, inputs)
+    quantized: dict[str, float] = {}
+    if report.quantization != NONE:  # the export is another model than the one that was measured
+        faded = _evaluate_plain(experiment)
+        quantized = {key: metrics[key] for key in faded if key in metrics}
+        metrics, by_class = {**metrics, **faded}, _by_class(experiment)
     if torch.cuda.is_available():
         memory = {**memory, "cuda_peak": torch.cuda.max_memory_allocated()}
     summary = {
@@ -63,7 +81,8 @@ def finish(
         "method": config.distill.get("method", "mdpd"),
         "metrics": metrics,
         "paths": paths,
-        "by_class": _by_class(experiment),
+        "quantized_metrics": quantized,
+        "by_class": by_class,
         "eval_split": config.data.eval_split,
         "parameters": parameters,
         "memory": memory,
@@ -138,8 +157,10 @@ def check_free(out: Path) -> None:
 
 def parameters_of(experiment: Experiment) -> dict[str, int]:
     """How many parameters the backbone has, how many of them are trained, and how many the side network has."""
+    adapter = experiment.adapter
+    packed = sum(layer.in_features * layer.out_features for _, layer in quantized_layers(adapter.model))
     return {
-        "backbone": sum(p.numel() for p in experiment.adapter.parameters().values()),
+        "backbone": sum(p.numel() for p in adapter.parameters().values()) + packed,
         "backbone_trained": sum(p.numel() for p in experiment.distiller.trainable.values()),
         "side": sum(p.numel() for p in experiment.distiller.side_parameters()),
     }

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from mdpd_plugins.adapters.quantized import QUANTIZATIONS
 from mdpd_plugins.adapters.storage.precision import CHOICES
 from mdpd_plugins.adapters.transform import RESIZE
 from mdpd_plugins.checked import setting
@@ -24,6 +25,11 @@ class Tower:
     pretrained: str | None = setting("auto", "auto, a checkpoint (file, folder, hub id, tag), or None for random")
     dtype: str = setting(
         "auto", "of the weights in training: the checkpoint's own, or another; the export has its own", choices=CHOICES
+    )
+    quantization: str = setting(
+        "none",
+        "of the frozen linear layers in the blocks, in training: int8, or nf4 with 4 bits; the export has none",
+        choices=QUANTIZATIONS,
     )
     options: dict[str, Any] = setting({}, "arguments of the backbone's build")
 

@@ -56,10 +56,11 @@ def _check_task(adapter: Adapter, task: AnyTask) -> None:
 
 
 def _tower(config: Config, section: str, outputs: int, changes: dict[str, Any]) -> Adapter:
-    given = {"pretrained": config[section].pretrained, "dtype": config[section].dtype, **changes}
+    given = {**{key: config[section][key] for key in ("pretrained", "dtype", "quantization")}, **changes}
     options = backbone_options(config, section)
-    if "dtype" in options:
-        raise ConfigError(f"{section}.options.dtype: the type of the weights is chosen with {section}.dtype")
+    for key in ("dtype", "quantization"):
+        if key in options:
+            raise ConfigError(f"{section}.options.{key}: how weights are held is chosen with {section}.{key}")
     return build_backbone(config[section].name, num_classes=outputs, **given, **options)
 
 
