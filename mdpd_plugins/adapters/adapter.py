@@ -102,6 +102,17 @@ class Adapter(Preparation):
         """How linear layers of the blocks are held: "none", "int8" or "nf4"; of two towers that differ, both."""
         return " and ".join(dict.fromkeys(layer.kind for _, layer in quantized_layers(self.model))) or NONE
 
+    def check_quantized_export(self) -> None:
+        """Raise CapabilityError unless the zoo's library has a form for the model's quantised layers."""
+        raise CapabilityError(
+            f"{self.zoo or type(self.model).__name__} has no files for quantised weights, as transformers has: export "
+            f"{self.name} with its checkpoint's own weights, without quantized_export"
+        )
+
+    def keep_quantized(self) -> None:
+        """Give quantised layers the form that the zoo's library saves and loads; see `check_quantized_export`."""
+        raise NotImplementedError
+
     def restore_modes(self) -> None:
         """Put every module into the mode, training or evaluation, that it was in before it was adapted."""
         for module, training in self._modes.items():

@@ -29,8 +29,9 @@ class QuantizedLinear(nn.Linear):
     cannot read. The numbers are those of bitsandbytes' functions.
 
     Args:
-        linear: the layer to quantise. kind: "int8" (a scale for each output) or "nf4" (a scale for `BLOCK` weights,
-            itself quantised).
+        in_features, out_features, bias: as `nn.Linear` has them. dtype: of its inputs, outputs and bias.
+        kind: "int8" (a scale for each output), "nf4" or another of bitsandbytes' 4-bit types.
+        parts: name -> tensor (`STORED`), as `quantize` returns them. block: weights that share a scale at 4 bits.
 
     Attributes:
         weight: (out_features, in_features), worked out whenever it is read, in the layer's type.
@@ -40,16 +41,33 @@ class QuantizedLinear(nn.Linear):
     packed: torch.Tensor
     scale: torch.Tensor
 
-    def __init__(self, linear: nn.Linear, kind: str):
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        bias: nn.Parameter | None,
+        dtype: torch.dtype,
+        *,
+        kind: str,
+        parts: Mapping[str, torch.Tensor],
+        block: int = BLOCK,
+    ):
         nn.Module.__init__(self)
-        self.in_features, self.out_features = linear.in_features, linear.out_features
-        self.kind, self.dtype = kind, linear.weight.dtype
-        self.register_parameter("bias", linear.bias)
-        parts = quantize(linear.weight.detach(), kind)
+        self.in_features, self.out_features, self.dtype = in_features, out_features, dtype
+        self.kind, self.block = kind, block
+        self.register_parameter("bias", bias)
         self.packed = nn.Parameter(parts["packed"], requires_grad=False)
         for name in STORED[1:]:
             self.register_buffer(name, parts.get(name))
-        self.training = linear.training
+
+    @classmethod
+    def of(cls, linear: nn.Linear, kind: str) -> QuantizedLinear:
+        """A linear layer, quantised."""
+        weight = linear.weight.detach()
+        sizes = linear.in_features, linear.out_features
+        made = cls(*sizes, linear.bias, weight.dtype, kind=kind, parts=quantize(weight, kind))
+        made.training = linear.training
+        return made
 
     @property
     def kept(self) -> tuple[torch.Tensor | None, ...]:
@@ -129,24 +147,36 @@ def quantize(weight: torch.Tensor, kind: str) -> dict[str, torch.Tensor]:
 
 
 def _dequantized(layer: QuantizedLinear, kept: tuple[torch.Tensor | None, ...]) -> torch.Tensor:
-    functional = _functional()
-    packed, scale, scale_scale, offset = kept
+    packed, scale = kept[:2]
     assert packed is not None and scale is not None
     with torch.no_grad():
         if layer.kind == "int8":
             return packed.to(layer.dtype) * (scale / 127).to(layer.dtype)[:, None]
-        # What bitsandbytes quantises scales with.
-        code = cast(torch.Tensor, functional.create_dynamic_map()).to(scale.device)
-        state = functional.QuantState(
-            absmax=scale,
-            shape=torch.Size((layer.out_features, layer.in_features)),
-            dtype=layer.dtype,
-            blocksize=BLOCK,
-            quant_type=layer.kind,
-            offset=offset,
-            state2=functional.QuantState(absmax=scale_scale, code=code, blocksize=256, dtype=torch.float32),
-        )
-        return functional.dequantize_4bit(packed, state)
+        return _functional().dequantize_4bit(packed, quant_state(layer, kept))
+
+
+def quant_state(layer: QuantizedLinear, kept: tuple[torch.Tensor | None, ...]) -> Any:
+    """bitsandbytes' own description of a weight of 4 bits."""
+    functional = _functional()
+    packed, scale, scale_scale, offset = kept
+    assert packed is not None
+    return functional.QuantState(
+        absmax=scale,
+        shape=torch.Size((layer.out_features, layer.in_features)),
+        dtype=layer.dtype,
+        code=functional.get_4bit_type(layer.kind, device=packed.device),
+        blocksize=layer.block,
+        quant_type=layer.kind,
+        offset=offset,
+        state2=None if scale_scale is None else _scales(scale_scale),
+    )
+
+
+def _scales(scale: torch.Tensor) -> Any:
+    """How the scales of blocks were quantised."""
+    functional = _functional()
+    code = cast(torch.Tensor, functional.create_dynamic_map()).to(scale.device)
+    return functional.QuantState(absmax=scale, code=code, blocksize=256, dtype=torch.float32)
 
 
 def check_quantization(kind: str) -> None:
@@ -187,8 +217,13 @@ def quantize_blocks(model: nn.Module, blocks: Mapping[str, nn.Module], kind: str
         blocks: name in the model -> block. name: of the backbone, for messages.
 
     Raises:
-        CapabilityError: the blocks hold no such layer.
+        CapabilityError: the blocks hold no such layer. ConfigError: they are quantised already.
     """
+    if (held := next(quantized_layers(model), None)) is not None:
+        raise ConfigError(
+            f"the checkpoint of {name} is quantised already ({held[1].kind}): leave out backbone.quantization, or give "
+            f"another checkpoint"
+        )
     owners: dict[int, int] = {}
     for module in model.modules():
         for parameter in module.parameters(recurse=False):
@@ -202,7 +237,7 @@ def quantize_blocks(model: nn.Module, blocks: Mapping[str, nn.Module], kind: str
                 if id(child) not in seen:
                     if owners[id(child.weight)] > 1 or child._forward_hooks or child._forward_pre_hooks:
                         continue
-                    seen[id(child)] = QuantizedLinear(child, kind)
+                    seen[id(child)] = QuantizedLinear.of(child, kind)
                 setattr(parent, attribute, seen[id(child)])
     if not seen:
         raise CapabilityError(
@@ -226,11 +261,11 @@ def plain_keys(model: nn.Module) -> set[str]:
     return keys
 
 
-def put_plain(model: nn.Module, layers: Mapping[QuantizedLinear, nn.Linear]) -> None:
-    """Put plain layers in the place of quantised ones."""
+def put_in(model: nn.Module, layers: Mapping[Any, nn.Module]) -> None:
+    """Put modules of a model where others were: old -> new."""
     for parent in list(model.modules()):
         for attribute, child in list(parent.named_children()):
-            if isinstance(child, QuantizedLinear) and child in layers:
+            if child in layers:
                 setattr(parent, attribute, layers[child])
 
 
@@ -240,7 +275,8 @@ __all__ = [
     "QuantizedLinear",
     "check_quantization",
     "plain_keys",
-    "put_plain",
+    "put_in",
+    "quant_state",
     "quiet_bitsandbytes",
     "quantize",
     "quantize_blocks",

@@ -10,10 +10,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from mdpd_plugins.adapters.quantized import NONE
+from mdpd_plugins.adapters import Adapter
+from mdpd_plugins.adapters.quantized import NONE, plain_keys
 from mdpd_plugins.engine.distiller import Distiller
 from mdpd_plugins.engine.masters import NARROW
-from mdpd_plugins.registry.errors import MDPDError
+from mdpd_plugins.registry.errors import CapabilityError, MDPDError
 
 # float32 rounding of W + BA, through tens of layers; measured differences are some 1e-6 of the outputs (our choice).
 MERGE_TOLERANCE = 1e-4
@@ -32,6 +33,7 @@ class FadingReport:
             `NARROW_ROUNDINGS` roundings of the narrower of both types.
         quantization: how linear layers were held in training, "none", "int8" or "nf4". The plain model has the
             checkpoint's own weights there, so its outputs differ by what quantising took away, which has no bound.
+        exported_quantized: it has quantised ones instead, as its library saves them; that computes in a way of its own.
         largest_difference, largest_output: of outputs on `inputs`, the former between both, the latter as trained.
         trained_in, exported_in: types of the weights, such as "bfloat16".
         keys_equal: its state-dict keys are those of the model that training began with.
@@ -48,6 +50,7 @@ class FadingReport:
     largest_difference: float = 0.0
     largest_output: float = 0.0
     quantization: str = NONE
+    exported_quantized: bool = False
     trained_in: str = "float32"
     exported_in: str = "float32"
     trained: dict[str, int] = field(default_factory=dict)
@@ -57,7 +60,9 @@ class FadingReport:
         return asdict(self)
 
 
-def fade(distiller: Distiller, inputs: Any = None, *, repeats: int = 5) -> tuple[nn.Module, FadingReport]:
+def fade(
+    distiller: Distiller, inputs: Any = None, *, repeats: int = 5, quantized: bool = False
+) -> tuple[nn.Module, FadingReport]:
     """The zoo's plain model, with what the side network taught it, and a report.
 
     The distiller's side network is gone afterwards. The model is in eval mode, its `requires_grad` flags are what they
@@ -67,26 +72,36 @@ def fade(distiller: Distiller, inputs: Any = None, *, repeats: int = 5) -> tuple
         inputs: what to compare outputs and time both paths on, as `Distiller.backward` takes it; by default the
             adapter's example inputs.
         repeats: timed pairs.
+        quantized: leave layers that were held quantised so, in the form that the zoo's library saves; the checkpoint
+            is then not read again. Where it was quantised itself, that is so in any case.
 
     Raises:
         UsageError: after fading or closing.
+        CapabilityError: `quantized`, and nothing is, or the zoo's library has no such form.
         MDPDError: outputs or keys differ (a bug: the export would not be what was trained).
     """
     distiller.check_open("fade")
     adapter = distiller.adapter
     inputs = adapter.example_inputs() if inputs is None else adapter.as_inputs(inputs)
+    quantization = adapter.held_quantized()
+    if quantization != NONE and not adapter.originals() and not adapter.random:
+        quantized = True
+    if quantized:
+        check_savable(adapter)
     distiller.masters.publish()
     with torch.no_grad():
         with distiller.plain_flags():
             before = adapter.forward(inputs).float()
         ratio = _latency_ratio(distiller, inputs, repeats) if distiller.side is not None else 1.0
-    held, quantization = adapter.dtype, adapter.held_quantized()
+    held = adapter.dtype
     side = sum(p.numel() for p in distiller.side_parameters())
-    merged = distiller.trained.merge(distiller.masters)
+    merged = distiller.trained.merge(distiller.masters, quantized=quantized)
     distiller.drop_side()
     if adapter.dtype != held:
         adapter.settle_types()
-    keys = set(adapter.model.state_dict())
+    keys = plain_keys(adapter.model)
+    if quantized:
+        adapter.keep_quantized()
     with torch.no_grad():
         after = adapter.forward(inputs).float()
     difference = float((before - after).abs().max())
@@ -105,6 +120,7 @@ def fade(distiller: Distiller, inputs: Any = None, *, repeats: int = 5) -> tuple
         largest_difference=difference,
         largest_output=largest,
         quantization=quantization,
+        exported_quantized=quantized,
         trained_in=str(held).removeprefix("torch."),
         exported_in=str(adapter.dtype).removeprefix("torch."),
         trained={k: p.numel() for k, p in distiller.trainable.items()},
@@ -113,6 +129,15 @@ def fade(distiller: Distiller, inputs: Any = None, *, repeats: int = 5) -> tuple
         raise MDPDError(f"fading changed the backbone: {report}. Please report this with your configuration")
     adapter.set_labels(distiller.task.classes, distiller.task.kind)
     return adapter.model, report
+
+
+def check_savable(adapter: Adapter) -> None:
+    """Raise CapabilityError unless a model is held quantised and can be exported so."""
+    if adapter.held_quantized() == NONE:
+        raise CapabilityError(
+            f"{adapter.name} is not held quantised, so it cannot be exported so: set backbone.quantization, too"
+        )
+    adapter.check_quantized_export()
 
 
 def _latency_ratio(distiller: Distiller, inputs, repeats: int) -> float:

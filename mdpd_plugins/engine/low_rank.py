@@ -172,6 +172,12 @@ def plain_names(model: nn.Module) -> dict[str, QuantizedLinear]:
     return {_plain(f"{name}.", layers).rstrip("."): layer for name, layer in quantized_layers(model)}
 
 
+def updated_layers(model: nn.Module) -> set[str]:
+    """Names, in the plain model, of the layers that have an update."""
+    layers = _layers(model)
+    return {_plain(f"{name}.", layers).rstrip(".") for name in layers}
+
+
 def _plain(key: str, layers: list[str]) -> str:
     for name in sorted(layers, key=len, reverse=True):  # an inner one before the one that it lies in
         if key.startswith(f"{name}.base_layer."):
@@ -218,7 +224,8 @@ def remove(model: nn.Module, *, merge: bool) -> int:
 
 def _to_type(module: nn.Module, dtype: torch.dtype) -> None:
     for parameter in module.parameters():
-        parameter.data = parameter.data.to(dtype)
+        if parameter.is_floating_point():  # not what is held quantised
+            parameter.data = parameter.data.to(dtype)
 
 
-__all__ = ["inject", "low_rank_targets", "plain_names", "plain_tensors", "remove"]
+__all__ = ["inject", "low_rank_targets", "plain_names", "plain_tensors", "remove", "updated_layers"]

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
+from typing import cast
 
 import torch
 from torch import nn
 
 from mdpd_plugins.adapters import Adapter
 from mdpd_plugins.adapters.original import replacements
-from mdpd_plugins.adapters.quantized import plain_keys, put_plain, quantized_layers
-from mdpd_plugins.engine.low_rank import inject, plain_names, plain_tensors, remove
+from mdpd_plugins.adapters.quantized import QuantizedLinear, plain_keys, put_in, quantized_layers
+from mdpd_plugins.engine.low_rank import inject, plain_names, plain_tensors, remove, updated_layers
 from mdpd_plugins.engine.masters import Masters
 from mdpd_plugins.engine.settings import Settings
 from mdpd_plugins.registry.errors import ConfigError
@@ -69,7 +70,7 @@ class TrainedBackbone:
             for parameter, flag in own.items():
                 parameter.requires_grad_(flag)
 
-    def merge(self, masters: Masters) -> int:
+    def merge(self, masters: Masters, *, quantized: bool = False) -> int:
         """Add the low-rank updates to the weights they belong to, and leave the plain model; how many were merged.
 
         Where weights were held in another type than their checkpoint's, or quantised, they go back to that one, and
@@ -77,6 +78,7 @@ class TrainedBackbone:
 
         Args:
             masters: of what was trained, which the model's own copies are rounded from.
+            quantized: leave quantised layers so; where an update is added to one, the sum is quantised again.
 
         Raises:
             CheckpointError: it changed since it was read; nothing happens.
@@ -84,7 +86,7 @@ class TrainedBackbone:
         changed = list(self.parameters.values())
         found = [
             replacements(original, name, plain_tensors(part), plain_names(part), changed)
-            for name, part, original in self.adapter.originals()
+            for name, part, original in ([] if quantized else self.adapter.originals())
         ]
         pairs = [pair for one in found for pair in one.tensors]
         types = {id(tensor): data.dtype for tensor, data in pairs}
@@ -92,13 +94,19 @@ class TrainedBackbone:
         for tensor, data in pairs:
             tensor.data = data
         model = self.adapter.model
-        put_plain(model, {layer: plain for one in found for layer, plain in one.layers.items()})
+        put_in(model, {layer: plain for one in found for layer, plain in one.layers.items()})
+        kinds = {name: layer.kind for name, layer in plain_names(model).items()} if quantized else {}
+        updated = updated_layers(model)
         # Random weights are in no checkpoint: those that were worked with are the model's.
-        put_plain(model, {layer: layer.plain() for _, layer in quantized_layers(model)})
+        plain = [q for name, q in plain_names(model).items() if not quantized or name in updated]
+        put_in(model, {layer: layer.plain() for layer in plain})
         for parameter, master in masters.pairs():
             own = torch.float32 if id(parameter) in low_rank else types.get(id(parameter), parameter.dtype)
             parameter.data = master.data.to(own)
         merged = remove(self.adapter.model, merge=True) if self._has_low_rank else 0
+        for name in kinds.keys() & updated:
+            linear = cast(nn.Linear, model.get_submodule(name))
+            put_in(model, {linear: QuantizedLinear.of(linear, kinds[name])})
         self.release()
         return merged
 

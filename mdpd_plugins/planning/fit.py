@@ -13,9 +13,10 @@ from typing import Any
 
 from mmengine.config import Config
 
+from mdpd_plugins.adapters.quantized import NONE
 from mdpd_plugins.adapters.storage.precision import AUTO
 from mdpd_plugins.planning.plan import Plan, plan
-from mdpd_plugins.registry.errors import ConfigError
+from mdpd_plugins.registry.errors import CapabilityError, ConfigError, MissingDependencyError
 from mdpd_plugins.training.config import settings_of
 from mdpd_plugins.training.step_memory import PlanError
 
@@ -23,7 +24,8 @@ METHODS = ("mdpd_low_rank", "mdpd", "mdpd_head")
 """Tried in this order unless others are asked for: what trains most, and is best where it fits (docs/results.md)."""
 COACHED = ("mdpd_coach_low_rank", "mdpd_coach")
 """The same where the configuration's own method has a coach."""
-DTYPES = (AUTO, "bfloat16")
+HELD = ((AUTO, NONE), ("bfloat16", NONE), ("bfloat16", "int8"), ("bfloat16", "nf4"))
+"""How weights are held, the most exact first: (dtype, quantization)."""
 _UNITS = {"MB": 10**6, "GB": 10**9, "MIB": 2**20, "GIB": 2**30}
 
 
@@ -68,8 +70,8 @@ def fit(
     """The best candidate whose weights and step fit into `memory` bytes, and all that were tried on the way.
 
     An earlier method is better than a later one; for one method, a larger picture; then the checkpoint's own type
-    before bfloat16; then larger sub-batches, which give the same numbers. Where there is room, blocks are not
-    recomputed, which is faster and gives the same numbers, too.
+    before bfloat16, and that before quantised layers of 8 and of 4 bits; then larger sub-batches, which give the same
+    numbers. Where there is room, blocks are not recomputed, which is faster and gives the same numbers, too.
 
     Args:
         methods: names, best first; by default `METHODS`, or `COACHED`. sizes: sides of pictures to try after the
@@ -113,15 +115,18 @@ def as_options(options: dict[str, Any]) -> str:
 
 
 def _settings(config: Config, methods: Sequence[str], sizes: Sequence[int]) -> Iterator[dict[str, Any]]:
-    own = config.backbone.dtype
-    dtypes = DTYPES if own == AUTO else (own,)
+    own = config.backbone.dtype, config.backbone.quantization
+    ways = HELD if own == (AUTO, NONE) else (own,)
+    towers = [s for s in ("backbone", "text_backbone") if config[s].name]
     for method in methods:
         for size in (None, *sorted(sizes, reverse=True)):
-            for dtype in dtypes:
-                towers = [s for s in ("backbone", "text_backbone") if config[s].name]
+            for dtype, quantization in ways:
                 options: dict[str, Any] = {"distill.method": method}
                 options |= {} if size is None else {"data.input_size": size}
-                yield options | {f"{tower}.dtype": dtype for tower in towers}
+                options |= {f"{tower}.dtype": dtype for tower in towers}
+                if quantization != NONE:
+                    options |= {f"{tower}.quantization": quantization for tower in towers}
+                yield options
 
 
 def _largest_pieces(
@@ -149,7 +154,7 @@ def _planned(config: Config, options: dict[str, Any]) -> Candidate:
     changed.merge_from_dict(dict(options))
     try:
         return Candidate(options, plan(changed))
-    except (PlanError, ConfigError) as error:
+    except (PlanError, ConfigError, CapabilityError, MissingDependencyError) as error:
         return Candidate(options, None, str(error))
 
 

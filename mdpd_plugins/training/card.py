@@ -118,7 +118,12 @@ def print_summary(summary: dict[str, Any]) -> None:
     times = f"{fading['latency_ratio']:.2f} times the plain backbone's time"
     if fading["quantization"] != NONE:
         of = f"({change}, of at most {fading['largest_output']:.1f})"
-        change = f"but for what {fading['quantization']} took away {of}"
+        why = (
+            "the library's own arithmetic"
+            if fading["exported_quantized"]
+            else f"what {fading['quantization']} took away"
+        )
+        change = f"but for {why} {of}"
         for key, value in summary["quantized_metrics"].items():
             table.add_row(f"{key.partition('/')[2]}, quantised as trained", f"{value:.4f}")
     table.add_row("fading", f"outputs unchanged {change}; backbone with side network takes {times}")

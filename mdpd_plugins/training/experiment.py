@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader
 
 from mdpd_plugins.adapters import Adapter
 from mdpd_plugins.adapters.causal import CausalLanguageModel, check_causal
+from mdpd_plugins.adapters.quantized import NONE
 from mdpd_plugins.data import (
     READS,
     Collate,
@@ -34,6 +35,7 @@ from mdpd_plugins.data import (
     stack_blocks,
 )
 from mdpd_plugins.engine import Settings
+from mdpd_plugins.engine.fading import check_savable
 from mdpd_plugins.engine.precision import autocast_dtype
 from mdpd_plugins.registry.errors import ConfigError
 from mdpd_plugins.tasks import AnyTask, Language, PathMetric, balanced_weights, make_task
@@ -148,6 +150,13 @@ def open_parts(config: Config, *, adopt: Callable[[nn.Module], None] | None = No
             f"{OTHER_BACKBONE[train.modality]}, or other data"
         )
     _check_language(adapter, task)
+    if config.backbone.quantized_export:
+        check_savable(adapter)
+    if config.parallel.shard and (kind := adapter.held_quantized()) != NONE:
+        raise ConfigError(
+            f"parallel.shard shares weights out in their own type, and {adapter.name} is held quantised ({kind}): set "
+            f"backbone.quantization='none', or parallel.shard=False"
+        )
     prepare(adapter, config)
     return Parts(
         train=train,

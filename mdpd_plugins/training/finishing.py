@@ -67,7 +67,7 @@ def finish(
     batch = first_batch(experiment.eval_loader)["inputs"]
     inputs = {k: v[:COMPARED].to(adapter.device) for k, v in batch.items()}
     by_class = _by_class(experiment)
-    _, report = fade(experiment.distiller, inputs)
+    _, report = fade(experiment.distiller, inputs, quantized=config.backbone.quantized_export)
     quantized: dict[str, float] = {}
     if report.quantization != NONE:  # the export is another model than the one that was measured
         faded = _evaluate_plain(experiment)

@@ -31,6 +31,9 @@ class Tower:
         "of the frozen linear layers in the blocks, in training: int8, or nf4 with 4 bits; the export has none",
         choices=QUANTIZATIONS,
     )
+    quantized_export: bool = setting(
+        False, "leave the export quantised, as transformers saves it; by default it has the checkpoint's own weights"
+    )
     options: dict[str, Any] = setting({}, "arguments of the backbone's build")
 
 

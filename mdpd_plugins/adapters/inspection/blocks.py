@@ -308,7 +308,7 @@ def _depending(root: nn.Module, last: dict[str, str], forward: Callable[[], Any]
 def as_run(blocks: list[tuple[str, nn.Module]], run: Callable[[], Any]) -> list[tuple[str, nn.Module]]:
     """`blocks` in the order in which a forward runs them, without those on which its output does not depend."""
     ran: dict[str, nn.Module] = {}
-    probes = {name: list(block.parameters()) for name, block in blocks}
+    probes = {name: [p for p in block.parameters() if p.is_floating_point()] for name, block in blocks}
     flags = [(p, p.requires_grad) for parameters in probes.values() for p in parameters]
     handles = [
         block.register_forward_pre_hook(lambda m, _, name=name: ran.update({name: m}) if name not in ran else None)

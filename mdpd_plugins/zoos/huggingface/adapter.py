@@ -36,6 +36,7 @@ from mdpd_plugins.zoos.huggingface.inputs import (
     reads,
 )
 from mdpd_plugins.zoos.huggingface.models import IMAGE, QUESTION, TEXT
+from mdpd_plugins.zoos.huggingface.quantized import as_saved, check_savable
 from mdpd_plugins.zoos.huggingface.texts import (
     Tokens,
     agree_on_padding,
@@ -250,6 +251,14 @@ class HuggingFaceAdapter(Adapter):
         """The configuration's, in order."""
         names = {int(i): str(name) for i, name in (self.config.id2label or {}).items()}
         return tuple(names[i] for i in range(count)) if set(names) == set(range(count)) else super().class_names(count)
+
+    def check_quantized_export(self) -> None:
+        """Raise CapabilityError unless bitsandbytes' own layers can take the quantised ones' place."""
+        check_savable(self.model, self.name)
+
+    def keep_quantized(self) -> None:
+        """bitsandbytes' layers, which `save_pretrained` writes and `from_pretrained` reads."""
+        as_saved(self.model)
 
     def write(self, folder: Path) -> None:
         """The zoo's native files."""

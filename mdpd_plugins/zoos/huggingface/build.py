@@ -13,9 +13,11 @@ from torch import nn
 
 from mdpd_plugins.adapters.built import Built
 from mdpd_plugins.adapters.storage.checkpoint import check_keys, read_state_dict
+from mdpd_plugins.adapters.storage.precision import TYPES
 from mdpd_plugins.registry.errors import CheckpointError, ConfigError, MissingDependencyError, closest
 from mdpd_plugins.zoos.huggingface.adapter import quiet
 from mdpd_plugins.zoos.huggingface.models import CAUSAL, ENCODER, QUESTION, TEXT, Architecture, architecture, modality
+from mdpd_plugins.zoos.huggingface.quantized import held_alike, only_in_blocks, quantized_by
 from mdpd_plugins.zoos.huggingface.resized import at_size, square, with_image_size
 from mdpd_plugins.zoos.huggingface.source import find_source, tokenizer_of, tokenizer_source, type_in
 from mdpd_plugins.zoos.huggingface.texts import no_row, read_tokenizer
@@ -77,13 +79,28 @@ def build(
         stored = None
         model, finish = auto.from_config(config, dtype=dtype or torch.float32), None
     else:
-        stored = type_in(source)
+        packed = quantized_by(config, source)
+        stored = _named_type(config) if packed else type_in(source)
         held = dtype or stored or torch.float32
         model, finish = _load(auto, config, source, name, head, held)
+        if packed:
+            held_alike(model, held)
+            check = finish
+
+            def finish(adapter: Any) -> None:
+                only_in_blocks(adapter)
+                check(adapter)
+
         if image_size is not None:
             model = at_size(auto, model, image_size, name)
     settings = {"tokenizer": named, "image_size": image_size, "made_up_padding": made_up}
     return Built(model, origin=origin, source=files, settings=settings, finish=finish, stored=stored)
+
+
+def _named_type(config: Any) -> torch.dtype:
+    """The type that a configuration names: files of quantised weights hold several."""
+    named = getattr(config, "dtype", None)
+    return next((dtype for dtype in TYPES.values() if dtype == named), torch.float32)
 
 
 def _architecture(transformers: Any, name: str, head: str) -> Architecture:
