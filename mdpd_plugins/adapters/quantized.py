@@ -13,6 +13,9 @@ from torch.nn import functional as F
 
 from mdpd_plugins.registry.errors import CapabilityError, ConfigError, MissingDependencyError, closest
 
+# Whoever imports bitsandbytes (peft does) is warned of a kernel that some CPUs could have and nothing here calls.
+logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
+
 NONE = "none"
 QUANTIZATIONS = (NONE, "int8", "nf4")
 BLOCK = 64
@@ -196,15 +199,9 @@ def _functional() -> Any:
         raise MissingDependencyError(
             "quantised weights (backbone.quantization) need bitsandbytes: pip install 'mdpd-plugins[quantization]'"
         )
-    quiet_bitsandbytes()
     from bitsandbytes import functional
 
     return functional
-
-
-def quiet_bitsandbytes() -> None:
-    """No warning, when it is imported (peft does), of a kernel that some CPUs could have and nothing here calls."""
-    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 
 
 def quantize_blocks(model: nn.Module, blocks: Mapping[str, nn.Module], kind: str, *, name: str) -> int:
@@ -277,7 +274,6 @@ __all__ = [
     "plain_keys",
     "put_in",
     "quant_state",
-    "quiet_bitsandbytes",
     "quantize",
     "quantize_blocks",
     "quantized_layers",

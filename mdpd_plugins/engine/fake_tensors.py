@@ -41,11 +41,13 @@ class Imagination(FakeTensorMode):
 
     def __init__(self) -> None:
         super().__init__(allow_non_fake_inputs=True)
+        self._in_custom = False
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
         tensors = [t for t in tree_leaves((args, kwargs)) if isinstance(t, torch.Tensor)]
-        if not any(isinstance(t, FakeTensor) for t in tensors) and (tensors or _small(func, args, kwargs)):
+        small = not self._in_custom and _small(func, args, kwargs)
+        if not any(isinstance(t, FakeTensor) for t in tensors) and (tensors or small):
             return func(*args, **kwargs)
         packet = func.overloadpacket
         if packet in SHAPED and _whole(dtype := kwargs.get("dtype") or tensors[0].dtype):
@@ -59,7 +61,12 @@ class Imagination(FakeTensorMode):
             return torch.zeros((tensors[0].numel(), tensors[0].dim()), dtype=torch.int64)
         if packet in INDEXING:
             args = (args[0], _positions(args[1], args[0].dim()), *args[2:])
-        out = super().__torch_dispatch__(func, types, args, kwargs)
+        # A library's own operation says what it makes by making an empty one, which is as large as the real one.
+        outer, self._in_custom = self._in_custom, self._in_custom or func.namespace not in ("aten", "prims")
+        try:
+            out = super().__torch_dispatch__(func, types, args, kwargs)
+        finally:
+            self._in_custom = outer
         if packet in ANSWERS:
             out._answer = ANSWERS[packet]
         return out

@@ -10,7 +10,7 @@ from torch import nn
 
 from mdpd_plugins.adapters import Adapter
 from mdpd_plugins.adapters.original import stored_tensors
-from mdpd_plugins.adapters.quantized import QuantizedLinear, quantized_layers, quiet_bitsandbytes
+from mdpd_plugins.adapters.quantized import QuantizedLinear, quantized_layers
 from mdpd_plugins.adapters.storage.precision import weight_type
 from mdpd_plugins.registry.errors import CapabilityError, MissingDependencyError
 
@@ -109,7 +109,6 @@ def inject(adapter: Adapter, *, everywhere: bool, rank: int) -> dict[str, nn.Par
     Raises:
         MissingDependencyError: peft is not installed.
     """
-    quiet_bitsandbytes()
     try:
         from peft import LoraConfig, inject_adapter_in_model
     except ImportError as error:

@@ -43,6 +43,8 @@ def is_norm(module: nn.Module) -> bool:
         return True
     if any(True for child in module.children() for _ in child.parameters()):
         return False
+    if not all(p.is_floating_point() for p in parameters.values()):  # a linear layer's weights, packed
+        return False
     sizes = {p.numel() for p in parameters.values()}
     vectors = all(p.numel() == max(p.shape, default=0) for p in parameters.values())
     return vectors and len(sizes) == 1 and max(sizes) > 1 and _ignores_scale(module, max(sizes))
