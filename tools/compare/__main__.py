@@ -7,6 +7,7 @@
     growth         how training memory grows with one setting
     cached-epochs  seconds of each epoch on cached features
     outside        our methods beside peft's LoRA and QLoRA in transformers' Trainer
+    outside-page   tables of the memory page, from the JSON of `outside`
 
 `python -m tools.compare COMMAND --help` shows the options of each.
 """
@@ -24,6 +25,7 @@ COMMANDS = {
     "growth": "memory_growth",
     "cached-epochs": "cached_epochs",
     "outside": "outside.command",
+    "outside-page": "outside.page",
 }
 
 

@@ -54,12 +54,14 @@ def bench_section(file: Path, found: dict[str, Any], runs: Path | None, plots: P
     picture = plots / f"{file.stem}.svg"
     plot(found, picture, {m: a[0] for m, a in known.items()})
     batch = found["results"][0]["batch_size"]
-    methods = " ".join(r["method"] for r in found["results"])
+    methods = " ".join(dict.fromkeys(r["method"] for r in found["results"]))
+    dtypes = " ".join(dict.fromkeys(r["dtype"] for r in found["results"] if "dtype" in r))
     options = " ".join(f"{k}={v}" for k, v in environment["options"].items())
     lines = [
         f"### `{environment['config']}`, batch {batch}",
         "",
-        f"`mdpd bench {environment['config']} --methods {methods} --rounds {environment['rounds']}"
+        f"`mdpd bench {environment['config']} --methods {methods}{' --dtypes ' + dtypes if dtypes else ''} "
+        f"--rounds {environment['rounds']}"
         f"{' --cfg-options ' + options if options else ''} --json docs/data/{file.name}`",
         f"({environment['device']}, torch {environment['torch']})",
         "",

@@ -18,6 +18,7 @@ import statistics
 import sys
 import tempfile
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from mdpd_plugins.benchmark.process import Process
 from mdpd_plugins.console import console
 from mdpd_plugins.engine import Settings
 from mdpd_plugins.files import write_json
-from mdpd_plugins.registry import ConfigError, MDPDError, closest
+from mdpd_plugins.registry import ConfigError, MDPDError, MissingDependencyError, closest
 from mdpd_plugins.tasks import AnyTask
 from mdpd_plugins.training.config import any_method, load_config, read_overrides
 from tools.compare.methods import Method, read_methods
@@ -40,7 +41,7 @@ RIVALS = ("lora", "lora_all", "qlora")
 
 
 def check(methods: Sequence[Method], rivals: Sequence[str], steps: int, rounds: int) -> None:
-    """Raise ConfigError for what cannot be compared."""
+    """Raise ConfigError for what cannot be compared, MissingDependencyError for what is not installed."""
     for method in methods:
         if settings_of(method.overrides).coach:
             raise ConfigError(f"{method.label!r} learns in two stages, and steps are compared one by one: leave it out")
@@ -49,6 +50,9 @@ def check(methods: Sequence[Method], rivals: Sequence[str], steps: int, rounds: 
             raise ConfigError(f"there is no rival {rival!r}: {closest(rival, RIVALS)}")
     if len(set(rivals)) < len(rivals):
         raise ConfigError(f"--rivals {' '.join(rivals)}: each of them once")
+    needed = {"peft", *(["bitsandbytes"] if "qlora" in rivals else [])}
+    if absent := sorted(name for name in needed if find_spec(name) is None):
+        raise MissingDependencyError(f"{' and '.join(absent)} not installed: pip install {' '.join(absent)}")
     if not rivals:
         raise ConfigError(f"no rival to compare with: --rivals takes {', '.join(RIVALS)}")
     if steps < 1 or rounds < 1:
@@ -79,10 +83,10 @@ def compare(
         steps: of training. rounds: timed cycles, taken in turn.
 
     Returns:
-        {"results": [one dict a row], "environment": {...}, "steps"}.
+        {"results": [one dict a row], "environment": {...}, "rivals", "methods", "steps"}.
 
     Raises:
-        ConfigError: as `check` and `prepare`. MDPDError: a side failed, with its output.
+        ConfigError, MissingDependencyError: as `check` and `prepare`. MDPDError: a side failed, with its output.
     """
     check(methods, rivals, steps, rounds)
     given = {**options, "train.max_steps": steps}
@@ -114,7 +118,13 @@ def compare(
         finally:
             for process in processes.values():
                 process.close()
-    return {"results": rows, "environment": environment(config, options, device, rounds), "steps": steps}
+    return {
+        "results": rows,
+        "environment": environment(config, options, device, rounds),
+        "rivals": list(rivals),
+        "methods": [method.text for method in methods],
+        "steps": steps,
+    }
 
 
 def _measure(row: dict[str, Any], process: Process, asked: dict[str, Any], known: dict[tuple[str, ...], int]) -> None:
@@ -126,11 +136,12 @@ def _measure(row: dict[str, Any], process: Process, asked: dict[str, Any], known
     say(f"building and training {row['name']}")
     row.update(process.ask("build", **asked))
     row.update(process.ask("train"))
-    held = process.ask("held")
+    row["resident"] = held = process.ask("held")
     modules = tuple(held.pop("modules"))
-    if modules not in known:
-        known[modules] = alone(list(modules))
-    row["resident"] = {**held, "libraries": known[modules], "above": held["peak"] - known[modules]}
+    if "cuda_peak" not in held:  # on a GPU that is what matters, and not the main memory of the same process
+        if modules not in known:
+            known[modules] = alone(list(modules))
+        row["resident"] = {**held, "libraries": known[modules], "above": held["peak"] - known[modules]}
     row["memory"] = process.ask("memory")
 
 

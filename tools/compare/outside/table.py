@@ -19,7 +19,8 @@ COLUMNS = (
 )
 NOTE = (
     "MiB. Training state: peak bytes of a step above the weights. In all: both together. Resident: what the process "
-    "held at most, above its libraries. Loss and metric are of the validation data, after the same steps."
+    "held at most, above its libraries; on a GPU what PyTorch had allocated there. Loss and metric are of the "
+    "validation data, after the same steps."
 )
 
 
@@ -28,7 +29,8 @@ def cells(found: Mapping[str, Any]) -> list[tuple[str, ...]]:
     table = []
     for r in found["results"]:
         state, s = r["memory"]["total"], r["step_seconds"]
-        sizes = (r["weight_bytes"], state, r["weight_bytes"] + state, r["resident"]["above"])
+        most = r["resident"].get("cuda_peak", r["resident"].get("above"))
+        sizes = (r["weight_bytes"], state, r["weight_bytes"] + state, most)
         table.append(
             (
                 r["name"],
