@@ -14,6 +14,7 @@ bits, by bitsandbytes). All of them with gradient checkpointing and a trained ou
 from __future__ import annotations
 
 import argparse
+import os
 import statistics
 import sys
 import tempfile
@@ -92,7 +93,9 @@ def compare(
     given = {**options, "train.max_steps": steps}
     size = load_config(config, given).data.batch_size
     given.setdefault("data.eval_batch_size", size)  # or an evaluation would hold more than a step
-    environ = {"CUDA_VISIBLE_DEVICES": ""} if device == "cpu" else {}
+    # One GPU or none: a Trainer would take all that there are.
+    seen = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0] if device == "cuda" else ""
+    environ = {"CUDA_VISIBLE_DEVICES": seen}
     processes: dict[str, Process] = {}
     rows: list[dict[str, Any]] = []
     known: dict[tuple[str, ...], int] = {}
