@@ -10,8 +10,11 @@ from transformers import AutoModelForSequenceClassification, ViTForImageClassifi
 from mdpd_plugins.registry import ConfigError
 from mdpd_plugins.training import load_config
 from mdpd_plugins.training.experiment import build_experiment
+from tools.compare.measured_pages import END, start_mark
 from tools.compare.outside.command import main
 from tools.compare.outside.ours import Ours
+from tools.compare.outside.page import TOOL
+from tools.compare.outside.page import main as write_page
 from tools.compare.outside.prepared import MODEL, TRAINING, prepare
 from tools.compare.outside.rival import RANK, Rival
 
@@ -125,6 +128,14 @@ def test_the_command_trains_measures_and_prints(tmp_path, capsys, monkeypatch):
         assert row["memory"]["total"] > 0 and row["resident"]["peak"] > row["resident"]["libraries"]
         assert row["loss"] > 0 and 0 <= row["metrics"][row["metric"]] <= 1 and row["step_seconds"]["median"] > 0
     assert found["results"][0]["step_ratio_to_first"] == 1.0
+    page = tmp_path / "memory.md"
+    page.write_text("mine\n")
+    monkeypatch.setattr("sys.argv", ["outside-page", str(page), str(out)])
+    assert write_page() == 2 and page.read_text() == "mine\n"
+    page.write_text(f"before\n{start_mark(TOOL)}\nold\n{END}\nafter\n")
+    assert write_page() == 0
+    text = page.read_text()
+    assert "old" not in text and "| peft lora |" in text and "--rivals lora --methods mdpd --steps 3" in text
 
 
 @pytest.mark.parametrize(
