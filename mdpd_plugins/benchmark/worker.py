@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from mdpd_plugins.adapters.storage.precision import cast
 from mdpd_plugins.benchmark.process import serve
 from mdpd_plugins.engine import fade
 from mdpd_plugins.engine.fading import timed
@@ -76,6 +77,8 @@ class Worker:
         else:
             keys_equal = False
             deployed = partial(distiller.forward, inputs)
+        if plain.dtype != experiment.adapter.dtype:  # what fades goes back to the checkpoint's type
+            cast(plain.model, experiment.adapter.dtype)
         ratios = []
         with torch.no_grad():
             for _ in range(INFERENCE_PAIRS + 1):
