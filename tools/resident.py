@@ -62,9 +62,14 @@ def measure(config: Path, options: list[str]) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         asked = {"config": str(config), "options": options, "work_dir": f"{folder}/run"}
         found = _child({"run": asked}, Path(folder))
-        names = found.pop("modules")
-        base = _child({"libraries": names}, Path(folder))
+    base = alone(found.pop("modules"))
     return {**found, "libraries": base, "above": found["peak"] - base, "config": str(config), "options": options}
+
+
+def alone(names: list[str]) -> int:
+    """Bytes of a process of its own that has imported these modules and nothing else."""
+    with tempfile.TemporaryDirectory() as folder:
+        return _child({"libraries": names}, Path(folder))
 
 
 def _child(request: dict[str, Any], folder: Path) -> Any:

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import platform
 import statistics
-import subprocess
 import sys
-import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from mdpd_plugins.registry.errors import MDPDError
+from mdpd_plugins.benchmark.process import Process
+from mdpd_plugins.benchmark.report import label
 from mdpd_plugins.versions import installed_versions
 
 # What is compared unless some are named: rows of the engine's METHODS.
@@ -24,90 +22,74 @@ COMPARED = (
 )
 
 
-class _Process:
-    """One worker; `ask` sends a request and waits for its answer."""
-
-    def __init__(self, method: str):
-        self.method = method
-        self.errors = tempfile.TemporaryFile("w+")
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "mdpd_plugins.benchmark.worker"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self.errors,
-            text=True,
-        )
-
-    def ask(self, do: str, **request: Any) -> dict[str, Any]:
-        assert self.process.stdin is not None and self.process.stdout is not None
-        try:
-            self.process.stdin.write(json.dumps({"do": do, **request}) + "\n")
-            self.process.stdin.flush()
-            answer = self.process.stdout.readline()
-        except BrokenPipeError:
-            answer = ""
-        if not answer:
-            self.process.wait()
-            self.errors.seek(0)
-            raise MDPDError(f"benchmark of {self.method} failed at {do!r}:\n{self.errors.read()[-2000:]}")
-        found = json.loads(answer)
-        if "error" in found:
-            raise MDPDError(found["error"])
-        return found
-
-    def close(self) -> None:
-        assert self.process.stdin is not None
-        self.process.stdin.close()
-        self.process.wait()
-        self.errors.close()
-
-
 def bench(
-    config: Path, methods: Sequence[str], options: dict[str, Any], *, device: str = "cpu", rounds: int = 5
+    config: Path,
+    methods: Sequence[str],
+    options: dict[str, Any],
+    *,
+    device: str = "cpu",
+    rounds: int = 5,
+    dtypes: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Compare methods; see docs/memory.md for what each figure means.
 
     Args:
         config: a config file. methods: rows of METHODS. options: `--cfg-options` for all of them.
-        device: "cpu" or "cuda". rounds: timed cycles a method, taken in turn so that a slow moment of the machine
+        device: "cpu" or "cuda". rounds: timed cycles a row, taken in turn so that a slow moment of the machine
             falls on all of them; the steps in which memory was counted have warmed them up.
+        dtypes: values of `backbone.dtype`, each for every method; none: the configuration's.
 
     Returns:
-        {"results": [one dict a method], "environment": {...}}.
+        {"results": [one dict a method and type], "environment": {...}}. Ratios to another method are within one type,
+        and `step_ratio_to_first_dtype` is within one method.
 
     Raises:
         MDPDError: a method failed, with its output.
     """
-    processes: dict[str, _Process] = {}
-    rows: dict[str, dict[str, Any]] = {}
+    rows: dict[str, dict[str, Any]] = {label(row): row for row in variants(methods, dtypes)}
+    processes: dict[str, Process] = {}
     try:
-        for method in methods:
-            print(f"building {method}", file=sys.stderr, flush=True)
-            processes[method] = _Process(method)
-            given = {**options, "distill.method": method}
-            built = processes[method].ask("build", config=str(config), options=given, device=device)
-            rows[method] = {"method": method, **built}
-            memory = processes[method].ask("memory")
-            rows[method]["training_state_bytes"] = memory["total"]
-            rows[method]["memory"] = memory
-        seconds: dict[str, list[float]] = {m: [] for m in methods}
+        for name, row in rows.items():
+            print(f"building {name}", file=sys.stderr, flush=True)
+            processes[name] = Process(name)
+            given = {**options, **options_of(row)}
+            row.update(processes[name].ask("build", config=str(config), options=given, device=device))
+            memory = processes[name].ask("memory")
+            row["training_state_bytes"] = memory["total"]
+            row["memory"] = memory
+        seconds: dict[str, list[float]] = {name: [] for name in rows}
         for i in range(rounds):
-            for method in methods:
-                print(f"round {i + 1}/{rounds}: {method}", file=sys.stderr, flush=True)
-                seconds[method].append(processes[method].ask("cycle")["seconds"])
-        for method in methods:
-            rows[method].update(processes[method].ask("inference"))
+            for name in rows:
+                print(f"round {i + 1}/{rounds}: {name}", file=sys.stderr, flush=True)
+                seconds[name].append(processes[name].ask("cycle")["seconds"])
+        for name, row in rows.items():
+            row.update(processes[name].ask("inference"))
     finally:
         for process in processes.values():
             process.close()
-    for method, taken in seconds.items():
-        spread = {"min": min(taken), "median": statistics.median(taken), "max": max(taken)}
-        rows[method]["step_seconds"] = {**spread, "all": taken}
+
+    def ratio(name: str, other: str) -> float:
+        return statistics.median(a / b for a, b in zip(seconds[name], seconds[other], strict=True))
+
+    for name, row in rows.items():
+        taken = seconds[name]
+        row["step_seconds"] = {"min": min(taken), "median": statistics.median(taken), "max": max(taken), "all": taken}
         for rival in ("lora", "lora_checkpointed"):
-            if rival in seconds:
-                pairs = [a / b for a, b in zip(taken, seconds[rival], strict=True)]
-                rows[method][f"step_ratio_to_{rival}"] = statistics.median(pairs)
-    return {"results": [rows[m] for m in methods], "environment": environment(config, options, device, rounds)}
+            if (other := label({**row, "method": rival})) in seconds:
+                row[f"step_ratio_to_{rival}"] = ratio(name, other)
+        if dtypes:
+            row["step_ratio_to_first_dtype"] = ratio(name, label({**row, "dtype": dtypes[0]}))
+    return {"results": list(rows.values()), "environment": environment(config, options, device, rounds)}
+
+
+def variants(methods: Sequence[str], dtypes: Sequence[str]) -> list[dict[str, str]]:
+    """The rows of a comparison: each method with each type, or with the configuration's if none is named."""
+    return [{"method": m, **given} for m in methods for given in ([{"dtype": d} for d in dtypes] or [{}])]
+
+
+def options_of(row: Mapping[str, Any]) -> dict[str, Any]:
+    """What a row overrides of the configuration."""
+    return {"distill.method": row["method"], **({"backbone.dtype": row["dtype"]} if "dtype" in row else {})}
 
 
 def environment(config: Path, options: dict[str, Any], device: str, rounds: int) -> dict[str, Any]:
@@ -123,4 +105,4 @@ def environment(config: Path, options: dict[str, Any], device: str, rounds: int)
     }
 
 
-__all__ = ["COMPARED", "bench", "environment"]
+__all__ = ["COMPARED", "bench", "environment", "options_of", "variants"]

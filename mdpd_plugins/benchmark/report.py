@@ -22,16 +22,30 @@ HEADER = (
 STATE = "training state (MiB)"
 
 
+def label(row: Mapping[str, Any]) -> str:
+    """What a row is called: its method, and its type where several are compared."""
+    return f"{row['method']}, {row['dtype']}" if "dtype" in row else str(row["method"])
+
+
+def header(found: Mapping[str, Any]) -> list[str]:
+    """Names of the columns: HEADER, and those of types where several were compared."""
+    dtype = found["results"][0].get("dtype")
+    method, *others = HEADER
+    return [method, *others] if dtype is None else [method, "type", *others, f"time of {dtype}'s"]
+
+
 def cells(found: Mapping[str, Any]) -> list[tuple[str, ...]]:
-    """One row of text a method, under HEADER; "-" where the method compared against was not run."""
-    rows = {r["method"]: r for r in found["results"]}
-    full, lora = (rows.get(m, {}).get("training_state_bytes") for m in ("full", "lora"))
+    """One row of text a method and type, under `header`; "-" where the method compared against was not run."""
+    rows = {label(r): r for r in found["results"]}
     table: list[tuple[str, ...]] = []
     for r in rows.values():
+        others = (rows.get(label({**r, "method": m}), {}) for m in ("full", "lora"))
+        full, lora = (other.get("training_state_bytes") for other in others)
         state, s = r["training_state_bytes"], r["step_seconds"]
         table.append(
             (
                 r["method"],
+                *([r["dtype"]] if "dtype" in r else []),
                 f"{r['trainable_parameters']:,}",
                 f"{state / 2**20:.1f}",
                 f"{state / full:.3f}" if full else "-",
@@ -39,6 +53,7 @@ def cells(found: Mapping[str, Any]) -> list[tuple[str, ...]]:
                 f"{s['min']:.2f}, {s['median']:.2f}, {s['max']:.2f}",
                 f"{r['step_ratio_to_lora']:.2f}" if "step_ratio_to_lora" in r else "-",
                 f"{r['inference_ratio_to_plain']:.2f}",
+                *([f"{r['step_ratio_to_first_dtype']:.2f}"] if "dtype" in r else []),
             )
         )
     return table
@@ -55,7 +70,7 @@ def show(found: Mapping[str, Any]) -> None:
     from rich.table import Table
 
     title = "training state: peak bytes of a step above the frozen weights"
-    table = Table(*HEADER, title=title, box=None, header_style="bold", pad_edge=False)
+    table = Table(*header(found), title=title, box=None, header_style="bold", pad_edge=False)
     table.columns[0].no_wrap = True  # cut short, two methods look alike
     for column in table.columns[1:]:
         column.justify = "right"
@@ -73,7 +88,7 @@ def plot(found: Mapping[str, Any], path: Path, accuracy: Mapping[str, float] | N
         path: where to; its suffix says the format (svg, png, pdf).
         accuracy: method -> share of right answers.
     """
-    rows = {r["method"]: r for r in found["results"]}
+    rows = {label(r): r for r in found["results"]}
     memory = {m: r["training_state_bytes"] / 2**20 for m, r in rows.items()}
     seconds = {m: r["step_seconds"]["median"] for m, r in rows.items()}
     ours = {m for m in rows if m.startswith("mdpd")}
@@ -133,4 +148,17 @@ def panel(
     axes.grid(alpha=0.3)
 
 
-__all__ = ["HEADER", "STATE", "cells", "front", "markdown", "new_figure", "panel", "plot", "save", "show"]
+__all__ = [
+    "HEADER",
+    "STATE",
+    "cells",
+    "front",
+    "header",
+    "label",
+    "markdown",
+    "new_figure",
+    "panel",
+    "plot",
+    "save",
+    "show",
+]

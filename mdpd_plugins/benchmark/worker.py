@@ -1,25 +1,18 @@
-"""One method of a benchmark in a process of its own; it does what it is told over a pipe.
-
-`python -m mdpd_plugins.benchmark.worker` reads one JSON request a line and answers each with one JSON line:
-`{"do": "build", "config": FILE, "options": {...}}`, then "memory", "cycle", "inference".
-"""
+"""One method of a benchmark in a process of its own (`process.serve`): "build", then "memory", "cycle", "inference"."""
 
 from __future__ import annotations
 
-import ctypes
-import gc
-import json
 import statistics
-import sys
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import torch
 
+from mdpd_plugins.adapters.storage.precision import cast
+from mdpd_plugins.benchmark.process import serve
 from mdpd_plugins.engine import fade
 from mdpd_plugins.engine.fading import timed
-from mdpd_plugins.registry.errors import MDPDError
 from mdpd_plugins.training.config import any_method, load_config
 from mdpd_plugins.training.experiment import Experiment, build_experiment
 from mdpd_plugins.training.step_memory import measure_step
@@ -84,6 +77,8 @@ class Worker:
         else:
             keys_equal = False
             deployed = partial(distiller.forward, inputs)
+        if plain.dtype != experiment.adapter.dtype:  # what fades goes back to the checkpoint's type
+            cast(plain.model, experiment.adapter.dtype)
         ratios = []
         with torch.no_grad():
             for _ in range(INFERENCE_PAIRS + 1):
@@ -95,28 +90,5 @@ class Worker:
         return {"inference_ratio_to_plain": ratio, "inference_ratio_spread": spread, "plain_state_dict": keys_equal}
 
 
-def _give_back() -> None:
-    """Freed memory back to the system: a dozen processes wait side by side, and the C library keeps what it had."""
-    gc.collect()
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
-    if trim is not None:
-        trim(0)
-
-
-def main() -> None:
-    """Answer requests until the pipe closes."""
-    worker = Worker()
-    # Whatever a library prints must not end up between the answers.
-    answers, sys.stdout = sys.stdout, sys.stderr
-    for line in sys.stdin:
-        request = json.loads(line)
-        try:
-            answer = getattr(worker, request.pop("do"))(**request)
-        except MDPDError as error:
-            answer = {"error": str(error)}  # the user's to mend, so without a traceback
-        _give_back()
-        print(json.dumps(answer), file=answers, flush=True)
-
-
 if __name__ == "__main__":
-    main()
+    serve(Worker())

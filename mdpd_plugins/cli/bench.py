@@ -13,6 +13,7 @@ from mdpd_plugins.registry import ConfigError, closest
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("config", metavar="CONFIG", type=Path)
     parser.add_argument("--methods", nargs="+", metavar="M", help="some of them (default: all)")
+    parser.add_argument("--dtypes", nargs="+", default=[], metavar="T", help="each method in each of these types")
     parser.add_argument("--batch-size", type=int, metavar="N")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--rounds", type=int, default=5, metavar="N", help="timed cycles a method, taken in turn")
@@ -24,6 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the comparison and print it as a table."""
+    from mdpd_plugins.adapters.storage.precision import chosen_type
     from mdpd_plugins.benchmark import report as bench_report
     from mdpd_plugins.benchmark.bench import COMPARED, bench
     from mdpd_plugins.engine import METHODS
@@ -34,6 +36,8 @@ def run(args: argparse.Namespace) -> int:
     for method in methods:
         if method not in METHODS:
             raise ConfigError(f"there is no method {method!r} to compare: {closest(method, METHODS)}")
+    for dtype in args.dtypes:
+        chosen_type(dtype)
     if args.rounds < 1:
         raise ConfigError(f"--rounds {args.rounds}: at least one timed cycle is needed")
     for target in (args.json, args.plot):
@@ -47,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
         options["data.batch_size"] = args.batch_size
     if args.plan:
         return _plan(args, methods, options)
-    found = bench(args.config, methods, options, device=args.device, rounds=args.rounds)
+    found = bench(args.config, methods, options, device=args.device, rounds=args.rounds, dtypes=args.dtypes)
     if args.json:
         write_json(args.json, found)
     if args.plot:
@@ -57,16 +61,19 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _plan(args: argparse.Namespace, methods: list[str], options: dict[str, Any]) -> int:
+    from mdpd_plugins.benchmark.bench import options_of, variants
+    from mdpd_plugins.benchmark.report import label
     from mdpd_plugins.files import write_json
     from mdpd_plugins.planning.plan import plan, print_plans
     from mdpd_plugins.training.config import load_config
 
-    plans = {}
-    for method in methods:
-        print(f"planning {method}", file=sys.stderr, flush=True)
-        plans[method] = plan(load_config(args.config, {**options, "distill.method": method}))
+    plans, rows = {}, []
+    for row in variants(methods, args.dtypes):
+        name = label(row)
+        print(f"planning {name}", file=sys.stderr, flush=True)
+        plans[name] = plan(load_config(args.config, {**options, **options_of(row)}))
+        rows.append({**row, **plans[name].as_dict()})
     if args.json:
-        rows = [{"method": method, **found.as_dict()} for method, found in plans.items()]
         write_json(args.json, {"plans": rows, "config": str(args.config), "options": options})
     print_plans(plans)
     return 0

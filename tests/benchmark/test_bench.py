@@ -31,6 +31,36 @@ def test_methods_are_compared_and_every_figure_is_there(tmp_path, capsys):
     assert rows["full"]["training_state_bytes"] > rows["lora"]["training_state_bytes"]
 
 
+@pytest.mark.slow
+def test_types_stand_side_by_side_with_ratios_within_each(tmp_path, capsys):
+    out = tmp_path / "bench.json"
+    asked = ["--methods", "lora", "--dtypes", "float32", "bfloat16", "--rounds", "1", "--json", str(out)]
+    assert main(["bench", str(write_config(tmp_path)), *asked]) == 0
+    printed = capsys.readouterr().out
+    assert "bfloat16" in printed and "type" in printed
+    rows = {r["dtype"]: r for r in json.loads(out.read_text())["results"]}
+    assert list(rows) == ["float32", "bfloat16"] and {r["method"] for r in rows.values()} == {"lora"}
+    for dtype, row in rows.items():
+        assert row["step_ratio_to_first_dtype"] == 1.0 or dtype == "bfloat16"
+        assert row["step_ratio_to_lora"] == 1.0
+        # Only what was asked for differs: what trains in a narrow backbone has masters.
+        assert (row["memory"]["masters"] > 0) == (dtype == "bfloat16")
+
+
+def test_a_plan_takes_types_as_well(tmp_path, capsys):
+    out = tmp_path / "plan.json"
+    asked = ["--plan", "--methods", "mdpd", "--dtypes", "float32", "bfloat16", "--json", str(out)]
+    assert main(["bench", str(write_config(tmp_path)), *asked]) == 0
+    assert "mdpd, bfloat16" in capsys.readouterr().out
+    plans = {r["dtype"]: r for r in json.loads(out.read_text())["plans"]}
+    assert plans["bfloat16"]["weights_bytes"] < 0.6 * plans["float32"]["weights_bytes"]
+
+
+def test_an_unknown_type_names_the_closest(tmp_path, capsys):
+    assert main(["bench", str(tmp_path / "c.py"), "--dtypes", "bfloat"]) == 2
+    assert "'bfloat16'" in capsys.readouterr().err
+
+
 def test_an_unknown_method_names_the_closest(tmp_path, capsys):
     assert main(["bench", str(tmp_path / "c.py"), "--methods", "lorra"]) == 2
     assert "'lora'" in capsys.readouterr().err

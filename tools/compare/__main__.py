@@ -6,6 +6,8 @@
     memory         tables of the memory page, from the JSON of `mdpd bench`, `growth` and `cached-epochs`
     growth         how training memory grows with one setting
     cached-epochs  seconds of each epoch on cached features
+    outside        our methods beside peft's LoRA and QLoRA in transformers' Trainer
+    outside-page   tables of the memory page, from the JSON of `outside`
 
 `python -m tools.compare COMMAND --help` shows the options of each.
 """
@@ -22,6 +24,8 @@ COMMANDS = {
     "memory": "memory_page",
     "growth": "memory_growth",
     "cached-epochs": "cached_epochs",
+    "outside": "outside.command",
+    "outside-page": "outside.page",
 }
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from mdpd_plugins.benchmark.growth import slope
-from mdpd_plugins.benchmark.report import HEADER, cells, markdown, plot
+from mdpd_plugins.benchmark.report import cells, header, markdown, plot
 from mdpd_plugins.registry import MDPDError
 from tools.compare.measured_pages import check_marks, write_measured
 from tools.compare.result_lines import read_runs
@@ -43,9 +43,9 @@ def bench_section(file: Path, found: dict[str, Any], runs: Path | None, plots: P
     """Table, plot and ratios of one benchmark."""
     environment = found["environment"]
     known = accuracies(read_runs(runs)) if runs else {}
-    header, rows = list(HEADER), [list(row) for row in cells(found)]
+    columns, rows = header(found), [list(row) for row in cells(found)]
     if known:
-        header.append("accuracy (mean ± deviation, seeds)")
+        columns.append("accuracy (mean ± deviation, seeds)")
         for row in rows:
             a = known.get(row[0])
             spread = f" ± {a[1]:.3f}" if a and a[2] > 1 else ""
@@ -54,16 +54,18 @@ def bench_section(file: Path, found: dict[str, Any], runs: Path | None, plots: P
     picture = plots / f"{file.stem}.svg"
     plot(found, picture, {m: a[0] for m, a in known.items()})
     batch = found["results"][0]["batch_size"]
-    methods = " ".join(r["method"] for r in found["results"])
+    methods = " ".join(dict.fromkeys(r["method"] for r in found["results"]))
+    dtypes = " ".join(dict.fromkeys(r["dtype"] for r in found["results"] if "dtype" in r))
     options = " ".join(f"{k}={v}" for k, v in environment["options"].items())
     lines = [
         f"### `{environment['config']}`, batch {batch}",
         "",
-        f"`mdpd bench {environment['config']} --methods {methods} --rounds {environment['rounds']}"
+        f"`mdpd bench {environment['config']} --methods {methods}{' --dtypes ' + dtypes if dtypes else ''} "
+        f"--rounds {environment['rounds']}"
         f"{' --cfg-options ' + options if options else ''} --json docs/data/{file.name}`",
         f"({environment['device']}, torch {environment['torch']})",
         "",
-        markdown(header, rows),
+        markdown(columns, rows),
         "",
         *ratios(found),
         "",
