@@ -23,6 +23,10 @@ from mdpd_plugins.training.step_memory import (
 )
 
 
+PACKED = ("int8", "uint8")
+"""Types of quantised weights: a byte each, or two weights in a byte with their scales."""
+
+
 @dataclass(frozen=True)
 class Plan:
     """What one step of a configuration holds.
@@ -92,7 +96,8 @@ def print_plans(plans: Mapping[str, Plan]) -> None:
     """A table of plans, one row for each name, in MiB; weights also by type, where some are not float32."""
     # Without lines it fits into 80 columns: a method's name cut short looks like another's.
     table = Table(box=None, header_style="bold", pad_edge=False)
-    types = sorted({name for found in plans.values() for name in found.types if "float" in name} - {"float32"})
+    held = {name for found in plans.values() for name in found.types}
+    types = sorted({name for name in held if "float" in name or name in PACKED} - {"float32"})
     types += ["float32"] if types else []
     columns = ("method", "weights", *types, "training state", "side", "optimiser", "transient peak", "in all", "trains")
     for column in columns:

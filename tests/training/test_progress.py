@@ -15,7 +15,17 @@ STARTED = "import sys, time; sys.argv = ['mdpd', *sys.argv[1:]]; from mdpd_plugi
 
 
 def test_the_training_package_loads_no_library_that_not_every_run_needs():
-    heavy = "transformers", "peft", "sklearn", "matplotlib", "torchvision", "datasets", "mmpretrain", "open_clip"
+    heavy = (
+        "transformers",
+        "peft",
+        "bitsandbytes",
+        "sklearn",
+        "matplotlib",
+        "torchvision",
+        "datasets",
+        "mmpretrain",
+        "open_clip",
+    )
     code = f"import sys, mdpd_plugins.training; print(sorted(set({heavy!r}) & set(sys.modules)))"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"
