@@ -88,7 +88,9 @@ def _known_classes(rows: Sequence[Sequence[str]], classes: Iterable[str] | None)
             raise ConfigError(f"classes names {', '.join(map(repr, twice))} more than once; keep one of each")
     else:
         seen = {name for row in rows for name in row}
-        known = tuple(sorted(seen, key=int) if all(map(_is_integer, seen)) else sorted(seen))
+        # "1" and "01" are two names of one number: without the second key their order would be the set's, which
+        # changes from process to process.
+        known = tuple(sorted(seen, key=lambda name: (int(name), name)) if all(map(_is_integer, seen)) else sorted(seen))
     if len(known) < 2:
         raise ConfigError(
             f"classification needs at least two classes, but there is {', '.join(known) or 'none'}; "

@@ -9,6 +9,7 @@ from pictures import odd_pictures
 from torchvision.transforms._presets import ImageClassification
 
 import mdpd_plugins
+import mdpd_plugins as mdpd
 from mdpd_plugins.adapters import adapt
 from mdpd_plugins.exports import load_export
 from mdpd_plugins.registry import ConfigError
@@ -102,3 +103,19 @@ def test_a_given_transform_wins_over_a_zoos(tmp_path):
 def test_a_transform_whose_pictures_differ_in_size_is_refused_at_once():
     with pytest.raises(ConfigError, match="different sizes"):
         adapt(torchvision.models.resnet18(num_classes=5), transform=torchvision.transforms.ToTensor())
+
+
+@pytest.mark.parametrize("aux", [True, False])
+def test_torchvisions_networks_with_auxiliary_classifiers_are_exported_as_they_were_built(aux, tmp_path):
+    build = torchvision.models.googlenet
+    model = build(num_classes=7, init_weights=False, aux_logits=aux, transform_input=True).train()
+    x = torch.randn(2, 3, 64, 64)
+    adapter = adapt(model, num_classes=5, example_inputs=x)
+    mdpd.export(adapter, tmp_path / "out")
+    again = mdpd.load(tmp_path / "out", device="cpu")
+    assert again.aux_logits == aux and again.transform_input
+    assert again.state_dict().keys() == model.state_dict().keys()
+    with torch.no_grad():
+        assert torch.equal(again(x), adapter.model(x)) and again(x).shape == (2, 5)
+    if aux:  # in training mode as well
+        assert {tuple(out.shape) for out in again.train()(x)} == {(2, 5)}

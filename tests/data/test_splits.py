@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -113,3 +116,18 @@ def test_unknown_split_type_and_key_name_the_closest(table: Path) -> None:
         load_source({"type": "table", "path": str(table), "text_column": "text"}, "train")
     with pytest.raises(ConfigError, match="has no type; choose one of"):
         load_source({"path": str(table)}, "train")
+
+
+def test_classes_that_are_the_same_number_have_the_same_order_in_every_process(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text("text,label\n" + "".join(f"x,{label}\n" for label in ("02", "1", "002", "01", "2", "001")))
+    code = (
+        "import sys; from mdpd_plugins.data.sources.table import open_table; "
+        "print(*open_table(path=sys.argv[1], text_column='text', label_column='label')['train'].classes)"
+    )
+    run = [sys.executable, "-c", code, str(path)]
+    for seed in ("1", "2", "3"):
+        done = subprocess.run(
+            run, env={**os.environ, "PYTHONHASHSEED": seed}, capture_output=True, text=True, check=True
+        )
+        assert done.stdout.split() == ["001", "01", "1", "002", "02", "2"]
