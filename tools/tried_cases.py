@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
+import time
 from importlib import import_module
 from pathlib import Path
 
@@ -19,6 +20,10 @@ ROOT = Path(__file__).parent.parent
 # Module of tools/tried_kinds -> heading on the page, in this order.
 SUBJECTS = {
     "folders": "Folders and tables",
+    "texts": "Tokenizers and texts",
+    "steps": "Training steps",
+    "weights": "Weights and names",
+    "runs": "Whole runs",
 }
 
 
@@ -75,12 +80,17 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error(f"there is no case {', '.join(sorted(unknown))}; there are {', '.join(cases)}")
     if args.page is None and not args.case:
         parser.error("give the page to write, or --case NAME")
+    import torch
+
+    torch.set_num_threads(1)
     got = {}
     with tempfile.TemporaryDirectory(prefix="mdpd_tried_", ignore_cleanup_errors=True) as folder:
         for name in args.case or cases:
+            begun = time.monotonic()
             got[name] = cases[name].tried(Path(folder) / name)
-            right = got[name] == cases[name].expected
-            print(f"{'as expected' if right else 'OTHERWISE'}: {name}: {got[name]}", file=sys.stderr, flush=True)
+            right = "as expected" if got[name] == cases[name].expected else "OTHERWISE"
+            took = time.monotonic() - begun
+            print(f"{right}: {name}: {got[name]} ({took:.1f} s)", file=sys.stderr, flush=True)
     if args.page is not None and not args.case:
         args.page.write_text(page_of(got), encoding="utf-8")
     return 0 if all(got[name] == cases[name].expected for name in got) else 1

@@ -37,6 +37,7 @@ from mdpd_plugins.adapters.inspection.structure import (
 from mdpd_plugins.adapters.original import Original
 from mdpd_plugins.adapters.preparation import Preparation
 from mdpd_plugins.adapters.quantized import NONE, quantized_layers
+from mdpd_plugins.adapters.storage.checkpoint import SAFETENSORS_FORMAT
 from mdpd_plugins.adapters.storage.precision import weight_type
 from mdpd_plugins.adapters.transform import Size, Tensors
 from mdpd_plugins.files import fresh_folder
@@ -581,7 +582,7 @@ class Adapter(Preparation):
         """Write the model's files into an existing folder. What a zoo's adapter overrides."""
         from safetensors.torch import save_model
 
-        save_model(self.model, str(folder / WEIGHTS_FILE))
+        save_model(self.model, str(folder / WEIGHTS_FILE), metadata=SAFETENSORS_FORMAT)
         (folder / "backbone.json").write_text(json.dumps({"name": self.name}, indent=2) + "\n")
 
     def around(self, model: nn.Module) -> Adapter:

@@ -11,7 +11,16 @@ from tools.tried_cases import known_cases, main, page_of
 PAGE = Path(__file__).parents[2] / "docs" / "tried-cases.md"
 CASES = known_cases()
 # One or two a subject, of those that train nothing.
-SAMPLE = ["hidden_folders", "splits_without_classes"]
+SAMPLE = [
+    "hidden_folders",
+    "splits_without_classes",
+    "padding_of_a_decoder",
+    "pairs_for_roberta",
+    "a_number_and_several_outputs",
+    "decay_of_norms",
+    "sizes_that_do_not_match",
+    "averages_beside_the_weights",
+]
 
 
 @pytest.mark.parametrize("name", SAMPLE)

@@ -19,6 +19,7 @@ from torch import nn
 
 from mdpd_plugins.adapters.adapter import Adapter
 from mdpd_plugins.adapters.built import Built, as_built
+from mdpd_plugins.adapters.storage.checkpoint import SAFETENSORS_FORMAT
 from mdpd_plugins.adapters.transform import PictureTransform, Size, TextTransform
 from mdpd_plugins.registry.errors import CapabilityError, ConfigError
 from mdpd_plugins.zoos.open_clip.model import (
@@ -214,7 +215,7 @@ class OpenCLIPAdapter(Adapter):
         }
         (folder / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n")
         state = {k: v.detach().cpu().clone().contiguous() for k, v in self.model.state_dict().items()}
-        save_file(state, str(folder / WEIGHTS_FILE))
+        save_file(state, str(folder / WEIGHTS_FILE), metadata=SAFETENSORS_FORMAT)
         # Where the configuration names one of transformers' tokenizers, OpenCLIP looks for its files in the folder.
         if "tokenizer" in vars(self) and hasattr(self.tokenizer, "save_pretrained"):
             self.tokenizer.save_pretrained(str(folder))

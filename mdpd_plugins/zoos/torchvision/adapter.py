@@ -14,6 +14,7 @@ from torchvision.transforms._presets import ImageClassification
 
 from mdpd_plugins.adapters.adapter import WEIGHTS_FILE, Adapter
 from mdpd_plugins.adapters.built import Built, as_built
+from mdpd_plugins.adapters.storage.checkpoint import SAFETENSORS_FORMAT
 from mdpd_plugins.adapters.transform import EachPicture, ImageTransform, PictureTransform, Size
 from mdpd_plugins.registry.errors import ConfigError
 
@@ -69,7 +70,7 @@ class TorchvisionAdapter(Adapter):
 
         outputs = self.num_outputs
         about = {"model": model_name(self.model, outputs), "num_classes": outputs, **_options(self.model)}
-        save_model(self.model, str(folder / WEIGHTS_FILE))
+        save_model(self.model, str(folder / WEIGHTS_FILE), metadata=SAFETENSORS_FORMAT)
         (folder / MODEL_FILE).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
 
     def load_exported(self, folder: str | Path) -> nn.Module:
