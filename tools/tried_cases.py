@@ -22,7 +22,8 @@ SUBJECTS = {
     "folders": "Folders and tables",
     "texts": "Tokenizers and texts",
     "steps": "Training steps",
-    "weights": "Weights and names",
+    "checkpoints": "Checkpoints",
+    "exports": "Exports",
     "runs": "Whole runs",
 }
 

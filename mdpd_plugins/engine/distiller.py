@@ -302,6 +302,11 @@ class Distiller(nn.Module):
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    @property
+    def ended(self) -> bool:
+        """Whether it was faded or closed."""
+        return bool(self._ended)
+
     def check_open(self, call: str) -> None:
         """Raise UsageError if the side network is gone."""
         if self._ended:

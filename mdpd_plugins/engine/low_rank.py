@@ -41,7 +41,7 @@ def low_rank_targets(adapter: Adapter, *, everywhere: bool) -> list[str]:
             full = f"{block_name}.{name}" if name else block_name
             if any(full.startswith(f"{m}.") for m in inside) or module is block:  # a block stays the module it is
                 continue
-            if _computes_its_weight(module):
+            if computes_its_weight(module):
                 inside.append(full)
             elif isinstance(module, nn.MultiheadAttention):
                 inside.append(full)
@@ -75,7 +75,7 @@ def _refused_by_peft(model: nn.Module) -> set[str]:
     return refused
 
 
-def _computes_its_weight(module: nn.Module) -> bool:
+def computes_its_weight(module: nn.Module) -> bool:
     """Whether a layer, or one inside an attention, has no weight of its own but makes it at each forward."""
     kinds = (nn.Linear, nn.Conv1d, nn.Conv2d)
     return any(
@@ -241,4 +241,12 @@ def _to_type(module: nn.Module, dtype: torch.dtype) -> None:
             parameter.data = parameter.data.to(dtype)
 
 
-__all__ = ["inject", "low_rank_targets", "plain_names", "plain_tensors", "remove", "updated_layers"]
+__all__ = [
+    "computes_its_weight",
+    "inject",
+    "low_rank_targets",
+    "plain_names",
+    "plain_tensors",
+    "remove",
+    "updated_layers",
+]

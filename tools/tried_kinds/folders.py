@@ -211,3 +211,42 @@ def words_that_mean_nothing(folder: Path) -> str:
 def byte_order_mark(folder: Path) -> str:
     part = _table(folder / "rows.csv", "text,label\nx,a\ny,b\n", "utf-8-sig")["train"]
     return "the first column is found" if list(part.inputs) == ["x", "y"] else str(list(part.inputs))
+
+
+@case(
+    "Labels became 1.0 and 2.0 where a cell was empty, and those of another split are still 1 and 2.",
+    "pandas 28335",
+    "refused by name",
+    at_first="2 was taken for the third class, which was 10.0",
+)
+def integers_that_became_floats(folder: Path) -> str:
+    (folder / "train.csv").write_text("text,label\na,0.0\nb,1.0\nc,10.0\nd,2.0\n", encoding="utf-8")
+    (folder / "val.csv").write_text("text,label\na,2\nb,1\n", encoding="utf-8")
+    files = {"train": str(folder / "train.csv"), "val": str(folder / "val.csv")}
+    return refusal(lambda: open_table(**files, text_column="text", label_column="label"), "val.csv, line 2", "'2.0'")
+
+
+@case(
+    "Lists of labels were written to a CSV file, and come back as text.",
+    "datasets 4673",
+    "refused by name",
+    at_first="each different list was a class of its own",
+)
+def lists_written_as_text(folder: Path) -> str:
+    path = folder / "rows.csv"
+    path.write_text("text,tags\na,\"['x', 'y']\"\nb,['x']\n", encoding="utf-8")
+    columns = {"text_column": "text", "label_column": "tags", "label_kind": "multi"}
+    return refusal(lambda: open_table(path=str(path), **columns), "line 2", "written as text")
+
+
+@case(
+    "Several labels are given as a 0 or a 1 for each class.",
+    "transformers 7571",
+    "refused by name",
+    at_first="taken for indices, so that every example had the classes 0 and 1",
+)
+def marks_for_each_class(folder: Path) -> str:
+    path = folder / "rows.jsonl"
+    path.write_text('{"text": "a", "tags": [1, 0, 1]}\n{"text": "b", "tags": [0, 1, 0]}\n', encoding="utf-8")
+    columns = {"text_column": "text", "label_column": "tags", "label_kind": "multi"}
+    return refusal(lambda: open_table(path=str(path), **columns), "[1, 0, 1]", "for each class")

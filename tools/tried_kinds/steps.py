@@ -255,3 +255,45 @@ def indices_from_one(folder: Path) -> str:
     return refusal(
         lambda: student_of(adapter, (inputs_of(adapter), torch.tensor([1, 2, 4, 5]))), "from 1 to 5", "0 to 4"
     )
+
+
+@case(
+    "Pictures are read as levels from 0 to 255, and nobody normalised them.",
+    "torchvision 2788",
+    "refused by name",
+    at_first="trained on as they were",
+)
+def levels_of_pictures(folder: Path) -> str:
+    levels = (255 * torch.rand(4, 3, 32, 32)).to(torch.uint8)
+    return refusal(lambda: student_of(small("hf-vit"), (levels, labels_of())), "torch.uint8", "adapter.transform()")
+
+
+@case(
+    "A notebook's cell is run again, and puts updates into a model that has them already.",
+    "peft 2295",
+    "refused by name, and after closing the model is as it came",
+    at_first="an error of peft's; without low-rank updates, a second student beside the first",
+)
+def a_cell_that_is_run_again(folder: Path) -> str:
+    adapter = small("hf-minilm")
+    before = snapshot(adapter.model)
+    student = student_of(adapter)
+    said = refusal(lambda: student_of(adapter), "an earlier student", "student.close()")
+    student.close()
+    same = adapter.model.state_dict().keys() == before.keys()
+    same = same and all(torch.equal(v, before[k]) for k, v in adapter.model.state_dict().items())
+    return f"{said}, and after closing the model is as it came" if same else said
+
+
+@case(
+    "A model was offloaded, so its weights have no numbers here.",
+    "accelerate 3617",
+    "refused by name",
+    at_first="an error of PyTorch's about meta tensors",
+)
+def offloaded_weights(folder: Path) -> str:
+    import accelerate
+
+    model = small("hf-minilm").model
+    accelerate.cpu_offload(model)
+    return refusal(lambda: mdpd.adapt(model), "has no numbers here", "device_map")

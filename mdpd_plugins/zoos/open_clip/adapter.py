@@ -68,11 +68,11 @@ class OpenCLIPAdapter(Adapter):
             return self.model.encode_image(inputs["image"], normalize=False)  # CoCa normalises by default
         return self.model.encode_text(inputs["input_ids"], normalize=False)
 
-    def as_inputs(self, given: Any) -> dict[str, torch.Tensor]:
+    def as_inputs(self, given: Any, *, example: bool = False) -> dict[str, torch.Tensor]:
         """As the base's; tokens may also come as OpenCLIP's own tokenizer returns them, under "text"."""
         if self.modality == "text" and isinstance(given, Mapping) and set(given) == {"text"}:
             given = self._masked(given["text"])
-        return super().as_inputs(given)
+        return super().as_inputs(given, example=example)
 
     def attention_mask(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor | None:
         """(B, T): True up to the end-of-text token. CLIP's token id 0 is a real one, so ids cannot tell padding.
