@@ -76,10 +76,14 @@ def _refused_by_peft(model: nn.Module) -> set[str]:
 
 
 def computes_its_weight(module: nn.Module) -> bool:
-    """Whether a layer, or one inside an attention, has no weight of its own but makes it at each forward."""
+    """Whether a layer, or one inside an attention, makes its weight anew from other tensors at each forward.
+
+    By a parametrization; or by a hook, as pruning and PyTorch's older normalisations do, which then leave the weight
+    among the module's ordinary attributes.
+    """
     kinds = (nn.Linear, nn.Conv1d, nn.Conv2d)
     return any(
-        is_parametrized(part) or (isinstance(part, kinds) and part._parameters.get("weight") is None)
+        is_parametrized(part) or (isinstance(part, kinds) and "weight" in vars(part))
         for part in (module.modules() if isinstance(module, nn.MultiheadAttention) else [module])
     )
 
