@@ -10,10 +10,11 @@ from torch import nn
 
 from mdpd_plugins.adapters import Adapter
 from mdpd_plugins.engine import Distiller, Settings
+from mdpd_plugins.engine.low_rank import computes_its_weight
 from mdpd_plugins.engine.precision import autocast_dtype
 from mdpd_plugins.exports import check_reloads, check_replaceable, load_export, read_record, record_of
 from mdpd_plugins.files import fresh_folder
-from mdpd_plugins.registry.errors import CheckpointError, ConfigError
+from mdpd_plugins.registry.errors import CapabilityError, CheckpointError, ConfigError, UsageError
 from mdpd_plugins.tasks import KINDS, make_task
 
 
@@ -59,10 +60,12 @@ def distill(
     Raises:
         ConfigError: an unknown task, method or setting, a model without an output layer, or names that do not fit it.
         CapabilityError: the backbone cannot do what the settings ask for.
+        UsageError: an earlier student of this adapter is neither faded nor closed.
     """
     if not isinstance(adapter, Adapter):
         what = "a live model: call adapt(model) first" if isinstance(adapter, nn.Module) else type(adapter).__name__
         raise ConfigError(f"distill() takes an adapter, and was given {what}")
+    check_no_student(adapter, "distill")
     adapter.stand_still()
     if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
         raise ConfigError(f"steps={steps!r}: the number of batches of the whole training is meant, at least 1")
@@ -75,7 +78,7 @@ def distill(
                 f"{len(classes)} classes were named, but {adapter.name} has {count} outputs: name {count}, or give it "
                 f"an output layer for {len(classes)} with adapt(model, num_classes={len(classes)})"
             )
-    return Distiller(
+    student = Distiller(
         adapter,
         make_task(task, classes or (), width=width, label_smoothing=label_smoothing, class_weights=class_weights),
         given,
@@ -85,6 +88,8 @@ def distill(
         amp=autocast_dtype(amp),
         restorable=True,
     )
+    adapter.student = student
+    return student
 
 
 def export(adapter: Adapter, folder: str | Path) -> Path:
@@ -99,15 +104,42 @@ def export(adapter: Adapter, folder: str | Path) -> Path:
     Raises:
         ConfigError: the folder holds something else, or the model does not say how to write it.
         CheckpointError: what was written, read back, is not the model in memory.
+        CapabilityError: so it is, because layers work their weight out from other tensors.
+        UsageError: its student is neither faded nor closed.
     """
+    check_no_student(adapter, "export")
     folder = Path(folder)
     check_replaceable(folder)
     with fresh_folder(folder) as temporary:
         adapter.write(temporary)
         record_of(adapter).write(temporary)
         if adapter.zoo:  # a model of no zoo is put together by its owner's code
-            check_reloads(temporary, folder, adapter, adapter.example_inputs())
+            try:
+                check_reloads(temporary, folder, adapter, adapter.example_inputs())
+            except CheckpointError as error:
+                if not (name := _worked_out(adapter)):
+                    raise
+                raise CapabilityError(
+                    f"{name} of {adapter.name} works its weight out from other tensors (pruning, weight or spectral "
+                    f"normalisation), and its library builds a model that does not. Make it plain, with "
+                    f"torch.nn.utils.prune.remove or torch.nn.utils.parametrize.remove_parametrizations, and export it "
+                    f"again"
+                ) from error
     return folder
+
+
+def check_no_student(adapter: Adapter, call: str) -> None:
+    """Raise UsageError if a student of this adapter is neither faded nor closed."""
+    if adapter.student is not None and not adapter.student.ended:
+        raise UsageError(
+            f"{call}() was called while an earlier student of {adapter.name} still has its side network: call "
+            f"fade(student) to keep what it learned, or student.close() to leave the model as it came"
+        )
+
+
+def _worked_out(adapter: Adapter) -> str:
+    """The first layer that makes its weight from other tensors at each forward; "" for none."""
+    return next((name for name, module in adapter.model.named_modules() if computes_its_weight(module)), "")
 
 
 def load(folder: str | Path, model: nn.Module | None = None, *, device: str | None = None) -> nn.Module:

@@ -323,6 +323,40 @@ def test_a_model_of_ones_own_is_exported_by_its_weights_and_loaded_into_another(
     assert not small_zoo.changed(before, other)
 
 
+@pytest.mark.parametrize("method", ["mdpd", "mdpd_low_rank"])
+def test_one_student_at_a_time_and_no_export_before_its_end(method, tmp_path):
+    adapter = mdpd.adapt(bert())
+    student = mdpd.distill(adapter, steps=3, method=method)
+    assert "an earlier student of" in refused(lambda: mdpd.distill(adapter, steps=3, method=method))
+    assert "call fade(student)" in refused(lambda: mdpd.export(adapter, tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
+    student.close()
+    mdpd.fade(mdpd.distill(adapter, steps=3, method=method))
+    mdpd.export(adapter, tmp_path / "out")
+    with mdpd.distill(adapter, steps=3, method=method):
+        pass
+
+
+def test_pruned_weights_are_trained_around_and_the_export_says_how_to_make_them_plain(tmp_path):
+    from torch.nn.utils import prune
+
+    model = bert()
+    layers = [layer.intermediate.dense for layer in model.bert.encoder.layer]
+    for layer in layers:
+        prune.l1_unstructured(layer, "weight", 0.5)
+    adapter = mdpd.adapt(model)
+    student = mdpd.distill(adapter, steps=1, backbone_every=1, warmup=0.0)
+    assert student.low_rank and not any("intermediate" in name for name in student.low_rank)
+    student.backward(texts(), torch.arange(4))
+    torch.optim.AdamW(student.parameter_groups()).step()
+    mdpd.fade(student)
+    assert "torch.nn.utils.prune.remove" in refused(lambda: mdpd.export(adapter, tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
+    for layer in layers:
+        prune.remove(layer, "weight")
+    mdpd.export(adapter, tmp_path / "out")
+
+
 def test_importing_the_package_loads_no_framework():
     script = "import sys, mdpd_plugins as mdpd; dir(mdpd); print({'torch', 'mmengine', 'numpy'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)

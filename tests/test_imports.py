@@ -41,7 +41,7 @@ ALLOWED = {
     "reporting": _TOP,
     "testing": _TASKS | {"tasks", "versions"},
     "cli": _TOP | {"benchmark", "testing", "reporting", "zoos"},
-    "tools": _TOP | {"benchmark", "testing", "cli", "zoos"},
+    "tools": _TOP | {"benchmark", "testing", "cli", "integrations", "zoos"},
 }
 # Those that register backbones; torchvision is a library that this project requires anyway.
 PLUGINS = (ROOT / "mdpd_plugins" / "zoos").glob("*/plugin.py")

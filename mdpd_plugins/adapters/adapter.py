@@ -37,6 +37,7 @@ from mdpd_plugins.adapters.inspection.structure import (
 from mdpd_plugins.adapters.original import Original
 from mdpd_plugins.adapters.preparation import Preparation
 from mdpd_plugins.adapters.quantized import NONE, quantized_layers
+from mdpd_plugins.adapters.storage.checkpoint import SAFETENSORS_FORMAT
 from mdpd_plugins.adapters.storage.precision import weight_type
 from mdpd_plugins.adapters.transform import Size, Tensors
 from mdpd_plugins.files import fresh_folder
@@ -59,6 +60,7 @@ class Adapter(Preparation):
         origin: one phrase, where the weights came from.
         original: the checkpoint, where the weights are held in another form than it has; None otherwise.
         labels: (kind of label, class names) of what the model was trained for, once `set_labels` was called.
+        student: what `distill` made of it last, faded or not; None before.
         load_with: what to tell a user who asks how to load an export.
     """
 
@@ -73,6 +75,7 @@ class Adapter(Preparation):
         self.original: Original | None = None
         self.options: dict[str, Any] = {}  # what a registered backbone was built with
         self.labels: tuple[str, tuple[str, ...]] | None = None
+        self.student: Any = None  # of the last `distill`
         self._open_captures: list[Capture] = []
         self._modes = {m: m.training for m in self.model.modules()}
         self.stand_still()
@@ -199,15 +202,16 @@ class Adapter(Preparation):
         """What a zoo's adapter overrides: `inputs` to logits."""
         return logits_of(self.model(inputs["image"]) if inputs.keys() == {"image"} else self.model(**inputs))
 
-    def as_inputs(self, given: Any) -> Tensors:
+    def as_inputs(self, given: Any, *, example: bool = False) -> Tensors:
         """Inputs in the form that `forward` takes, on the backbone's device.
 
         Args:
             given: a tensor (pictures, or tokens), a mapping of tensors, or what a HuggingFace tokenizer or image
                 processor returns.
+            example: whether they show what the model takes, so that pictures may be of any type.
 
         Raises:
-            ConfigError: something else.
+            ConfigError: something else, or pictures that are whole numbers.
         """
         if isinstance(given, torch.Tensor):
             given = {"input_ids" if self.modality == "text" else "image": given}
@@ -218,6 +222,14 @@ class Adapter(Preparation):
                 f"them from pictures or texts"
             )
         names = {"pixel_values": "image"}
+        pictures = given.get("image", given.get("pixel_values"))
+        known = None if self.given_example is None else self.given_example.get("image")
+        whole = pictures is not None and not pictures.is_floating_point()
+        if whole and not example and (known is None or known.is_floating_point()):
+            raise ConfigError(
+                f"pictures of {self.name} are numbers as its transform makes them, and {pictures.dtype} was given, the "
+                f"levels of a file: prepare them with adapter.transform(), or scale and normalise them yourself"
+            )
         return {names.get(str(key), str(key)): value.to(self.device) for key, value in given.items()}
 
     given_example: Tensors | None = None
@@ -581,7 +593,7 @@ class Adapter(Preparation):
         """Write the model's files into an existing folder. What a zoo's adapter overrides."""
         from safetensors.torch import save_model
 
-        save_model(self.model, str(folder / WEIGHTS_FILE))
+        save_model(self.model, str(folder / WEIGHTS_FILE), metadata=SAFETENSORS_FORMAT)
         (folder / "backbone.json").write_text(json.dumps({"name": self.name}, indent=2) + "\n")
 
     def around(self, model: nn.Module) -> Adapter:

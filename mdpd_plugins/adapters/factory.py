@@ -172,7 +172,7 @@ def adapt(
             raise ConfigError(f"there is no modality {modality!r}; {closest(modality, MODALITIES)}")
         adapter = type(adapter)(model, name=adapter.name, modality=modality)
     if example_inputs is not None:
-        adapter.given_example = adapter.as_inputs(example_inputs)
+        adapter.given_example = adapter.as_inputs(example_inputs, example=True)
     if transform is not None:
         adapter.given_transform = transform
         _ = adapter.image_transform()  # refused here if it makes pictures of different sizes

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensor
+from torch.nn.parameter import is_lazy
 
 from mdpd_plugins.registry.errors import CapabilityError
 
@@ -39,10 +40,15 @@ def check_plain(model: nn.Module) -> None:
     """Refuse a model whose layers or weights cannot be trained as they are.
 
     Raises:
-        CapabilityError: it holds another library's adapters, compiled modules, quantised or otherwise special weights,
-            weights made in inference mode, of float64, or of several types. The message has the way out.
+        CapabilityError: it is a TorchScript program, or holds another library's adapters, compiled modules, quantised
+            or otherwise special weights, weights without numbers or a shape, made in inference mode, of float64, or
+            of several types. The message has the way out.
     """
     kind = type(model).__name__
+    if isinstance(model, torch.jit.ScriptModule):
+        raise CapabilityError(
+            f"{kind} is a TorchScript program, and nothing can look inside it: give the model that it was made from"
+        )
     for name, module in model.named_modules():
         where = f"{name} of {kind}" if name else kind
         if type(module).__module__.partition(".")[0] == "peft":
@@ -63,10 +69,17 @@ def check_plain(model: nn.Module) -> None:
 
 def _tensors(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
     yield from model.named_parameters()
-    yield from ((n, b) for n, b in model.named_buffers() if b.is_floating_point())
+    yield from ((n, b) for n, b in model.named_buffers() if is_lazy(b) or b.is_floating_point())
 
 
 def _check_tensor(tensor: torch.Tensor, name: str) -> None:
+    if is_lazy(tensor):
+        raise CapabilityError(f"{name} has no shape yet: call the model once on its inputs before it is adapted")
+    if tensor.is_meta and not isinstance(tensor, FakeTensor):
+        raise CapabilityError(
+            f"{name} has no numbers here (device 'meta'): they are kept elsewhere (offloaded by accelerate), or were "
+            f"never loaded. Load the whole model onto one device, without device_map='auto' or an offload folder"
+        )
     if tensor.dtype not in NUMBERS or not isinstance(tensor.data, PLAIN) or type(tensor.data) not in PLAIN:
         held = type(tensor.data if type(tensor) is nn.Parameter else tensor).__name__
         raise CapabilityError(

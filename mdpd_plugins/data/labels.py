@@ -47,7 +47,8 @@ def encode_pools(
 
     Raises:
         ConfigError: `classes` holds one name twice, or fewer than two classes come out.
-        DataError: an empty label, a number that is not finite, or a label outside the classes.
+        DataError: an empty label, a number that is not finite, a label outside the classes, or several labels as marks
+            for each class or as a list that was written as text.
     """
     if kind == "float":
         found = {pool: [_number(v, where(pool, i)) for i, v in enumerate(vs)] for pool, vs in raw.items()}
@@ -56,15 +57,17 @@ def encode_pools(
         return {pool: [0] * len(values) for pool, values in raw.items()}, ()
     if kind == "pair":
         return cast("dict[str, list[Label]]", number_items(raw)), ()
+    if kind == "multi":
+        _check_no_marks(raw, where)
     names = {
         pool: [_names(value, kind, separator, where(pool, i)) for i, value in enumerate(values)]
         for pool, values in raw.items()
     }
     known = _known_classes(names["train"], classes)
     index = {name: i for i, name in enumerate(known)}
-    # An integer may stand for the class of that index, but not where class names are integers themselves:
-    # there it would silently mean something else.
-    by_index = not any(_is_integer(name) for name in known)
+    # An integer may stand for the class of that index, but not where class names are numbers themselves ("2.0", which
+    # tables make of 2 where a cell is empty): there it would silently mean something else.
+    by_index = not any(_is_number(name) for name in known)
     encoded: dict[str, list[Label]] = {}
     for pool, rows in names.items():
         encoded[pool] = []
@@ -88,7 +91,9 @@ def _known_classes(rows: Sequence[Sequence[str]], classes: Iterable[str] | None)
             raise ConfigError(f"classes names {', '.join(map(repr, twice))} more than once; keep one of each")
     else:
         seen = {name for row in rows for name in row}
-        known = tuple(sorted(seen, key=int) if all(map(_is_integer, seen)) else sorted(seen))
+        # "1" and "01" are two names of one number: without the second key their order would be the set's, which
+        # changes from process to process.
+        known = tuple(sorted(seen, key=lambda name: (int(name), name)) if all(map(_is_integer, seen)) else sorted(seen))
     if len(known) < 2:
         raise ConfigError(
             f"classification needs at least two classes, but there is {', '.join(known) or 'none'}; "
@@ -109,7 +114,7 @@ def _class_index(name: str, index: Mapping[str, int], by_index: bool, where: str
 
 
 def _names(value: Any, kind: LabelKind, separator: str | None, where: str) -> list[str]:
-    is_list = not isinstance(value, str) and hasattr(value, "__iter__")
+    is_list = _listed(value)
     if kind == "single":
         if is_list:
             raise DataError(f"{where}: the label is a list ({value!r}); set label_kind='multi'")
@@ -120,11 +125,34 @@ def _names(value: Any, kind: LabelKind, separator: str | None, where: str) -> li
     parts: list[Any]
     if is_list:
         parts = list(value)
+    elif isinstance(value, str) and value.strip()[:1] == "[" and value.strip()[-1:] == "]":
+        raise DataError(
+            f"{where}: the labels {value!r} are a list that was written as text: write them with {separator or '|'!r} "
+            f"between them, or save the table as JSON Lines or parquet, which keep lists"
+        )
     elif isinstance(value, str):
         parts = value.split(separator) if separator else [value]
     else:
         parts = [] if value is None else [value]
     return [name for name in map(_name, parts) if name]
+
+
+def _check_no_marks(raw: Mapping[str, Sequence[Any]], where: Where) -> None:
+    """Refuse lists that have a zero or a one for each class: read as lists of class indices they would mean others."""
+    rows = [(pool, i, list(value)) for pool, values in raw.items() for i, value in enumerate(values) if _listed(value)]
+    # A label that a list has twice shows that these are marks and no labels.
+    if len({len(row) for _, _, row in rows}) != 1 or not all(mark in (0, 1) for _, _, row in rows for mark in row):
+        return
+    for pool, i, row in rows:
+        if len(row) > len(set(row)):
+            raise DataError(
+                f"{where(pool, i)}: the labels {row} are a 0 or a 1 for each class: give the names of the classes that "
+                f"are marked instead, or their indices, counted from 0"
+            )
+
+
+def _listed(value: Any) -> bool:
+    return not isinstance(value, str) and hasattr(value, "__iter__")
 
 
 def _name(value: Any) -> str:
@@ -147,3 +175,7 @@ def _number(value: Any, where: str) -> float:
 
 def _is_integer(name: str) -> bool:
     return name.removeprefix("-").isdecimal()
+
+
+def _is_number(name: str) -> bool:
+    return _is_integer(name) or (name.count(".") == 1 and _is_integer(name.replace(".", "")))

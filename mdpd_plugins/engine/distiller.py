@@ -18,6 +18,7 @@ from mdpd_plugins.engine.feature_cache import FeatureCache
 from mdpd_plugins.engine.feature_distillation import FeatureDistillation
 from mdpd_plugins.engine.feature_store import RowsInFile, RowsInMemory
 from mdpd_plugins.engine.gradients import Backward, Gradients, PlainGradients
+from mdpd_plugins.engine.labels import as_labels
 from mdpd_plugins.engine.masters import Masters
 from mdpd_plugins.engine.optimised import Rates, parameter_groups
 from mdpd_plugins.engine.phases import Phases
@@ -28,7 +29,7 @@ from mdpd_plugins.engine.split import LayerSplit
 from mdpd_plugins.engine.step import NonFiniteLossError, Step
 from mdpd_plugins.engine.task import Task
 from mdpd_plugins.engine.trained import TrainedBackbone
-from mdpd_plugins.registry.errors import ConfigError, UsageError
+from mdpd_plugins.registry.errors import ConfigError, DataError, UsageError
 
 
 class Distiller(nn.Module):
@@ -100,7 +101,7 @@ class Distiller(nn.Module):
     def backward(
         self,
         inputs: Any,
-        labels: torch.Tensor,
+        labels: Any,
         *,
         backward: Backward | None = None,
         samples: torch.Tensor | None = None,
@@ -114,7 +115,8 @@ class Distiller(nn.Module):
         Args:
             inputs: a batch of size B: a tensor, a mapping of tensors, or what a HuggingFace tokenizer or image
                 processor returns; see `Adapter.as_inputs`.
-            labels: (B,) int64 for one label, (B, C) for several, (B,) float for a number, (B, T) for language models.
+            labels: (B,) int64 for one label, (B, C) for several, (B,) float for a number, (B, T) for language models; a
+                tensor, an array or a list, and integers of any type.
             backward: what to call instead of `loss.backward()`: `accelerator.backward`, `fabric.backward`, or
                 `lambda loss: scaler.scale(loss).backward()`.
             samples: (B,) int64, which examples they are, where features are cached.
@@ -127,7 +129,7 @@ class Distiller(nn.Module):
         Raises:
             NonFiniteLossError: a term, or without `backward` a gradient, is not finite; all gradients have been
                 dropped, and no parameter changed.
-            DataError: labels that do not fit the task.
+            DataError: labels that do not fit the task, or a batch of no samples.
             ConfigError: inputs of another kind.
             UsageError: after fading or closing, or beyond the number of steps that was given.
         """
@@ -137,8 +139,11 @@ class Distiller(nn.Module):
                 f"backward was called {self.max_steps + 1} times, but steps={self.max_steps} was given, by which the "
                 f"warm-up and the phases go: give distill() the number of batches of the whole training"
             )
-        inputs, labels = self.adapter.as_inputs(inputs), labels.to(self.adapter.device)
-        self.task.check_labels(labels, len(next(iter(inputs.values()))))
+        inputs, labels = self.adapter.as_inputs(inputs), as_labels(labels, self.adapter.device)
+        samples_given = len(next(iter(inputs.values())))
+        if samples_given == 0:
+            raise DataError("a batch of no samples was given: leave it out, it has no loss")
+        self.task.check_labels(labels, samples_given)
         if taught is not None:
             check_taught(taught, len(labels), self)
             taught = taught.to(labels.device)
@@ -296,6 +301,11 @@ class Distiller(nn.Module):
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    @property
+    def ended(self) -> bool:
+        """Whether it was faded or closed."""
+        return bool(self._ended)
 
     def check_open(self, call: str) -> None:
         """Raise UsageError if the side network is gone."""

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.utils.parametrize import is_parametrized
 
 from mdpd_plugins.adapters import Adapter
 from mdpd_plugins.adapters.original import stored_tensors
@@ -26,7 +27,8 @@ def low_rank_targets(adapter: Adapter, *, everywhere: bool) -> list[str]:
     Args:
         everywhere: all linear layers and convolutions; otherwise query and value projections. `nn.MultiheadAttention`
             is one target: it never calls its inner linear layer. Grouped and depthwise convolutions are none: peft
-            cannot merge their updates.
+            cannot merge their updates. Nor are layers whose weight is worked out from others (weight or spectral
+            normalisation, other parametrizations): there is no weight that an update could be added to.
 
     Raises:
         CapabilityError: the blocks have none.
@@ -39,7 +41,9 @@ def low_rank_targets(adapter: Adapter, *, everywhere: bool) -> list[str]:
             full = f"{block_name}.{name}" if name else block_name
             if any(full.startswith(f"{m}.") for m in inside) or module is block:  # a block stays the module it is
                 continue
-            if isinstance(module, nn.MultiheadAttention):
+            if computes_its_weight(module):
+                inside.append(full)
+            elif isinstance(module, nn.MultiheadAttention):
                 inside.append(full)
                 found.append(full)
             elif full.rpartition(".")[2] in refused:
@@ -69,6 +73,19 @@ def _refused_by_peft(model: nn.Module) -> set[str]:
         except ValueError:
             refused.add(name)
     return refused
+
+
+def computes_its_weight(module: nn.Module) -> bool:
+    """Whether a layer, or one inside an attention, makes its weight anew from other tensors at each forward.
+
+    By a parametrization; or by a hook, as pruning and PyTorch's older normalisations do, which then leave the weight
+    among the module's ordinary attributes.
+    """
+    kinds = (nn.Linear, nn.Conv1d, nn.Conv2d)
+    return any(
+        is_parametrized(part) or (isinstance(part, kinds) and "weight" in vars(part))
+        for part in (module.modules() if isinstance(module, nn.MultiheadAttention) else [module])
+    )
 
 
 def _linear(module: nn.Module) -> bool:
@@ -227,4 +244,12 @@ def _to_type(module: nn.Module, dtype: torch.dtype) -> None:
             parameter.data = parameter.data.to(dtype)
 
 
-__all__ = ["inject", "low_rank_targets", "plain_names", "plain_tensors", "remove", "updated_layers"]
+__all__ = [
+    "computes_its_weight",
+    "inject",
+    "low_rank_targets",
+    "plain_names",
+    "plain_tensors",
+    "remove",
+    "updated_layers",
+]

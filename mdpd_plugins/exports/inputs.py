@@ -12,6 +12,7 @@ from typing import Any
 
 from mdpd_plugins.data.images import SUFFIXES, read_image
 from mdpd_plugins.data.picture_check import broken_pictures
+from mdpd_plugins.data.picture_files import pictures_below
 from mdpd_plugins.data.sources.table import SUFFIXES as TABLES
 from mdpd_plugins.data.sources.table import read_table
 from mdpd_plugins.data.unusable import is_empty, listed
@@ -136,7 +137,7 @@ def _all(given: Sequence[str], lines: Iterable[str], read: Callable[[str], list[
 def _images(item: str, columns: TableColumns) -> list[Input]:
     path = Path(item)
     if path.is_dir():
-        files = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
+        files = pictures_below(path)
         if not files:
             raise DataError(f"folder {item} holds no image ({', '.join(sorted(SUFFIXES))})")
         return [Input(str(p), "image") for p in files]

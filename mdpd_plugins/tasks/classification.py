@@ -35,8 +35,8 @@ class Prediction:
         class_weights: what the loss of each class's samples is multiplied by; of several labels, each class's loss.
 
     Raises:
-        ConfigError: an unknown kind, fewer than two classes for "single", a metric that this kind does not have,
-            weights that are not one a class, or smoothing or weights for numbers.
+        ConfigError: an unknown kind, fewer than two classes for "single", more than one for "float", a metric that this
+            kind does not have, weights that are not one a class, or smoothing or weights for numbers.
     """
 
     coupled = False
@@ -60,6 +60,11 @@ class Prediction:
             raise ConfigError(
                 f"task.kind='single' needs at least two classes, but the data has {self.num_outputs} "
                 f"({', '.join(self.classes)}); use kind='float' for a number"
+            )
+        if kind == "float" and self.num_outputs != 1:
+            raise ConfigError(
+                f"task.kind='float' is one number a sample, and there are {self.num_outputs} outputs: give the model "
+                f"one, adapt(model, num_classes=1), or choose another kind of label"
             )
         names = metric_names(kind, self.num_outputs)
         if metric is not None and metric not in names:
@@ -87,7 +92,7 @@ class Prediction:
         return logits
 
     def check_labels(self, labels: torch.Tensor, batch: int) -> None:
-        """Raise DataError unless labels fit: (B,) int64 below C, (B, C) of zeros and ones, or (B,) numbers.
+        """Raise DataError unless labels fit: (B,) int64 below C, (B, C) from zero to one, or (B,) numbers.
 
         For one label also (B, C) shares of each class, as mixup and cutmix make them.
         """
@@ -98,6 +103,12 @@ class Prediction:
         if tuple(labels.shape) != wanted:
             raise DataError(
                 f"labels of shape {tuple(labels.shape)} were given, and {wanted} is needed for {self.kind!r}"
+            )
+        if self.kind == "multi" and bool(((labels < 0) | (labels > 1)).any()):
+            low, high = (float(v) for v in labels.aminmax())
+            raise DataError(
+                f"labels from {low:g} to {high:g} were given; of several labels each is 1 for yes, 0 for no, or a "
+                f"share between them"
             )
         if self.kind != "single":
             return

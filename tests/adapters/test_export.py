@@ -3,9 +3,15 @@
 import numpy as np
 import pytest
 import small_zoo
+import timm
 import torch
+import torchvision
+import transformers
 from PIL import Image
+from safetensors import safe_open
+from torch import nn
 
+from mdpd_plugins.adapters import adapt
 from mdpd_plugins.exports.load import load_folder
 from mdpd_plugins.exports.record import ExportRecord
 
@@ -100,3 +106,32 @@ def test_stretching_shows_the_whole_picture_and_the_zoos_own_way_may_not(key):
     assert stretched[0, 0, 0, 0] > stretched[0, 0, 0, stretched.shape[-1] // 2]
     own = small_zoo.small(key).transform()([Image.fromarray(bars)])["image"]
     assert torch.equal(own, stretched) == (key == "hf-vit")  # ViT's own way is to stretch
+
+
+def adapters_of_every_writer():  # timm writes its own
+    yield from (small_zoo.small(key) for key in ("hf-vit", "oc-image"))
+    yield adapt(torchvision.models.resnet18(num_classes=3))
+    yield adapt(nn.Sequential(*(nn.Linear(6, 6) for _ in range(3)), nn.Linear(6, 3)), example_inputs=torch.randn(2, 6))
+
+
+@pytest.mark.parametrize("number", range(4))
+def test_every_file_of_weights_that_is_written_here_says_its_format(number, tmp_path):
+    adapter = list(adapters_of_every_writer())[number]
+    files = list(adapter.export(tmp_path / "out").glob("*.safetensors"))
+    assert files
+    for file in files:
+        with safe_open(file, "pt") as opened:
+            assert opened.metadata()["format"] == "pt"
+
+
+def test_an_export_of_timm_is_read_by_transformers_too(tmp_path):
+    torch.manual_seed(0)
+    adapter = adapt(timm.create_model("test_vit", num_classes=3, img_size=32, init_values=0.3))
+    adapter.set_labels(("x", "y", "z"))
+    folder = adapter.export(tmp_path / "out")
+    model = transformers.AutoModelForImageClassification.from_pretrained(folder).eval()
+    images = torch.randn(2, 3, 32, 32)
+    with torch.no_grad():
+        torch.testing.assert_close(model(images).logits, adapter.model(images))
+        torch.testing.assert_close(adapter.load_exported(folder)(images), adapter.model(images))
+    assert list(model.config.id2label.values()) == ["x", "y", "z"]

@@ -12,7 +12,7 @@ from torch import nn
 from transformers import ViTConfig, ViTForImageClassification
 
 from mdpd_plugins.adapters import Adapter, adapt
-from mdpd_plugins.registry import CapabilityError
+from mdpd_plugins.registry import CapabilityError, ConfigError
 
 SIZES = dict(hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32)
 
@@ -182,3 +182,40 @@ def test_pytorchs_own_encoder_on_padded_texts_is_seen_block_by_block():
     with torch.no_grad():
         assert torch.equal(adapter.forward_head(inputs, seen, seen.hidden[2]), logits)
         torch.testing.assert_close(adapter.model(**inputs), logits, rtol=1e-4, atol=1e-5)
+
+
+def test_a_torchscript_program_is_refused_by_name():
+    model = torch.jit.trace(torchvision.models.resnet18(num_classes=3).eval(), PICTURES)
+    with pytest.raises(CapabilityError, match="is a TorchScript program.*give the model that it was made from"):
+        adapt(model)
+
+
+def test_weights_without_a_shape_or_without_numbers_are_refused_and_the_way_out_works():
+    lazy, x = nn.Sequential(*(nn.Linear(6, 6) for _ in range(3)), nn.LazyLinear(3)), torch.randn(2, 6)
+    with pytest.raises(CapabilityError, match=r"3\.weight of Sequential has no shape yet: call the model once"):
+        adapt(lazy, example_inputs=x)
+    lazy(x)
+    assert adapt(lazy, example_inputs=x).num_outputs == 3
+    accelerate = pytest.importorskip("accelerate")
+    model = vit()
+    accelerate.cpu_offload(model)
+    for empty in (model, vit().to("meta")):
+        with pytest.raises(CapabilityError, match=r"vit\.\S+ of ViT.* has no numbers here.*onto one device"):
+            adapt(empty)
+
+
+def test_pictures_as_a_file_has_them_are_refused_unless_the_model_takes_such():
+    levels = (255 * torch.rand(2, 3, 32, 32)).to(torch.uint8)
+    with pytest.raises(ConfigError, match=r"torch\.uint8 was given, the levels of a file: .*adapter\.transform\(\)"):
+        adapt(vit()).as_inputs(levels)
+
+    class Reads(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = torchvision.models.resnet18(num_classes=3)
+
+        def forward(self, x):
+            return self.inner(x.float() / 255)
+
+    adapter = adapt(Reads(), example_inputs=levels)
+    assert adapter.as_inputs(levels)["image"].dtype == torch.uint8

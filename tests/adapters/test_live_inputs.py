@@ -1,5 +1,8 @@
 """Inputs of live models of libraries that have no zoo here: timm's say how, torchvision's are told."""
 
+import json
+
+import open_clip
 import pytest
 import timm
 import torch
@@ -11,7 +14,7 @@ from torchvision.transforms._presets import ImageClassification
 import mdpd_plugins
 from mdpd_plugins.adapters import adapt
 from mdpd_plugins.exports import load_export
-from mdpd_plugins.registry import ConfigError
+from mdpd_plugins.registry import CapabilityError, ConfigError
 
 
 def right(transform) -> torch.Tensor:
@@ -102,3 +105,37 @@ def test_a_given_transform_wins_over_a_zoos(tmp_path):
 def test_a_transform_whose_pictures_differ_in_size_is_refused_at_once():
     with pytest.raises(ConfigError, match="different sizes"):
         adapt(torchvision.models.resnet18(num_classes=5), transform=torchvision.transforms.ToTensor())
+
+
+@pytest.mark.parametrize("aux", [True, False])
+def test_torchvisions_networks_with_auxiliary_classifiers_are_exported_as_they_were_built(aux, tmp_path):
+    build = torchvision.models.googlenet
+    model = build(num_classes=7, init_weights=False, aux_logits=aux, transform_input=True).train()
+    x = torch.randn(2, 3, 64, 64)
+    adapter = adapt(model, num_classes=5, example_inputs=x)
+    mdpd_plugins.export(adapter, tmp_path / "out")
+    again = mdpd_plugins.load(tmp_path / "out", device="cpu")
+    assert again.aux_logits == aux and again.transform_input
+    assert again.state_dict().keys() == model.state_dict().keys()
+    with torch.no_grad():
+        assert torch.equal(again(x), adapter.model(x)) and again(x).shape == (2, 5)
+    if aux:  # in training mode as well
+        assert {tuple(out.shape) for out in again.train()(x)} == {(2, 5)}
+
+
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+def test_open_clips_models_of_mixed_precision_get_an_output_layer_once_they_are_floats(precision, tmp_path):
+    sizes = {"layers": 2, "width": 64, "head_width": 16, "patch_size": 8, "image_size": 32}
+    text = {"layers": 2, "width": 32, "heads": 4, "context_length": 24}
+    config = {"embed_dim": 16, "vision_cfg": sizes, "text_cfg": text}
+    (tmp_path / "small-for-precision.json").write_text(json.dumps(config))
+    open_clip.add_model_config(tmp_path)
+    model = open_clip.create_model("small-for-precision", precision=precision)
+    with pytest.raises(CapabilityError, match=r"several types.*Give model\.float\(\)"):
+        adapt(model, num_classes=3, modality="image")
+    adapter = adapt(model.float(), num_classes=3, modality="image")
+    mdpd_plugins.export(adapter, tmp_path / "out")
+    loaded = mdpd_plugins.load(tmp_path / "out", device="cpu")
+    inputs = adapter.example_inputs()
+    with torch.no_grad():
+        torch.testing.assert_close(loaded.encode_image(inputs["image"]), adapter.forward(inputs))

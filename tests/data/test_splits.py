@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -113,3 +116,45 @@ def test_unknown_split_type_and_key_name_the_closest(table: Path) -> None:
         load_source({"type": "table", "path": str(table), "text_column": "text"}, "train")
     with pytest.raises(ConfigError, match="has no type; choose one of"):
         load_source({"path": str(table)}, "train")
+
+
+def test_classes_that_are_the_same_number_have_the_same_order_in_every_process(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text("text,label\n" + "".join(f"x,{label}\n" for label in ("02", "1", "002", "01", "2", "001")))
+    code = (
+        "import sys; from mdpd_plugins.data.sources.table import open_table; "
+        "print(*open_table(path=sys.argv[1], text_column='text', label_column='label')['train'].classes)"
+    )
+    run = [sys.executable, "-c", code, str(path)]
+    for seed in ("1", "2", "3"):
+        done = subprocess.run(
+            run, env={**os.environ, "PYTHONHASHSEED": seed}, capture_output=True, text=True, check=True
+        )
+        assert done.stdout.split() == ["001", "01", "1", "002", "02", "2"]
+
+
+def table_of(tmp_path: Path, rows: list[Any], kind: str = "single", **more: list[Any]) -> dict[str, Any]:
+    files = {name: str(write_table(tmp_path / f"{name}.jsonl", labels)) for name, labels in more.items()}
+    train = str(write_table(tmp_path / "train.jsonl", rows))
+    columns = {"text_column": "text", "label_column": "label", "label_kind": kind}
+    return {"type": "table", "train": train, **files, **columns}
+
+
+def test_an_integer_is_no_index_where_classes_are_numbers(tmp_path: Path) -> None:
+    source = table_of(tmp_path, ["0.0", "1.0", "10.0", "2.0"], val=["2", "1"])  # "2" would be 10.0
+    with pytest.raises(DataError, match=r"label '2' is not one of the 4 classes \(did you mean '2\.0'\?\)"):
+        load_source(source, "val")
+    named = table_of(tmp_path, ["cat", "dog", "v1.0"], val=[1, 0, 2])
+    assert load_source(named, "val").labels == [1, 0, 2]
+
+
+def test_marks_of_several_labels_are_not_taken_for_indices(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"line 1: the labels \[1, 0, 1\] are a 0 or a 1 for each class"):
+        load_source(table_of(tmp_path, [[1, 0, 1], [0, 1, 0]], "multi"), "train")
+    rows = [[0, 1], [1, 0], [0, 1], [1, 0]] * 5
+    assert load_source(table_of(tmp_path, rows, "multi"), "train").classes == ("0", "1")
+
+
+def test_a_list_written_as_text_is_refused_with_what_to_write(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"a list that was written as text: write them with '\|' between them"):
+        load_source(table_of(tmp_path, ["['x', 'y']", "['x']"], "multi"), "train")

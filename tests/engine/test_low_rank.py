@@ -2,8 +2,11 @@
 
 import pytest
 import torch
-from small_zoo import batch_of, small, small_distiller, snapshot
+from small_zoo import batch_of, labels_of, small, small_distiller, snapshot
+from torch import nn
 
+import mdpd_plugins as mdpd
+from mdpd_plugins.adapters import adapt
 from mdpd_plugins.engine import fade
 from mdpd_plugins.engine.low_rank import low_rank_targets
 
@@ -42,3 +45,54 @@ def test_recomputation_gives_lora_the_gradients_of_the_plain_graph(key):
         gradients.append({k: p.grad.clone() for k, p in distiller.trainable.items()})
     assert gradients[0].keys() == gradients[1].keys()
     assert all(torch.equal(gradients[0][k], gradients[1][k]) for k in gradients[0])
+
+
+class Block(nn.Module):
+    def __init__(self, normalise):
+        super().__init__()
+        self.norm, self.first = nn.LayerNorm(16), nn.Linear(16, 16)
+        self.second = normalise(nn.Linear(16, 16))
+        self.attention = nn.MultiheadAttention(16, 2, batch_first=True)
+        if normalise is not nn.utils.weight_norm:  # PyTorch's attention never calls the hook of that one
+            normalise(self.attention.out_proj)
+
+    def forward(self, x):
+        y = self.norm(x)
+        return x + self.second(torch.relu(self.first(y))) + self.attention(y, y, y, need_weights=False)[0]
+
+
+class Own(nn.Module):
+    def __init__(self, normalise):
+        super().__init__()
+        self.stem, self.head = nn.Linear(6, 16), nn.Linear(16, 5)
+        self.blocks = nn.Sequential(*(Block(normalise) for _ in range(3)))
+
+    def forward(self, x):
+        return self.head(self.blocks(self.stem(x)).mean(1))
+
+
+NORMALISED = {
+    "weight": nn.utils.parametrizations.weight_norm,
+    "spectral": nn.utils.parametrizations.spectral_norm,
+    "weight, as it was": nn.utils.weight_norm,
+}
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm.*:FutureWarning")
+@pytest.mark.parametrize("kind", NORMALISED)
+def test_layers_that_compute_their_weight_get_no_update_and_the_others_are_merged(kind):
+    torch.manual_seed(0)
+    model, x = Own(NORMALISED[kind]), torch.randn(4, 7, 6)
+    adapter = adapt(model, example_inputs=x)
+    student = mdpd.distill(adapter, steps=2, reduction=4, backbone_every=1, warmup=0.0)
+    optimizer = torch.optim.AdamW(student.parameter_groups())
+    for _ in range(2):
+        student.backward(x, labels_of())
+        optimizer.step()
+    plain = {"first"} if kind != "weight, as it was" else {"first", "attention", "out_proj"}
+    updated = {
+        part for name in student.low_rank for part in name.partition(".lora_")[0].split(".") if part != "base_layer"
+    }
+    assert updated - {"blocks", "0", "1", "2"} == plain
+    _, report = mdpd.fade(student)
+    assert report.merged == (3 if plain == {"first"} else 6) and report.keys_equal

@@ -12,6 +12,7 @@ from torch import nn
 
 from mdpd_plugins.registry.errors import CheckpointError
 
+SAFETENSORS_FORMAT = {"format": "pt"}  # what a file says of itself; some versions of transformers load no other
 WRAPPERS = ("module.", "_orig_mod.")  # DataParallel's and DistributedDataParallel's; torch.compile's
 
 
@@ -50,11 +51,13 @@ def read_state_dict(path: str | Path) -> dict[str, torch.Tensor]:
         ) from error
     except (RuntimeError, EOFError, OSError) as error:
         raise CheckpointError(f"{str(path)!r} is not a readable PyTorch checkpoint: {error}") from error
+    held = loaded
     for key in ("state_dict", "model"):
         if isinstance(loaded, Mapping) and isinstance(loaded.get(key), Mapping):
             loaded = loaded[key]
     if not isinstance(loaded, Mapping) or not loaded or not all(isinstance(v, torch.Tensor) for v in loaded.values()):
-        raise CheckpointError(f"{str(path)!r} holds no state dict: a mapping of names to tensors was expected")
+        parts = f", and it holds {', '.join(map(repr, list(held)[:6]))}" if isinstance(held, Mapping) and held else ""
+        raise CheckpointError(f"{str(path)!r} holds no state dict: a mapping of names to tensors was expected{parts}")
     return _unwrapped(loaded)
 
 
@@ -136,4 +139,4 @@ def check_keys(
         )
 
 
-__all__ = ["check_keys", "file_types", "load_weights", "read_state_dict"]
+__all__ = ["SAFETENSORS_FORMAT", "check_keys", "file_types", "load_weights", "read_state_dict"]

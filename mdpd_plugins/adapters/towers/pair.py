@@ -18,6 +18,7 @@ from mdpd_plugins.adapters.built import RANDOM, Built
 from mdpd_plugins.adapters.inspection.capture import Capture
 from mdpd_plugins.adapters.inspection.structure import Habits
 from mdpd_plugins.adapters.original import Original
+from mdpd_plugins.adapters.storage.checkpoint import SAFETENSORS_FORMAT
 from mdpd_plugins.adapters.transform import PictureTransform, Size, TextTransform
 from mdpd_plugins.registry.errors import CapabilityError
 
@@ -237,7 +238,8 @@ class PairAdapter(Adapter):
             (folder / name).mkdir()
             tower.write(folder / name)
         state = self.model.get_submodule("fusion").state_dict()
-        save_file({k: v.detach().cpu().contiguous() for k, v in state.items()}, folder / FUSION_FILE)
+        fusion = {k: v.detach().cpu().contiguous() for k, v in state.items()}
+        save_file(fusion, folder / FUSION_FILE, metadata=SAFETENSORS_FORMAT)
         with torch.no_grad():
             width = self.image.forward(self.image.example_inputs(1)).shape[-1]
         about = {

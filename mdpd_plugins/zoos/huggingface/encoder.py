@@ -12,7 +12,7 @@ from torch import nn
 
 from mdpd_plugins.adapters.built import Built
 from mdpd_plugins.adapters.inspection.arrangement import settle, vector_lengths
-from mdpd_plugins.adapters.storage.checkpoint import read_state_dict
+from mdpd_plugins.adapters.storage.checkpoint import SAFETENSORS_FORMAT, read_state_dict
 from mdpd_plugins.adapters.storage.trust import remote_code_trusted
 from mdpd_plugins.registry.errors import CapabilityError, CheckpointError
 from mdpd_plugins.zoos.huggingface.adapter import HuggingFaceAdapter, arguments
@@ -93,7 +93,7 @@ class EncoderWithHead(nn.Module):
         settings = {"pooling": self.pooling, "dims": list(self.dims)}
         (Path(folder) / HEAD_SETTINGS).write_text(json.dumps(settings, indent=2) + "\n")
         weights = {k: v.detach().contiguous() for k, v in self.head.state_dict().items()}
-        save_file(weights, str(Path(folder) / HEAD_WEIGHTS), metadata={"format": "pt"})
+        save_file(weights, str(Path(folder) / HEAD_WEIGHTS), metadata=SAFETENSORS_FORMAT)
 
     @classmethod
     def from_pretrained(cls, folder: str | Path) -> EncoderWithHead:

@@ -83,7 +83,7 @@ def build(
     path, origin = _find(entry, pretrained)
     if path is None:
         return Built(model, origin=origin, settings=config)
-    state = read_state_dict(path)
+    state = _without_averages(read_state_dict(path))
     # A path may be an export of ours, which is a classifier.
     if entry.bare and not all(k in state for k in model.state_dict() if k.startswith("head.")):
         state = encoder_state(model, state, f"{str(path)!r}")
@@ -128,6 +128,15 @@ def _converted(model: nn.Module, state: dict[str, torch.Tensor]) -> dict[str, to
         for hook in module._load_state_dict_pre_hooks.values():
             hook(state, f"{prefix}." if prefix else "", {}, True, [], [], [])
     return state
+
+
+def _without_averages(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """A state dict without what mmcv's EMAHook kept beside each weight while it trained, `ema_` and the weight's name.
+
+    It had put the averages in the place of the weights before it saved, so nothing is lost.
+    """
+    kept = {f"ema_{key.replace('.', '_')}" for key in state}
+    return {key: value for key, value in state.items() if key not in kept}
 
 
 def _find(entry: Entry, pretrained: str | None) -> tuple[Path | None, str]:

@@ -19,6 +19,7 @@ from torch import nn
 
 from mdpd_plugins.adapters.adapter import Adapter
 from mdpd_plugins.adapters.built import Built, as_built
+from mdpd_plugins.adapters.storage.checkpoint import SAFETENSORS_FORMAT
 from mdpd_plugins.adapters.transform import PictureTransform, Size, TextTransform
 from mdpd_plugins.registry.errors import CapabilityError, ConfigError
 from mdpd_plugins.zoos.open_clip.model import (
@@ -67,11 +68,11 @@ class OpenCLIPAdapter(Adapter):
             return self.model.encode_image(inputs["image"], normalize=False)  # CoCa normalises by default
         return self.model.encode_text(inputs["input_ids"], normalize=False)
 
-    def as_inputs(self, given: Any) -> dict[str, torch.Tensor]:
+    def as_inputs(self, given: Any, *, example: bool = False) -> dict[str, torch.Tensor]:
         """As the base's; tokens may also come as OpenCLIP's own tokenizer returns them, under "text"."""
         if self.modality == "text" and isinstance(given, Mapping) and set(given) == {"text"}:
             given = self._masked(given["text"])
-        return super().as_inputs(given)
+        return super().as_inputs(given, example=example)
 
     def attention_mask(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor | None:
         """(B, T): True up to the end-of-text token. CLIP's token id 0 is a real one, so ids cannot tell padding.
@@ -214,7 +215,7 @@ class OpenCLIPAdapter(Adapter):
         }
         (folder / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n")
         state = {k: v.detach().cpu().clone().contiguous() for k, v in self.model.state_dict().items()}
-        save_file(state, str(folder / WEIGHTS_FILE))
+        save_file(state, str(folder / WEIGHTS_FILE), metadata=SAFETENSORS_FORMAT)
         # Where the configuration names one of transformers' tokenizers, OpenCLIP looks for its files in the folder.
         if "tokenizer" in vars(self) and hasattr(self.tokenizer, "save_pretrained"):
             self.tokenizer.save_pretrained(str(folder))

@@ -67,7 +67,8 @@ def settings_of(model: nn.Module, tower: str) -> dict[str, Any]:
 
     state = {k: v.shape for k, v in model.state_dict().items()}
     sizes = {n for shape in state.values() for n in shape}
-    said = repr(model)
+    # Built with precision="fp16" or "bf16", norms are of a class that works in float32; their weights are the same.
+    said = repr(model).replace("LayerNormFp32(", "LayerNorm(")
     for name in open_clip.list_models():
         config = open_clip.get_model_config(name)
         config["embed_dim"] = getattr(

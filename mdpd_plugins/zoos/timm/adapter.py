@@ -50,13 +50,15 @@ class TimmAdapter(Adapter):
             )
         names = {"label_names": list(self.labels[1])} if self.labels and self.labels[1] else {}
         timm.models.save_for_hf(self.model, str(folder), model_config=names, safe_serialization=True)
+        file = folder / "config.json"
+        config = json.loads(file.read_text(encoding="utf-8"))
+        # Said at the top of the file, too, and transformers' wrapper takes no model that says it twice.
+        config.get("model_args", {}).pop("num_classes", None)
         if self.input_size is not None or self.resize != "auto":
-            file = folder / "config.json"
-            config = json.loads(file.read_text(encoding="utf-8"))
             config["pretrained_cfg"] |= timm_transform(
                 data_config(self.model), self.input_size, self.resize == "stretch"
             ).config
-            file.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+        file.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
     def load_exported(self, folder: str | Path) -> nn.Module:
         """The exported model through `timm.create_model`."""

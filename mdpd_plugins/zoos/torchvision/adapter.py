@@ -8,16 +8,21 @@ from pathlib import Path
 import torch
 import torchvision
 from torch import nn
+from torchvision.models.googlenet import InceptionAux as GoogLeNetAux
+from torchvision.models.inception import InceptionAux
 from torchvision.transforms._presets import ImageClassification
 
 from mdpd_plugins.adapters.adapter import WEIGHTS_FILE, Adapter
 from mdpd_plugins.adapters.built import Built, as_built
+from mdpd_plugins.adapters.storage.checkpoint import SAFETENSORS_FORMAT
 from mdpd_plugins.adapters.transform import EachPicture, ImageTransform, PictureTransform, Size
 from mdpd_plugins.registry.errors import ConfigError
 
 MODEL_FILE = "torchvision.json"
 # ImageNet's, which every classification preset of torchvision has (torchvision.transforms._presets).
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+# What those two may be built with, and keep: published weights come with another choice than fresh ones.
+OPTIONS = ("aux_logits", "transform_input")
 SHORTER, CROPPED = 256, 224  # the preset's own: the shorter side, and the square that is cut out of it
 
 
@@ -42,8 +47,21 @@ class TorchvisionAdapter(Adapter):
         preset.crop_size = [height, width]
         return EachPicture(preset, (height, width))
 
+    def replace_head(self, num_outputs: int) -> None:
+        """A fresh output layer; those of auxiliary classifiers (Inception v3, GoogLeNet) get as many outputs.
+
+        They are used in training mode alone, so nothing here trains them; torchvision builds all of them alike.
+        """
+        super().replace_head(num_outputs)
+        for part in self.model.modules():
+            if isinstance(part, (InceptionAux, GoogLeNetAux)):
+                name = "fc" if isinstance(part, InceptionAux) else "fc2"
+                old = getattr(part, name)
+                new = nn.Linear(old.in_features, num_outputs, bias=old.bias is not None)
+                setattr(part, name, new.to(old.weight))
+
     def write(self, folder: Path) -> None:
-        """Weights, and the name and number of outputs that torchvision builds the same model from.
+        """Weights, and the name, number of outputs and options that torchvision builds the same model from.
 
         Raises:
             ConfigError: torchvision has no model of that name that is built so.
@@ -51,8 +69,8 @@ class TorchvisionAdapter(Adapter):
         from safetensors.torch import save_model
 
         outputs = self.num_outputs
-        about = {"model": model_name(self.model, outputs), "num_classes": outputs}
-        save_model(self.model, str(folder / WEIGHTS_FILE))
+        about = {"model": model_name(self.model, outputs), "num_classes": outputs, **_options(self.model)}
+        save_model(self.model, str(folder / WEIGHTS_FILE), metadata=SAFETENSORS_FORMAT)
         (folder / MODEL_FILE).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
 
     def load_exported(self, folder: str | Path) -> nn.Module:
@@ -72,13 +90,17 @@ def model_name(model: nn.Module, outputs: int) -> str:
     ]
     for name in names:
         with torch.device("meta"):
-            other = torchvision.models.get_model(name, weights=None, num_classes=outputs)
+            other = torchvision.models.get_model(name, weights=None, num_classes=outputs, **_options(model))
         if _described(other) == said:
             return name
     raise ConfigError(
         f"torchvision builds no {type(model).__name__} like this one under any of its names ({', '.join(names)}), so "
         f"an export could not say how to load it: save its state_dict, or register it as a backbone of your own"
     )
+
+
+def _options(model: nn.Module) -> dict[str, bool]:
+    return {name: bool(vars(model)[name]) for name in OPTIONS if name in vars(model)}
 
 
 def _described(model: nn.Module) -> tuple[str, dict[str, torch.Size]]:
@@ -90,7 +112,8 @@ def read(folder: Path) -> nn.Module:
     from safetensors.torch import load_model
 
     about = json.loads((folder / MODEL_FILE).read_text(encoding="utf-8"))
-    model = torchvision.models.get_model(about["model"], weights=None, num_classes=about["num_classes"])
+    given = {name: about[name] for name in OPTIONS if name in about}
+    model = torchvision.models.get_model(about["model"], weights=None, num_classes=about["num_classes"], **given)
     load_model(model, str(folder / WEIGHTS_FILE))
     return model.eval()
 

@@ -261,3 +261,20 @@ def test_an_encoder_without_a_head_is_no_other_architecture_though_the_classifie
     save_file(state, file, metadata={"format": "pt"})
     with pytest.raises(CheckpointError, match="keys 1 missing"):
         build_backbone(f"huggingface/{kind}", pretrained=str(tmp_path), num_classes=3)
+
+
+def test_averages_that_a_training_kept_beside_the_weights_are_left_out(tmp_path):
+    trained = small_zoo.small("mm-resnet").model.state_dict()
+    averages = {f"ema_{k.replace('.', '_')}": torch.zeros_like(v) for k, v in trained.items()}
+    torch.save({"meta": {}, "state_dict": {**trained, **averages}}, tmp_path / "epoch_3.pth")
+    again = build("mm-resnet", tmp_path / "epoch_3.pth").model.state_dict()
+    assert all(torch.equal(v, trained[k]) for k, v in again.items())
+    torch.save({"state_dict": {**trained, "ema_of_something": torch.zeros(1)}}, tmp_path / "other.pth")
+    with pytest.raises(CheckpointError, match=r"unexpected \(ema_of_something\)"):
+        build("mm-resnet", tmp_path / "other.pth")
+
+
+def test_a_file_without_a_state_dict_says_what_it_holds(tmp_path):
+    torch.save({"model_ema": {"a": torch.zeros(1)}, "epoch": 3}, tmp_path / "weights.pth")
+    with pytest.raises(CheckpointError, match="holds no state dict.* and it holds 'model_ema', 'epoch'"):
+        read_state_dict(tmp_path / "weights.pth")

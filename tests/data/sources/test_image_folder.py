@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from mdpd_plugins.data import load_source
-from mdpd_plugins.registry import ConfigError, DataError
+from mdpd_plugins.registry import ConfigError, DataError, DataWarning
 
 
 def add_images(folder: Path, count: int, value: int = 0) -> None:
@@ -145,3 +145,45 @@ def test_other_pixel_formats_become_rgb(tmp_path: Path) -> None:
         round(255 + (value - 255) * 50 / 255) for value in (9, 8, 7)
     )
     assert images["turned.jpg"].size == (2, 6)
+
+
+def test_hidden_folders_are_no_data_wherever_they_lie(root: Path) -> None:
+    add_images(root / ".ipynb_checkpoints", 3)
+    add_images(root / "cat" / ".ipynb_checkpoints", 3)
+    add_images(root / "cat" / "deeper" / ".cache", 3)
+    assert sum(len(load_source(config(root), split)) for split in ("train", "val", "test")) == 40
+
+
+def test_links_to_folders_are_followed_and_no_folder_is_read_twice(root: Path, tmp_path: Path) -> None:
+    add_images(tmp_path / "elsewhere", 10, 50)
+    (root / "cat" / "more").symlink_to(tmp_path / "elsewhere")
+    (root / "cat" / "again").symlink_to(tmp_path / "elsewhere")
+    (root / "cat" / "round").symlink_to(root / "cat")
+    (root / "fox").symlink_to(tmp_path / "elsewhere")
+    train = load_source(config(root, val_size=1, test_size=1), "train")
+    assert train.classes == ("cat", "dog", "fox") and len(train) == 20 + 10 + 20 + 10 - 2
+
+
+@pytest.mark.parametrize(("train", "val"), [("Train", "VAL"), ("training", "Validation"), ("TRAIN", "valid")])
+def test_names_of_splits_may_be_written_large(train: str, val: str, tmp_path: Path) -> None:
+    for split in (train, val):
+        add_images(tmp_path / split / "a", 4)
+        add_images(tmp_path / split / "b", 4)
+    assert len(load_source(config(tmp_path), "train")) == 8 == len(load_source(config(tmp_path), "val"))
+
+
+@pytest.mark.parametrize("names", [("train", "test"), ("Train", "Val"), ("val", "test")])
+def test_splits_without_class_folders_are_refused_unless_they_are_the_classes(names: Any, tmp_path: Path) -> None:
+    for name in names:
+        add_images(tmp_path / name, 20)
+    with pytest.raises(DataError, match="are called like splits, but there is no train folder with class folders"):
+        load_source(config(tmp_path), "train")
+    assert load_source(config(tmp_path, classes=names), "train").classes == names
+
+
+def test_pictures_beside_the_class_folders_are_counted_in_a_warning(root: Path) -> None:
+    for name in ("z.png", "y.png", ".hidden.png"):
+        Image.new("L", (5, 4)).save(root / name)
+    (root / "notes.txt").write_text("no picture")
+    with pytest.warns(DataWarning, match=r"have no class and are left out \(2\): y\.png, z\.png"):
+        assert len(load_source(config(root), "train")) == 28
