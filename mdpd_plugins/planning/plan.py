@@ -22,7 +22,6 @@ from mdpd_plugins.training.step_memory import (
     weights_by_type,
 )
 
-
 PACKED = ("int8", "uint8")
 """Types of quantised weights: a byte each, or two weights in a byte with their scales."""
 
