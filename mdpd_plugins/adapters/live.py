@@ -84,7 +84,8 @@ def _check_tensor(tensor: torch.Tensor, name: str) -> None:
         held = type(tensor.data if type(tensor) is nn.Parameter else tensor).__name__
         raise CapabilityError(
             f"{name} is quantised or kept in a special form ({held}, {tensor.dtype}), and a plain checkpoint of "
-            f"trained weights cannot be written from it: load the model without quantisation, in float32"
+            f"trained weights cannot be written from it: load the model without quantisation, or build it by name, "
+            f"mdpd.create(..., quantization='nf4')"
         )
     if tensor.is_inference():
         raise CapabilityError(
