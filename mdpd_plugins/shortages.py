@@ -1,4 +1,4 @@
-"""What ran out when something failed: space, memory, or the right to write. Libraries say it in many ways."""
+"""What ran out when something failed: space, memory, or the right or the place to write. Libraries say it in many ways."""
 
 from __future__ import annotations
 
@@ -24,6 +24,8 @@ def shortage(error: BaseException) -> str | None:
         return f"the disk, a quota or a limit on file sizes is full ({_first_line(text)}): make room{kept}"
     if number in DENIED or any(words in text for words in _DENIED_TEXTS):
         return f"a file or folder must not be written or read ({_first_line(text)}): change its rights{kept}"
+    if number in (errno.EISDIR, errno.ENOTDIR):
+        return f"a folder lies where a file is to be, or the other way round ({_first_line(text)}): move it away{kept}"
     return None
 
 

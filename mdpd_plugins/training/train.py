@@ -195,12 +195,23 @@ def _whole_again(experiment: Experiment, state: dict[str, torch.Tensor]) -> Expe
     return fresh
 
 
+WRITTEN = (".json", ".py", ".pth")
+"""Ends of the names of a work directory's files."""
+
+
 def check_writable(work_dir: Path) -> None:
     """Prove that `work_dir` can be made and written, and leave no trace of the attempt.
 
     Raises:
-        ConfigError: it cannot.
+        ConfigError: it cannot, or a folder has the name of a file that a run writes.
     """
+    if work_dir.is_dir():
+        for path in sorted(work_dir.iterdir()):
+            if path.is_dir() and (path.suffix in WRITTEN or path.name == "last_checkpoint"):
+                raise ConfigError(
+                    f"{str(path)!r} is a folder, and a run writes a file of that name: move it away, or give another "
+                    f"--work-dir"
+                )
     missing = [p for p in (work_dir, *work_dir.parents) if not p.exists()]
     try:
         work_dir.mkdir(parents=True, exist_ok=True)

@@ -130,3 +130,13 @@ def test_a_damaged_summary_is_named(work_dir, text, capsys):
         read_summary(work_dir)
     assert mdpd(["report", str(work_dir)]) == 2
     assert "summary.json' is damaged" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["summary.json", "iter_3.pth", "config.py", "last_checkpoint"])
+def test_a_folder_where_a_file_is_written_is_named_before_anything_is_trained(name, tmp_path, capsys):
+    config = write_config(tmp_path)
+    (tmp_path / "run" / name).mkdir(parents=True)
+    assert main([config, "--work-dir", tmp_path / "run"]) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert f"{name}' is a folder, and a run writes a file of that name: move it away" in said
+    assert [p.name for p in (tmp_path / "run").iterdir()] == [name]
