@@ -1,4 +1,4 @@
-"""What ran out when something failed: space, memory, or the right or the place to write. Libraries say it in many ways."""
+"""What ran out when something failed: space, memory, or a place to write. Libraries say it in many ways."""
 
 from __future__ import annotations
 

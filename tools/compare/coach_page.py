@@ -1,8 +1,8 @@
 """Write the measured part of a page on coaches, from the lines of tools/compare/few_labels.sh.
 
-    python -m tools.compare coach docs/results_coach.md --runs docs/data/coach.jsonl
+    python -m tools.compare coach docs/results_coach.md --runs docs/data/coach*.jsonl
 
-For every task, over seeds: what each method reaches on test, the difference to low-rank updates from labels alone, of
+For every task and number of labels, over seeds: what each method reaches on test, the difference to low-rank updates from labels alone, of
 the same seeds, and processor time with the coach's own. The same lines give the same page.
 """
 
@@ -29,6 +29,7 @@ Found = dict[int, tuple[float, float]]  # seed -> (main metric on test, processo
 ROWS = {
     "reader_kept": "the reader itself, kept",
     "ladder_kept": "the ladder itself, kept",
+    "lora_alone": "LoRA (query and value), labels alone",
     "norm_alone": "norms, labels alone",
     "low_rank_alone": "low-rank updates, labels alone",
     "coach_norm": "`mdpd_coach`: norms, taught by the better coach",
@@ -62,6 +63,11 @@ def found_of(lines: Sequence[Line]) -> dict[str, Found]:
         seconds = best["cpu_seconds"] + sum(line["coach"]["cpu_seconds"] for line in pair)
         rows["coach_low_rank"][seed] = _metric(best), seconds
     return {name: rows[name] for name in ROWS if rows.get(name)}
+
+
+def _labels(line: Line) -> int:
+    (size,) = [option for option in line["options"] if option.startswith("data.source.train_size=")]
+    return int(size.partition("=")[2])
 
 
 def _metric(line: Line) -> float:
@@ -99,13 +105,16 @@ def main() -> int:
         lines = [line for file in args.runs for line in read_runs(file)]
         if not lines:
             raise ConfigError(f"no runs in {', '.join(map(str, args.runs))}: give files that a sweep has written")
-        tasks: dict[str, list[Line]] = {}
+        tasks: dict[str, dict[int, list[Line]]] = {}
         for line in lines:
-            tasks.setdefault(line["config"], []).append(line)
+            tasks.setdefault(line["config"], {}).setdefault(_labels(line), []).append(line)
         parts = []
-        for config, own in tasks.items():
-            parts.append(f"### {Path(config).stem}\n\n{own[0]['data']} Metric: {own[0]['metric']}.")
-            parts.append(markdown(*table(found_of(own))))
+        for config, by_labels in tasks.items():
+            first = next(iter(by_labels.values()))[0]
+            parts.append(f"### {Path(config).stem}\n\n{first['data']} Metric: {first['metric']}.")
+            for labels, own in sorted(by_labels.items()):
+                parts.append(f"With {labels} labels:")
+                parts.append(markdown(*table(found_of(own))))
         write_measured(args.page, TOOL, "\n\n".join(parts))
     except MDPDError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -1,8 +1,9 @@
 #!/bin/sh
-# Few labels and many inputs without: the lines behind docs/results.md. It goes on where it was stopped.
+# Few labels and many inputs without: the lines behind docs/results_coach.md. It goes on where it was stopped.
 # From the root of a checkout, after the data and weights that the configurations name:
 #   sh tools/compare/few_labels.sh docs/data/coach.jsonl 1 0 1 2 3 4      (file, jobs, seeds)
-# TASKS="digits" takes one of the tasks digits, snippets and topics. A seed draws the division of the data, too. Which epoch is kept is decided on 200 examples of val.
+# TASKS="digits" takes one of the tasks digits, snippets and topics; LABELS=400 (into a file of its own) another number of
+# labelled examples. A seed draws the division of the data, too. Which epoch is kept is decided on 200 examples of val.
 out=$1; jobs=$2; shift 2
 low="distill.backbone_update=norm+low_rank"
 alone="train.max_epochs=36,train.patience=5,train.val_every=28"
@@ -14,9 +15,10 @@ sweep() {
     coach="method=mdpd_coach_low_rank,$taught"
     python -m tools.compare sweep "zoo_configs/huggingface/$config.py" --seeds "$seed" --jobs "$jobs" --out "$out" \
         --methods "norm_alone:method=norm,optim.scale=3,$alone" "low_rank_alone:method=norm,$low,$alone" \
+        "lora_alone:method=lora,$alone" \
         "coach_norm:method=mdpd_coach,optim.scale=3,$taught" "coach_ladder:$coach,distill.coach=ladder" \
         "coach_reader:$coach,distill.coach=reader" "self_training:$coach,distill.coach=backbone,coach.max_epochs=36" \
-        --cfg-options data.source.train_size=100 data.source.val_size=200 data.source.test_size=1000 \
+        --cfg-options data.source.train_size="${LABELS:-100}" data.source.val_size=200 data.source.test_size=1000 \
         "data.source.split_seed=$seed" data.batch_size=16 train.keep=best distill.recompute=False "$@"
 }
 for seed in "$@"; do

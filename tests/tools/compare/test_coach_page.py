@@ -9,10 +9,11 @@ from tools.compare.coach_page import main as page
 from tools.compare.measured_pages import END, start_mark
 
 
-def line(method, seed, value, val=None, kept=None):
+def line(method, seed, value, val=None, kept=None, labels=100):
     coach = {} if val is None else {"scores": {"x": val}, "kept": kept, "cpu_seconds": 7.0}
     return {
         "config": "c/digits.py",
+        "options": [f"data.source.train_size={labels}", "data.batch_size=16"],
         "method": method,
         "seed": seed,
         "metric": "accuracy",
@@ -56,6 +57,12 @@ def test_the_same_lines_give_the_same_page_and_prose_stays(tmp_path, monkeypatch
     once = target.read_text()
     assert page() == 0 and target.read_text() == once
     assert "### digits" in once and "Prose." in once and once.endswith("More.\n")
+    fewer = [line("low_rank_alone", 0, 0.5, labels=25)]
+    runs.write_text("".join(json.dumps(one) + "\n" for one in [*LINES, *fewer]))
+    assert page() == 0
+    found = target.read_text()
+    assert found.count("### ") == 1 and found.index("With 25 labels:") < found.index("With 100 labels:")
+    assert once.partition("With 100")[2] == found.partition("With 100")[2]  # they are not pooled
     runs.write_text("")
     assert page() == 2 and "no runs in" in capsys.readouterr().err
     assert target.read_text() == once
