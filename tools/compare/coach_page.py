@@ -2,8 +2,8 @@
 
     python -m tools.compare coach docs/results_coach.md --runs docs/data/coach*.jsonl
 
-For every task and number of labels, over seeds: what each method reaches on test, the difference to low-rank updates from labels alone, of
-the same seeds, and processor time with the coach's own. The same lines give the same page.
+For every task and number of labels, over seeds: what each method reaches on test, the difference to low-rank updates
+from labels alone, of the same seeds, and processor time with the coach's own. The same lines give the same page.
 """
 
 from __future__ import annotations

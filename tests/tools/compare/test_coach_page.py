@@ -65,4 +65,4 @@ def test_the_same_lines_give_the_same_page_and_prose_stays(tmp_path, monkeypatch
     assert once.partition("With 100")[2] == found.partition("With 100")[2]  # they are not pooled
     runs.write_text("")
     assert page() == 2 and "no runs in" in capsys.readouterr().err
-    assert target.read_text() == once
+    assert target.read_text() == found
