@@ -43,6 +43,7 @@ class QuantizedLinear(nn.Linear):
 
     packed: torch.Tensor
     scale: torch.Tensor
+    scale_scale: torch.Tensor | None
 
     def __init__(
         self,
@@ -64,13 +65,18 @@ class QuantizedLinear(nn.Linear):
             self.register_buffer(name, parts.get(name))
 
     @classmethod
-    def of(cls, linear: nn.Linear, kind: str) -> QuantizedLinear:
+    def of(cls, linear: nn.Linear, kind: str, *, block: int = BLOCK, nested: bool = True) -> QuantizedLinear:
         """A linear layer, quantised."""
         weight = linear.weight.detach()
+        parts = quantize(weight, kind, block=block, nested=nested)
         sizes = linear.in_features, linear.out_features
-        made = cls(*sizes, linear.bias, weight.dtype, kind=kind, parts=quantize(weight, kind))
+        made = cls(*sizes, linear.bias, weight.dtype, kind=kind, parts=parts, block=block)
         made.training = linear.training
         return made
+
+    def like(self, linear: nn.Linear) -> QuantizedLinear:
+        """A linear layer, quantised as this one is."""
+        return QuantizedLinear.of(linear, self.kind, block=self.block, nested=self.scale_scale is not None)
 
     @property
     def kept(self) -> tuple[torch.Tensor | None, ...]:
@@ -89,7 +95,8 @@ class QuantizedLinear(nn.Linear):
         """Whether this is what quantising `linear` makes."""
         if linear.weight.shape != (self.out_features, self.in_features):
             return False
-        parts = quantize(linear.weight.detach().to(self.packed.device, self.dtype), self.kind)
+        weight = linear.weight.detach().to(self.packed.device, self.dtype)
+        parts = quantize(weight, self.kind, block=self.block, nested=self.scale_scale is not None)
         return all(
             torch.equal(parts[name], own) for name, own in zip(STORED, self.kept, strict=True) if own is not None
         )
@@ -128,19 +135,21 @@ class _Linear(torch.autograd.Function):
         return left, right, None, *(None for _ in kept)
 
 
-def quantize(weight: torch.Tensor, kind: str) -> dict[str, torch.Tensor]:
+def quantize(weight: torch.Tensor, kind: str, *, block: int = BLOCK, nested: bool = True) -> dict[str, torch.Tensor]:
     """The parts of a quantised weight (out, in), by name (`STORED`).
 
     int8: rounded to 127 steps of each output's largest value. nf4: the 4 bits whose 16 values are spread like a normal
-    distribution's, with a scale for every `BLOCK` weights that is quantised to 8 bits in turn.
+    distribution's, with a scale for every `block` weights that is quantised to 8 bits in turn where `nested`.
     """
     functional = _functional()
     if kind == "int8":
         packed, scale, _ = functional.int8_vectorwise_quant(weight.contiguous().to(torch.float16))
         return {"packed": packed, "scale": scale}
     packed, state = functional.quantize_4bit(
-        weight.contiguous(), blocksize=BLOCK, compress_statistics=True, quant_type=kind
+        weight.contiguous(), blocksize=block, compress_statistics=nested, quant_type=kind
     )
+    if not nested:
+        return {"packed": packed, "scale": state.absmax}
     return {
         "packed": packed,
         "scale": state.absmax,

@@ -12,7 +12,7 @@ from torch import nn
 
 from mdpd_plugins.adapters import Adapter
 from mdpd_plugins.adapters.original import replacements
-from mdpd_plugins.adapters.quantized import QuantizedLinear, plain_keys, put_in, quantized_layers
+from mdpd_plugins.adapters.quantized import plain_keys, put_in, quantized_layers
 from mdpd_plugins.engine.low_rank import inject, plain_names, plain_tensors, remove, updated_layers
 from mdpd_plugins.engine.masters import Masters
 from mdpd_plugins.engine.settings import Settings
@@ -95,18 +95,17 @@ class TrainedBackbone:
             tensor.data = data
         model = self.adapter.model
         put_in(model, {layer: plain for one in found for layer, plain in one.layers.items()})
-        kinds = {name: layer.kind for name, layer in plain_names(model).items()} if quantized else {}
-        updated = updated_layers(model)
+        still, updated = plain_names(model), updated_layers(model)
         # Random weights are in no checkpoint: those that were worked with are the model's.
-        plain = [q for name, q in plain_names(model).items() if not quantized or name in updated]
+        plain = [layer for name, layer in still.items() if not quantized or name in updated]
         put_in(model, {layer: layer.plain() for layer in plain})
         for parameter, master in masters.pairs():
             own = torch.float32 if id(parameter) in low_rank else types.get(id(parameter), parameter.dtype)
             parameter.data = master.data.to(own)
         merged = remove(self.adapter.model, merge=True) if self._has_low_rank else 0
-        for name in kinds.keys() & updated:
-            linear = cast(nn.Linear, model.get_submodule(name))
-            put_in(model, {linear: QuantizedLinear.of(linear, kinds[name])})
+        if quantized:
+            linear = {name: cast(nn.Linear, model.get_submodule(name)) for name in still.keys() & updated}
+            put_in(model, {linear[name]: still[name].like(linear[name]) for name in linear})
         self.release()
         return merged
 

@@ -60,6 +60,30 @@ def test_an_export_that_stays_quantised_loads_in_transformers_and_trains_again(k
     assert json.loads((tmp_path / "second" / "config.json").read_text())["quantization_config"]["quant_method"]
 
 
+def test_a_checkpoint_that_was_quantised_in_another_way_stays_in_that_one(tmp_path):
+    folder = checkpoint(tmp_path / "checkpoint", "hf-vit", "bfloat16")
+    about = transformers.BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="fp4",
+        bnb_4bit_use_double_quant=False,
+        llm_int8_skip_modules=["classifier"],
+    )
+    auto = transformers.AutoModelForImageClassification
+    auto.from_pretrained(folder, quantization_config=about).save_pretrained(tmp_path / "theirs")
+    adapter = built(tmp_path / "theirs", "hf-vit")
+    assert adapter.held_quantized() == "fp4" and adapter.dtype == torch.bfloat16
+    theirs = auto.from_pretrained(tmp_path / "theirs").dequantize()
+    assert all(torch.equal(theirs.get_submodule(n).weight, q.weight) for n, q in quantized_layers(adapter.model))
+    distiller, _ = trained(adapter, method="mdpd_low_rank")
+    fade(distiller)
+    adapter.export(tmp_path / "export")
+    said = json.loads((tmp_path / "export" / "config.json").read_text())["quantization_config"]
+    assert said["bnb_4bit_quant_type"] == "fp4" and not said["bnb_4bit_use_double_quant"]
+    with torch.no_grad():
+        again = adapter.around(auto.from_pretrained(tmp_path / "export")).forward(adapter.example_inputs())
+        assert torch.equal(again, adapter.forward(adapter.example_inputs()))
+
+
 def test_a_run_leaves_its_export_quantised_if_asked_and_it_predicts(tmp_path):
     folder = checkpoint(tmp_path / "checkpoint", "hf-vit", "float32")
     held = {"quantization": "nf4", "quantized_export": True, "options": {}}
