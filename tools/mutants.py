@@ -54,6 +54,7 @@ TESTS = {
     ],
     f"{ENGINE}/split.py": ["tests/engine/test_split.py", "tests/engine/test_sub_batch.py"],
     f"{ENGINE}/batch_parts.py": [
+        "tests/engine/test_feature_distillation.py",
         "tests/engine/test_sub_batch.py",
         "tests/training/parallel/test_processes.py::test_two_processes_give_the_weights_of_one[texts and accumulation]",
     ],
