@@ -2,5 +2,14 @@
 
 import os
 
+import pytest
+
 # Read when PyTorch is first imported, here and in every process that a test starts.
 os.environ["OMP_NUM_THREADS"] = "1"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_options():
+    """Options of .ci/run are for these tests, and not for a pytest that one of them starts."""
+    # A fixture, because it runs in the processes of -n alone, which have read the variable by then.
+    os.environ.pop("PYTEST_ADDOPTS", None)

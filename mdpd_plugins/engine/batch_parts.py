@@ -20,15 +20,10 @@ from mmengine.dist import all_gather, all_reduce, get_dist_info
 class BatchPart:
     """Samples `start` to `start + size` of a batch of `total`, which `processes` share."""
 
-    start: int = 0
-    size: int = 1
-    total: int = 1
-    processes: int = 1
-
-    @property
-    def weight(self) -> float:
-        """Factor for a mean over this part's samples."""
-        return self.size * self.processes / self.total
+    start: int
+    size: int
+    total: int
+    processes: int
 
     def pieces(self, size: int | None) -> Iterator[Piece]:
         """Consecutive pieces of `size` samples, the last one maybe smaller; None makes one piece of all."""
@@ -54,11 +49,6 @@ class Piece:
         """Factor for a mean over this piece's samples."""
         return (self.rows.stop - self.rows.start) * self.part.processes / self.part.total
 
-    @property
-    def last(self) -> bool:
-        """Whether no piece of the part is left after it."""
-        return self.rows.stop == self.part.size
-
     def count(self, name: str, mask: torch.Tensor) -> torch.Tensor:
         """`fair_count` of a mask over all samples of the part, the same for each of its pieces.
 
@@ -71,7 +61,7 @@ class Piece:
 
 def whole_piece(size: int) -> Piece:
     """The only piece of a batch of `size` samples that belongs to this process alone."""
-    return next(BatchPart(0, size, size).pieces(None))
+    return next(BatchPart(0, size, size, 1).pieces(None))
 
 
 def batch_part(size: int, device: torch.device) -> BatchPart:

@@ -137,8 +137,8 @@ class FeatureDistillation(nn.Module):
         imitate: Sequence[int],
         generate: Sequence[int],
         *,
-        bottleneck: int = 32,
-        mask_ratio: float = 0.5,
+        bottleneck: int,
+        mask_ratio: float,
         grids: Sequence[bool],
     ):
         super().__init__()

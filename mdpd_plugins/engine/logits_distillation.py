@@ -23,8 +23,8 @@ def nkd(
     student: torch.Tensor,
     teacher: torch.Tensor,
     labels: torch.Tensor,
-    gamma: float = 1.0,
-    tau: float = 1.0,
+    gamma: float,
+    tau: float,
     share: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Normalised KD for three or more classes (NKD, Yang et al., ICCV 2023, arXiv:2303.13005, eq. 7).
@@ -48,7 +48,7 @@ def nkd(
     return target - gamma * tau**2 * (shares * (rest_t * rest_s).sum(1)).mean()
 
 
-def kl(student: torch.Tensor, teacher: torch.Tensor, temperature: float = 2.0) -> torch.Tensor:
+def kl(student: torch.Tensor, teacher: torch.Tensor, temperature: float) -> torch.Tensor:
     """T^2 KL(softmax(teacher / T) || softmax(student / T)) (Hinton et al., arXiv:1503.02531), logits (B, C).
 
     For two classes: NKD's non-target term is zero there, one class being left.
@@ -56,16 +56,14 @@ def kl(student: torch.Tensor, teacher: torch.Tensor, temperature: float = 2.0) -
     return kl_rows(student, teacher, temperature).mean()
 
 
-def kl_rows(student: torch.Tensor, teacher: torch.Tensor, temperature: float = 2.0) -> torch.Tensor:
+def kl_rows(student: torch.Tensor, teacher: torch.Tensor, temperature: float) -> torch.Tensor:
     """`kl` of each row, (B,)."""
     log_s = F.log_softmax(student / temperature, 1)
     log_t = F.log_softmax(teacher.detach() / temperature, 1)
     return temperature**2 * F.kl_div(log_s, log_t, reduction="none", log_target=True).sum(1)
 
 
-def token_kl(
-    student: torch.Tensor, teacher: torch.Tensor, counted: torch.Tensor, temperature: float = 2.0
-) -> torch.Tensor:
+def token_kl(student: torch.Tensor, teacher: torch.Tensor, counted: torch.Tensor, temperature: float) -> torch.Tensor:
     """The sum of `kl` over the tokens that count: word-level distillation (arXiv:1606.07947, sec. 3.1).
 
     Our choice before NKD for a language model: NKD's target term repeats the cross-entropy.
@@ -86,7 +84,7 @@ def mse(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
     return F.mse_loss(student, teacher.detach())
 
 
-def similarity_kl(student: torch.Tensor, teacher: torch.Tensor, temperature: float = 1.0) -> torch.Tensor:
+def similarity_kl(student: torch.Tensor, teacher: torch.Tensor, temperature: float) -> torch.Tensor:
     """KL between the rows, and between the columns, of two similarity matrices (B, B) of a retrieval batch.
 
     Each row is the softmax over candidates that a contrastive loss sees; both directions are averaged.

@@ -88,6 +88,14 @@ def test_what_is_refused():
     inputs, labels = batch["inputs"], batch["labels"]
     with pytest.raises(DataError, match=r"shape \(4, 2\) with labelled \(4,\) were given, and \(4, 5\)"):
         distiller.backward(inputs, labels, taught=Taught(coach.outputs[:, :2], KNOWN))
+    for outputs, known in (
+        (coach.outputs.repeat(1, 2), KNOWN),  # more outputs than the student has
+        (coach.outputs.repeat(2, 1), KNOWN),
+        (coach.outputs, KNOWN[:3]),
+        (coach.outputs, KNOWN.unsqueeze(1)),
+    ):
+        with pytest.raises(DataError, match=r"were given, and \(4, 5\) with \(4,\) is needed"):
+            distiller.backward(inputs, labels, taught=Taught(outputs, known))
     with pytest.raises(DataError, match=r"labelled is bool, but torch.float32 and torch.int64"):
         distiller.backward(inputs, labels, taught=Taught(coach.outputs, KNOWN.long()))
     assert int(distiller.step) == 0 and all(p.grad is None for p in distiller.parameters())

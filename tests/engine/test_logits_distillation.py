@@ -51,7 +51,7 @@ def test_the_non_target_term_of_two_classes_is_zero():
     student, teacher, labels = draw(4, 2, 0), draw(4, 2, 1), torch.tensor([0, 1, 1, 0])
     target_only = nkd_written_out(student, teacher, labels, 0.0, 1.0)
     for gamma in (0.0, 1.0, 100.0):
-        assert float(nkd(student, teacher, labels, gamma)) == pytest.approx(target_only, rel=1e-5)
+        assert float(nkd(student, teacher, labels, gamma, 1.0)) == pytest.approx(target_only, rel=1e-5)
 
 
 @pytest.mark.parametrize("temperature", [1.0, 2.0, 4.0])
@@ -85,11 +85,11 @@ def test_similarity_kl_averages_rows_and_columns():
 
 
 LOSSES = {
-    "nkd": lambda s, t: nkd(s, t, torch.tensor([0, 1, 2])),
-    "kl": kl,
+    "nkd": lambda s, t: nkd(s, t, torch.tensor([0, 1, 2]), 1.0, 1.0),
+    "kl": lambda s, t: kl(s, t, 2.0),
     "bce": bce,
     "mse": mse,
-    "similarity": similarity_kl,
+    "similarity": lambda s, t: similarity_kl(s, t, 1.0),
 }
 
 

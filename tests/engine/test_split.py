@@ -4,6 +4,7 @@ import pytest
 import small_zoo
 import torch
 
+from mdpd_plugins.engine.batch_parts import whole_piece
 from mdpd_plugins.engine.split import agreement, change_point, resolve_layers
 from mdpd_plugins.registry import CapabilityError
 
@@ -54,6 +55,14 @@ def test_agreement_is_the_cosine_of_rows_of_head_averages():
     assert float(agreement(apart, apart.roll(1, -1))) == 0
 
 
+def test_layers_with_other_numbers_of_tokens_are_each_divided_by_their_own():
+    generator = torch.Generator().manual_seed(0)
+    piece = whole_piece(2)
+    for tokens in (5, 3):
+        teacher, student = (torch.rand(2, 4, tokens, tokens, generator=generator).softmax(-1) for _ in range(2))
+        torch.testing.assert_close(agreement(teacher, student, piece=piece), agreement(teacher, student))
+
+
 AUTO = {"shallow": "auto", "deep": "auto", "auto_batches": 2, "warmup": 0.25, "max_steps": 8}
 
 
@@ -96,6 +105,8 @@ def test_a_measured_split_is_kept_in_the_state_dict_and_one_half_measured_goes_o
     first, first_optim = small_zoo.small_distiller("hf-vit", **AUTO)
     run(first, first_optim, range(stop))
     second, second_optim = small_zoo.small_distiller("hf-vit", **AUTO)
+    # What a single step has measured is nothing to keep.
+    assert not [name for name in first.state_dict() if name.endswith("measured")]
     second.load_state_dict(first.state_dict())
     for name, wrapper in second_optim.items():
         wrapper.load_state_dict(first_optim[name].state_dict())

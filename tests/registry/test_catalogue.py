@@ -74,6 +74,8 @@ def test_select_filters_and_sorts(site):
     assert [r.name for r in found.select(zoo="words", modality="text")] == ["words/a", "words/b"]
     assert len(found.select()) == len(found)
     assert {r.spec.modality for r in found.select(modality="text")} == {"text"}
+    assert [r.name for r in found.select(search="Words/ B")] == ["words/b"]
+    assert found.select(zoo="words", search="words nowhere") == []
 
 
 def test_what_does_not_exist_is_answered_with_what_is_close(site):
@@ -203,6 +205,34 @@ def test_a_hook_that_returns_no_adapter_is_passed_over_and_named(site):
     found = catalogue()
     with pytest.warns(RuntimeWarning, match="'third' of acme-third 1.0: it raised in adapt_backbone.*returned str"):
         assert found.adapt(7, int) is None
+
+
+def test_of_two_plugins_that_know_a_folder_the_one_loaded_last_loads_it(site):
+    for name in ("aaa", "zzz"):
+        write_plugin(
+            site,
+            name,
+            f"""
+            from mdpd_plugins.registry import hookimpl
+
+            @hookimpl
+            def load_export(folder, record):
+                return f"{name} of {{folder}}" if record == "both" or record == {name!r} else None
+            """,
+        )
+    found = catalogue()
+    assert [found.load_export("here", record) for record in ("both", "aaa")] == ["zzz of here", "aaa of here"]
+
+
+def test_entry_points_that_cannot_be_read_are_fatal_in_strict_mode(site, monkeypatch):
+    write_plugin(site, "garbled")
+    entry_points = site / "acme_garbled-1.0.dist-info" / "entry_points.txt"
+    entry_points.write_bytes(entry_points.read_bytes() + b"\xff\xfe = nothing\n")
+    (failure,) = catalogue().skipped
+    assert "its entry points cannot be read" in failure.reason
+    monkeypatch.setenv("MDPD_STRICT_PLUGINS", "1")
+    with pytest.raises(PluginError, match="its entry points cannot be read.*fatal because MDPD_STRICT_PLUGINS"):
+        catalogue()
 
 
 def test_a_failing_adapter_hook_is_fatal_in_strict_mode(site, monkeypatch):
