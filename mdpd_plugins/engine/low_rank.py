@@ -129,7 +129,9 @@ def inject(adapter: Adapter, *, everywhere: bool, rank: int) -> dict[str, nn.Par
     try:
         from peft import LoraConfig, inject_adapter_in_model
     except ImportError as error:
-        raise MissingDependencyError("low-rank updates need peft: pip install 'mdpd-plugins[lora]'") from error
+        raise MissingDependencyError(
+            f"low-rank updates need peft ({error}): pip install 'mdpd-plugins[lora]'"
+        ) from error
     targets = low_rank_targets(adapter, everywhere=everywhere)
     # peft sees for itself how a weight lies, and warns once a layer where it was not told.
     across = all(_transposed(adapter.model.get_submodule(name)) for name in targets)
