@@ -8,6 +8,15 @@ import pytest
 os.environ["OMP_NUM_THREADS"] = "1"
 
 
+def pytest_configure(config):
+    """On a new machine, yapf (mmengine's) writes its grammar into the user's cache at its first import.
+
+    It reads half of it where two processes are the first, so the one that starts those of -n is.
+    """
+    if not hasattr(config, "workerinput"):
+        import yapf  # noqa: F401
+
+
 @pytest.fixture(scope="session", autouse=True)
 def own_options():
     """Options of .ci/run are for these tests, and not for a pytest that one of them starts."""
