@@ -37,6 +37,8 @@ def load_source(cfg: Mapping[str, Any], split: str) -> Source:
     catalogue = load_catalogue()
     if kind is None:
         raise ConfigError(f"the data configuration has no type; choose one of {', '.join(catalogue.sources)}")
+    if not isinstance(kind, str):
+        raise ConfigError(f"data type {kind!r} is no name; choose one of {', '.join(catalogue.sources)}")
     opener = catalogue.source(kind).load_open()
     sizes = Sizes(**{key: options.pop(key) for key in _SIZES if key in options})
     checks = {key: options.pop(key) for key in _COMMON if key in options}

@@ -37,7 +37,8 @@ from mdpd_plugins.data import (
 from mdpd_plugins.engine import Settings
 from mdpd_plugins.engine.fading import check_savable
 from mdpd_plugins.engine.precision import autocast_dtype
-from mdpd_plugins.registry.errors import ConfigError
+from mdpd_plugins.registry.errors import ConfigError, MDPDError
+from mdpd_plugins.shortages import out_of_memory
 from mdpd_plugins.tasks import AnyTask, Language, PathMetric, balanced_weights, make_task
 from mdpd_plugins.training.config import settings_of
 from mdpd_plugins.training.model import RunnerModel
@@ -158,6 +159,7 @@ def open_parts(config: Config, *, adopt: Callable[[nn.Module], None] | None = No
             f"backbone.quantization='none', or parallel.shard=False"
         )
     prepare(adapter, config)
+    _check_runs(adapter, config)
     return Parts(
         train=train,
         unlabelled=unlabelled,
@@ -166,6 +168,25 @@ def open_parts(config: Config, *, adopt: Callable[[nn.Module], None] | None = No
         task=task,
         adapter=adapter,
     )
+
+
+def _check_runs(adapter: Adapter, config: Config) -> None:
+    """Raise ConfigError if the backbone, built as asked, does not run: libraries find some of it out no sooner."""
+    asked = {f"{s}.options": config[s].options for s in ("backbone", "text_backbone") if config[s].options}
+    if config.data.input_size is not None:
+        asked["data.input_size"] = config.data.input_size
+    try:
+        _ = adapter.named_blocks
+    except MDPDError:
+        raise
+    except Exception as error:
+        if not asked or out_of_memory(error):
+            raise
+        said = ", ".join(f"{key}={value}" for key, value in asked.items())
+        raise ConfigError(
+            f"{adapter.name} does not run with {said[:300]}: {type(error).__name__}: "
+            f"{' '.join(str(error).split())[:300]}. Correct or leave out what was asked for"
+        ) from error
 
 
 def build_experiment(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -166,3 +167,17 @@ def test_the_split_that_is_evaluated_on_can_be_chosen(tmp_path):
     summary = trained(config, tmp_path / "run", **{"data.eval_split": "test"})
     assert summary["eval_split"] == "test"
     assert "metric (test split)" in (tmp_path / "run" / "export" / "README.md").read_text()
+
+
+@pytest.mark.parametrize(
+    "option, said",
+    [
+        ("data.input_size=3", "does not run with .*data.input_size=3: RuntimeError"),
+        ("backbone.options.image_size=(0,)", "vit-base-patch16-224 (cannot be built|does not run) with .*image_size"),
+        ("data.source.type=[0,1]", r"data type \[0, 1\] is no name; choose one of"),
+    ],
+)
+def test_values_that_a_library_refuses_late_are_named(tmp_path, capsys, option, said):
+    config = write_config(tmp_path)
+    assert main([str(config), "--dry-run", "--cfg-options", option]) == 2
+    assert re.search(said, " ".join(capsys.readouterr().err.split()))
