@@ -39,7 +39,7 @@ from mdpd_plugins.engine.fading import check_savable
 from mdpd_plugins.engine.precision import autocast_dtype
 from mdpd_plugins.registry.errors import ConfigError, MDPDError
 from mdpd_plugins.shortages import out_of_memory
-from mdpd_plugins.tasks import AnyTask, Language, PathMetric, balanced_weights, make_task
+from mdpd_plugins.tasks import KINDS, AnyTask, Language, PathMetric, Retrieval, balanced_weights, make_task
 from mdpd_plugins.training.config import settings_of
 from mdpd_plugins.training.model import RunnerModel
 from mdpd_plugins.training.optim import PathOptimisers, build_optim
@@ -129,11 +129,6 @@ def open_parts(config: Config, *, adopt: Callable[[nn.Module], None] | None = No
     watched = "val" if watches(config) or settings.coach else split
     train, evaluated = (load_source(config.data.source, s) for s in ("train", split))
     task = _task(config, train)
-    if task.kind not in (Language.kind, train.label_kind):
-        raise ConfigError(
-            f"task.kind={task.kind!r}, but the data has {train.label_kind!r} labels: remove task.kind, or set "
-            f"data.source.label_kind where the source has it"
-        )
     unlabelled = None
     if config.data.unlabelled:
         if settings.coach is None:
@@ -247,6 +242,12 @@ def build_experiment(
 def _task(config: Config, train: Source) -> AnyTask:
     given = config.task
     kind, weights = given.kind or train.label_kind, given.class_weights
+    # Asked before the task is made, which has more to say on its number of outputs.
+    if kind in (*KINDS, Retrieval.kind) and kind != train.label_kind:
+        raise ConfigError(
+            f"task.kind={kind!r}, but the data has {train.label_kind!r} labels: remove task.kind, or set "
+            f"data.source.label_kind where the source has it"
+        )
     if weights == "balanced":
         if kind != "single":
             raise ConfigError(f"task.class_weights='balanced' is for one label a sample, and this data has {kind!r}")

@@ -43,7 +43,10 @@ def test_a_tighter_bound_takes_smaller_pieces_then_another_type_and_what_it_says
     assert best.options["backbone.dtype"] == "bfloat16" and best.options["distill.method"] == "mdpd_low_rank"
     narrow = peak(config, **{**best.options, "distill.sub_batch": 1})
     best, _ = fit(load_config(config), narrow - 1, methods=METHODS)
-    assert best.options["distill.method"] == "mdpd"
+    assert best.options["backbone.quantization"] in ("int8", "nf4")
+    assert best.options["distill.method"] == "mdpd_low_rank" and best.fits(narrow - 1)
+    best, _ = fit(load_config(config, {"backbone.dtype": "bfloat16"}), narrow - 1, methods=METHODS)
+    assert best.options["distill.method"] == "mdpd"  # where a type was chosen, another method is the next
     assert main(["fit", str(config), "--memory", f"{narrow / 1e6}MB", "--methods", *METHODS]) == 0
     printed = capsys.readouterr()
     said = printed.out.splitlines()[-1]
@@ -64,7 +67,7 @@ def test_where_nothing_fits_it_says_what_needs_least(config, tmp_path, capsys):
 def test_smaller_pictures_are_tried_where_they_are_offered(config, tmp_path):
     options = {"distill.method": "mdpd", "distill.sub_batch": 1, "backbone.dtype": "bfloat16"}
     bound = peak(config, **options) - 1
-    best, _ = fit(load_config(config), bound, methods=("mdpd",), sizes=(16,))
+    best, _ = fit(load_config(config, {"backbone.dtype": "bfloat16"}), bound, methods=("mdpd",), sizes=(16,))
     assert best.options["data.input_size"] == 16
 
 

@@ -54,7 +54,7 @@ def test_shared_labels_weigh_the_loss_and_the_distillation_by_their_shares():
     wanted = 0.7 * task.loss(LOGITS, one) + 0.3 * task.loss(LOGITS, other)
     torch.testing.assert_close(task.loss(LOGITS, shared), wanted)
     mean = (LOGITS + teacher) / 2
-    wanted = 0.7 * nkd(LOGITS, mean, one) + 0.3 * nkd(LOGITS, mean, other)
+    wanted = sum(share * nkd(LOGITS, mean, y, 1.0, 1.0) for share, y in ((0.7, one), (0.3, other)))
     torch.testing.assert_close(task.distillation(LOGITS, teacher, shared, settings), wanted)
     for wrong in (shared * 2, shared[:, :2], shared - 1, shared.long()):
         with pytest.raises(DataError, match="shares of each class"):
