@@ -19,6 +19,6 @@ def pytest_configure(config):
 
 @pytest.fixture(scope="session", autouse=True)
 def own_options():
-    """Options of .ci/run are for these tests, and not for a pytest that one of them starts."""
+    """Options in the environment are for these tests, and not for a pytest that one of them starts."""
     # A fixture, because it runs in the processes of -n alone, which have read the variable by then.
     os.environ.pop("PYTEST_ADDOPTS", None)
