@@ -130,7 +130,7 @@ def export(adapter: Adapter, folder: str | Path) -> Path:
 
 def check_no_student(adapter: Adapter, call: str) -> None:
     """Raise UsageError if a student of this adapter is neither faded nor closed."""
-    if adapter.student is not None and not adapter.student.ended:
+    if adapter.student is not None:
         raise UsageError(
             f"{call}() was called while an earlier student of {adapter.name} still has its side network: call "
             f"fade(student) to keep what it learned, or student.close() to leave the model as it came"

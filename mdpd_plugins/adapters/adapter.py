@@ -60,7 +60,7 @@ class Adapter(Preparation):
         origin: one phrase, where the weights came from.
         original: the checkpoint, where the weights are held in another form than it has; None otherwise.
         labels: (kind of label, class names) of what the model was trained for, once `set_labels` was called.
-        student: what `distill` made of it last, faded or not; None before.
+        student: what `distill` made of it, until that is faded or closed; None otherwise.
         load_with: what to tell a user who asks how to load an export.
     """
 
@@ -75,7 +75,7 @@ class Adapter(Preparation):
         self.original: Original | None = None
         self.options: dict[str, Any] = {}  # what a registered backbone was built with
         self.labels: tuple[str, tuple[str, ...]] | None = None
-        self.student: Any = None  # of the last `distill`
+        self.student: Any = None
         self._open_captures: list[Capture] = []
         self._modes = {m: m.training for m in self.model.modules()}
         self.stand_still()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -66,19 +67,8 @@ def build_backbone(
         given["name"] = name
 
     def built_as(held: torch.dtype | None) -> Built:
-        try:
-            with unattended():
-                built = as_built(build(**given, **({"dtype": held} if "dtype" in parameters else {})))
-        except (MDPDError, OSError):
-            raise
-        except Exception as error:
-            # Libraries check what they are given in their own ways, and some not at all until it does not work.
-            if not options or out_of_memory(error):
-                raise
-            raise ConfigError(
-                f"{name} cannot be built with {_in_short(options)}: {type(error).__name__}: {_in_short(error)}. "
-                f"Correct or leave out what backbone.options says"
-            ) from error
+        with explained(f"{name} cannot be built", {"backbone.options": options} if options else {}), unattended():
+            built = as_built(build(**given, **({"dtype": held} if "dtype" in parameters else {})))
         if "dtype" in parameters or not isinstance(built.model, nn.Module):
             return built
         stored = built.stored or weight_type(built.model)
@@ -113,6 +103,29 @@ def build_backbone(
 
         adapter.original = Original(built.stored or adapter.dtype, again, drawn)
     return adapter
+
+
+@contextmanager
+def explained(failed: str, asked: Mapping[str, Any]) -> Iterator[None]:
+    """Inside, an error of a library becomes a ConfigError that says what was asked of it.
+
+    Libraries check what they are given in their own ways, and some not at all until it does not work.
+
+    Args:
+        failed: what did not work. asked: configuration key -> value; nothing if all is the library's own default,
+            whose errors are no fault of a configuration.
+    """
+    try:
+        yield
+    except (MDPDError, OSError):
+        raise
+    except Exception as error:
+        if not asked or out_of_memory(error):
+            raise
+        said = ", ".join(f"{key}={_in_short(value)}" for key, value in asked.items())
+        raise ConfigError(
+            f"{failed} with {said}: {type(error).__name__}: {_in_short(error)}. Correct or leave out what was asked for"
+        ) from error
 
 
 def _in_short(value: Any) -> str:
@@ -189,4 +202,4 @@ def describe(name: str, **options: Any) -> dict[str, Any]:
     return build_backbone(name, pretrained=None, num_classes=10, **options).describe()
 
 
-__all__ = ["adapt", "build_backbone", "describe"]
+__all__ = ["adapt", "build_backbone", "describe", "explained"]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import logging
 from collections.abc import Iterator, Mapping
-from typing import Any, cast
+from functools import cache
+from typing import Any
 
 import torch
 from torch import nn
@@ -21,6 +23,8 @@ QUANTIZATIONS = (NONE, "int8", "nf4")
 BLOCK = 64
 """Weights that share a scale at 4 bits: QLoRA's own, and bitsandbytes' default."""
 STORED = ("packed", "scale", "scale_scale", "scale_offset")
+CODES = ("code", "scale_code")
+"""What the 16 values of 4 bits, and the 256 of a quantised scale, stand for: constants, in no checkpoint of ours."""
 
 
 class QuantizedLinear(nn.Linear):
@@ -34,7 +38,8 @@ class QuantizedLinear(nn.Linear):
     Args:
         in_features, out_features, bias: as `nn.Linear` has them. dtype: of its inputs, outputs and bias.
         kind: "int8" (a scale for each output), "nf4" or another of bitsandbytes' 4-bit types.
-        parts: name -> tensor (`STORED`), as `quantize` returns them. block: weights that share a scale at 4 bits.
+        parts: name -> tensor (`STORED`, `CODES`), as `quantize` returns them.
+        block: weights that share a scale at 4 bits.
 
     Attributes:
         weight: (out_features, in_features), worked out whenever it is read, in the layer's type.
@@ -63,6 +68,8 @@ class QuantizedLinear(nn.Linear):
         self.packed = nn.Parameter(parts["packed"], requires_grad=False)
         for name in STORED[1:]:
             self.register_buffer(name, parts.get(name))
+        for name in CODES:
+            self.register_buffer(name, parts.get(name), persistent=False)
 
     @classmethod
     def of(cls, linear: nn.Linear, kind: str, *, block: int = BLOCK, nested: bool = True) -> QuantizedLinear:
@@ -80,8 +87,8 @@ class QuantizedLinear(nn.Linear):
 
     @property
     def kept(self) -> tuple[torch.Tensor | None, ...]:
-        """What the weight is made from, in the order of `STORED`; None for what this kind has not."""
-        return tuple(getattr(self, name) for name in STORED)
+        """What the weight is made from, in the order of `STORED` and `CODES`; None for what this kind has not."""
+        return tuple(getattr(self, name) for name in (*STORED, *CODES))
 
     @property
     def weight(self) -> torch.Tensor:  # type: ignore[override]
@@ -97,9 +104,7 @@ class QuantizedLinear(nn.Linear):
             return False
         weight = linear.weight.detach().to(self.packed.device, self.dtype)
         parts = quantize(weight, self.kind, block=self.block, nested=self.scale_scale is not None)
-        return all(
-            torch.equal(parts[name], own) for name, own in zip(STORED, self.kept, strict=True) if own is not None
-        )
+        return all(torch.equal(parts[name], getattr(self, name)) for name in STORED if name in parts)
 
     def plain(self) -> nn.Linear:
         """An ordinary layer with the weights that this one works with."""
@@ -136,7 +141,7 @@ class _Linear(torch.autograd.Function):
 
 
 def quantize(weight: torch.Tensor, kind: str, *, block: int = BLOCK, nested: bool = True) -> dict[str, torch.Tensor]:
-    """The parts of a quantised weight (out, in), by name (`STORED`).
+    """The parts of a quantised weight (out, in), by name (`STORED`, `CODES`).
 
     int8: rounded to 127 steps of each output's largest value. nf4: the 4 bits whose 16 values are spread like a normal
     distribution's, with a scale for every `block` weights that is quantised to 8 bits in turn where `nested`.
@@ -148,14 +153,16 @@ def quantize(weight: torch.Tensor, kind: str, *, block: int = BLOCK, nested: boo
     packed, state = functional.quantize_4bit(
         weight.contiguous(), blocksize=block, compress_statistics=nested, quant_type=kind
     )
-    if not nested:
-        return {"packed": packed, "scale": state.absmax}
-    return {
-        "packed": packed,
-        "scale": state.absmax,
-        "scale_scale": state.state2.absmax,
-        "scale_offset": state.offset,
-    }
+    return {"packed": packed, **state_parts(state)}
+
+
+def state_parts(state: Any) -> dict[str, torch.Tensor]:
+    """What bitsandbytes' own description of a weight of 4 bits holds, by our names."""
+    nested = state.state2 if state.nested else None
+    found = {"scale": state.absmax, "code": state.code}
+    if nested is None:
+        return found
+    return {**found, "scale_scale": nested.absmax, "scale_offset": state.offset, "scale_code": nested.code}
 
 
 def _dequantized(layer: QuantizedLinear, kept: tuple[torch.Tensor | None, ...]) -> torch.Tensor:
@@ -169,26 +176,21 @@ def _dequantized(layer: QuantizedLinear, kept: tuple[torch.Tensor | None, ...]) 
 
 def quant_state(layer: QuantizedLinear, kept: tuple[torch.Tensor | None, ...]) -> Any:
     """bitsandbytes' own description of a weight of 4 bits."""
-    functional = _functional()
-    packed, scale, scale_scale, offset = kept
-    assert packed is not None
-    return functional.QuantState(
+    state = _functional().QuantState
+    _, scale, scale_scale, offset, code, scale_code = kept
+    nested = None
+    if scale_scale is not None:
+        nested = state(absmax=scale_scale, code=scale_code, blocksize=256, dtype=torch.float32)
+    return state(
         absmax=scale,
         shape=torch.Size((layer.out_features, layer.in_features)),
         dtype=layer.dtype,
-        code=functional.get_4bit_type(layer.kind, device=packed.device),
+        code=code,
         blocksize=layer.block,
         quant_type=layer.kind,
         offset=offset,
-        state2=None if scale_scale is None else _scales(scale_scale),
+        state2=nested,
     )
-
-
-def _scales(scale: torch.Tensor) -> Any:
-    """How the scales of blocks were quantised."""
-    functional = _functional()
-    code = cast(torch.Tensor, functional.create_dynamic_map()).to(scale.device)
-    return functional.QuantState(absmax=scale, code=code, blocksize=256, dtype=torch.float32)
 
 
 def check_quantization(kind: str) -> None:
@@ -199,18 +201,16 @@ def check_quantization(kind: str) -> None:
     """
     if kind not in QUANTIZATIONS:
         raise ConfigError(f"backbone.quantization={kind!r} does not exist: {closest(str(kind), QUANTIZATIONS)}")
-    if kind != NONE:
-        _functional()
-
-
-def _functional() -> Any:
-    if importlib.util.find_spec("bitsandbytes") is None:
+    if kind != NONE and importlib.util.find_spec("bitsandbytes") is None:
         raise MissingDependencyError(
             "quantised weights (backbone.quantization) need bitsandbytes: pip install 'mdpd-plugins[quantization]'"
         )
-    from bitsandbytes import functional
 
-    return functional
+
+@cache
+def _functional() -> Any:
+    """bitsandbytes' functions; imported where one is needed, because it takes seconds."""
+    return importlib.import_module("bitsandbytes.functional")
 
 
 def quantize_blocks(model: nn.Module, blocks: Mapping[str, nn.Module], kind: str, *, name: str) -> int:
@@ -286,4 +286,5 @@ __all__ = [
     "quantize",
     "quantize_blocks",
     "quantized_layers",
+    "state_parts",
 ]

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from mdpd_plugins.adapters.quantized import NONE
 from mdpd_plugins.adapters.storage.precision import cast
 from mdpd_plugins.benchmark.process import serve
 from mdpd_plugins.engine import fade
@@ -65,9 +66,11 @@ class Worker:
         experiment, config = self.experiment, self.experiment.config
         device = experiment.adapter.device
         inputs = {k: v[:INFERENCE_BATCH].to(device) for k, v in self.batch["inputs"].items()}
-        plain = build_towers(config, experiment.task, pretrained=None)
-        plain.model.to(device)
         distiller = experiment.distiller
+        # What fades is quantised no more.
+        held = {"quantization": NONE} if distiller.trainable else {}
+        plain = build_towers(config, experiment.task, pretrained=None, **held)
+        plain.model.to(device)
         # Ladder side-tuning deploys the backbone with its side network; everything else fades first.
         deployed: Callable[[], Any]
         if distiller.trainable:

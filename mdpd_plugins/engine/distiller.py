@@ -282,6 +282,8 @@ class Distiller(nn.Module):
             self.cache = None
         self.masters = Masters()
         self._ended = "fading"
+        if self.adapter.student is self:
+            self.adapter.student = None
 
     def close(self) -> None:
         """Leave the model exactly as it came, and the side network gone. After fading or closing: nothing.
@@ -301,11 +303,6 @@ class Distiller(nn.Module):
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-    @property
-    def ended(self) -> bool:
-        """Whether it was faded or closed."""
-        return bool(self._ended)
 
     def check_open(self, call: str) -> None:
         """Raise UsageError if the side network is gone."""

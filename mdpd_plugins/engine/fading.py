@@ -33,7 +33,9 @@ class FadingReport:
             `NARROW_ROUNDINGS` roundings of the narrower of both types.
         quantization: how linear layers were held in training, "none", "int8" or "nf4". The plain model has the
             checkpoint's own weights there, so its outputs differ by what quantising took away, which has no bound.
-        exported_quantized: it has quantised ones instead, as its library saves them; that computes in a way of its own.
+        exported_quantized: it has the quantised ones instead, in the form that its library saves. Outputs then differ
+            only where an update was merged, because the sum is quantised again. They are compared before the library's
+            own layers are put in, which round in their own way.
         largest_difference, largest_output: of outputs on `inputs`, the former between both, the latter as trained.
         trained_in, exported_in: types of the weights, such as "bfloat16".
         keys_equal: its state-dict keys are those of the model that training began with.
@@ -100,8 +102,6 @@ def fade(
     if adapter.dtype != held:
         adapter.settle_types()
     keys = plain_keys(adapter.model)
-    if quantized:
-        adapter.keep_quantized()
     with torch.no_grad():
         after = adapter.forward(inputs).float()
     difference = float((before - after).abs().max())
@@ -109,7 +109,8 @@ def fade(
     tolerance = max([MERGE_TOLERANCE, *(NARROW_ROUNDINGS * eps for eps in narrow)])
     rounded = bool(merged) or adapter.dtype != held
     largest = float(before.abs().max())
-    close = quantization != NONE or (rounded and difference <= tolerance * largest)
+    requantized = quantization != NONE and (not quantized or bool(merged))
+    close = requantized or (rounded and difference <= tolerance * largest)
     report = FadingReport(
         outputs_equal=bool(torch.equal(before, after)),
         keys_equal=keys == distiller.trained.original_keys,
@@ -127,6 +128,10 @@ def fade(
     )
     if not ((report.outputs_equal or close) and report.keys_equal):
         raise MDPDError(f"fading changed the backbone: {report}. Please report this with your configuration")
+    if quantized:
+        # Last, so that they are saved as they are: bitsandbytes packs weights anew at the first inference on some
+        # processors, which rounds their scales for good.
+        adapter.keep_quantized()
     adapter.set_labels(distiller.task.classes, distiller.task.kind)
     return adapter.model, report
 

@@ -197,18 +197,20 @@ def updated_layers(model: nn.Module) -> set[str]:
 
 
 def _plain(key: str, layers: list[str]) -> str:
-    for name in sorted(layers, key=len, reverse=True):  # an inner one before the one that it lies in
+    for name in layers:
         if key.startswith(f"{name}.base_layer."):
             key = f"{name}.{key.removeprefix(f'{name}.base_layer.')}"
     return key
 
 
 def _layers(model: nn.Module) -> list[str]:
+    """Names of the layers that have an update, an inner one before the one that it lies in."""
     try:
         from peft.tuners.tuners_utils import BaseTunerLayer
     except ImportError:  # then nothing was put in
         return []
-    return [n for n, m in model.named_modules() if isinstance(m, BaseTunerLayer)]
+    found = (n for n, m in model.named_modules() if isinstance(m, BaseTunerLayer))
+    return sorted(found, key=len, reverse=True)
 
 
 def remove(model: nn.Module, *, merge: bool) -> int:

@@ -65,8 +65,14 @@ def write_network(
 
     Raises:
         MissingDependencyError: what writes or runs the format is not installed.
-        CapabilityError: the model's code cannot be traced, or the file puts out something else.
+        CapabilityError: the model is quantised, its code cannot be traced, or the file puts out something else.
     """
+    packed = next((n for n, p in deployed.model.named_parameters() if not p.is_floating_point()), None)
+    if packed is not None:
+        raise CapabilityError(
+            f"{packed} is quantised, and {FORMATS[kind]} holds ordinary weights: train with "
+            f"backbone.quantized_export=False, or take the zoo's own export"
+        )
     if kind == "onnx":
         _import_onnx()
     examples = (list(examples) * CHECKED)[: TRACED + CHECKED]

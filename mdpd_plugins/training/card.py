@@ -119,7 +119,7 @@ def print_summary(summary: dict[str, Any]) -> None:
     if fading["quantization"] != NONE:
         of = f"({change}, of at most {fading['largest_output']:.1f})"
         why = (
-            "the library's own arithmetic"
+            "what quantising the sums took away"
             if fading["exported_quantized"]
             else f"what {fading['quantization']} took away"
         )

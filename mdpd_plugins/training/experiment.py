@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader
 
 from mdpd_plugins.adapters import Adapter
 from mdpd_plugins.adapters.causal import CausalLanguageModel, check_causal
+from mdpd_plugins.adapters.factory import explained
 from mdpd_plugins.adapters.quantized import NONE
 from mdpd_plugins.data import (
     READS,
@@ -37,8 +38,7 @@ from mdpd_plugins.data import (
 from mdpd_plugins.engine import Settings
 from mdpd_plugins.engine.fading import check_savable
 from mdpd_plugins.engine.precision import autocast_dtype
-from mdpd_plugins.registry.errors import ConfigError, MDPDError
-from mdpd_plugins.shortages import out_of_memory
+from mdpd_plugins.registry.errors import ConfigError
 from mdpd_plugins.tasks import KINDS, AnyTask, Language, PathMetric, Retrieval, balanced_weights, make_task
 from mdpd_plugins.training.config import settings_of
 from mdpd_plugins.training.model import RunnerModel
@@ -170,18 +170,8 @@ def _check_runs(adapter: Adapter, config: Config) -> None:
     asked = {f"{s}.options": config[s].options for s in ("backbone", "text_backbone") if config[s].options}
     if config.data.input_size is not None:
         asked["data.input_size"] = config.data.input_size
-    try:
+    with explained(f"{adapter.name} does not run", asked):
         _ = adapter.named_blocks
-    except MDPDError:
-        raise
-    except Exception as error:
-        if not asked or out_of_memory(error):
-            raise
-        said = ", ".join(f"{key}={value}" for key, value in asked.items())
-        raise ConfigError(
-            f"{adapter.name} does not run with {said[:300]}: {type(error).__name__}: "
-            f"{' '.join(str(error).split())[:300]}. Correct or leave out what was asked for"
-        ) from error
 
 
 def build_experiment(

@@ -68,38 +68,38 @@ def finish(
     inputs = {k: v[:COMPARED].to(adapter.device) for k, v in batch.items()}
     by_class = _by_class(experiment)
     _, report = fade(experiment.distiller, inputs, quantized=config.backbone.quantized_export)
-    quantized: dict[str, float] = {}
-    if report.quantization != NONE:  # the export is another model than the one that was measured
-        faded = _evaluate_plain(experiment)
-        quantized = {key: metrics[key] for key in faded if key in metrics}
-        metrics, by_class = {**metrics, **faded}, _by_class(experiment)
     if torch.cuda.is_available():
         memory = {**memory, "cuda_peak": torch.cuda.max_memory_allocated()}
-    summary = {
-        "backbone": adapter.name,
-        "zoo": adapter.zoo,
-        "method": config.distill.get("method", "mdpd"),
-        "metrics": metrics,
-        "paths": paths,
-        "quantized_metrics": quantized,
-        "by_class": by_class,
-        "eval_split": config.data.eval_split,
-        "parameters": parameters,
-        "memory": memory,
-        "fading": report.as_dict(),
-        "weights": adapter.origin,
-        "data": experiment.source.description,
-        "examples": examples,
-        "coach": coach,
-        "classes": list(experiment.task.classes),
-        "steps": int(experiment.distiller.step),
-        "seed": config.train.seed,
-        "export": str(export_dir),
-        "load_with": adapter.load_with,
-        "usage": getattr(adapter, "usage", ""),  # where the zoo's loader alone gives no logits
-    }
     with fresh_folder(export_dir) as folder:
         adapter.write(folder)
+        quantized: dict[str, float] = {}
+        if report.quantization != NONE:  # another model than was measured; it has been written as it is by now
+            plain = _evaluate_plain(experiment)
+            quantized = {key: metrics[key] for key in plain if key in metrics}
+            metrics, by_class = {**metrics, **plain}, _by_class(experiment)
+        summary = {
+            "backbone": adapter.name,
+            "zoo": adapter.zoo,
+            "method": config.distill.get("method", "mdpd"),
+            "metrics": metrics,
+            "paths": paths,
+            "quantized_metrics": quantized,
+            "by_class": by_class,
+            "eval_split": config.data.eval_split,
+            "parameters": parameters,
+            "memory": memory,
+            "fading": report.as_dict(),
+            "weights": adapter.origin,
+            "data": experiment.source.description,
+            "examples": examples,
+            "coach": coach,
+            "classes": list(experiment.task.classes),
+            "steps": int(experiment.distiller.step),
+            "seed": config.train.seed,
+            "export": str(export_dir),
+            "load_with": adapter.load_with,
+            "usage": getattr(adapter, "usage", ""),  # where the zoo's loader alone gives no logits
+        }
         about = {key: summary[key] for key in ("metrics", "eval_split", "method")}
         columns = dict(experiment.source.columns)
         record_of(adapter, max_length=config.data.max_length, columns=columns, **about).write(folder)

@@ -73,11 +73,12 @@ def _export_kept(work_dir: Path, out: Path, kind: str, checkpoint: str | Path | 
     if experiment.task.kind == Language.kind:
         raise ConfigError("a language model's side network is not kept: export the faded model, without --keep-side")
     assert side is not None
-    metrics = {key: value for key, value in evaluate(experiment).items() if key.startswith("side/")}
     side.eval().cpu()
     adapter.model.cpu()
     distiller.masters.publish()
     distiller.trained.merge(distiller.masters)
+    # Of what is exported: a backbone that was held quantised has its checkpoint's weights by now.
+    metrics = {key: value for key, value in evaluate(experiment).items() if key.startswith("side/")}
     adapter.set_labels(experiment.task.classes, experiment.task.kind)
     about = {"metrics": metrics, "eval_split": config.data.eval_split, "method": distiller.settings.method}
     with fresh_folder(out) as folder:

@@ -17,7 +17,7 @@ from mdpd_plugins.engine import fade
 from mdpd_plugins.exports import evaluate_export, load_export
 from mdpd_plugins.planning.plan import plan
 from mdpd_plugins.registry.errors import CapabilityError, CheckpointError, ConfigError, MissingDependencyError
-from mdpd_plugins.training import load_config
+from mdpd_plugins.training import export_network, load_config
 from mdpd_plugins.training.train import dry_run
 
 KINDS = ("int8", "nf4")
@@ -190,6 +190,11 @@ def test_a_run_measures_what_it_exports_and_resumes_bit_for_bit(method, tmp_path
     exported = load_export(tmp_path / "run" / "export")
     measured = evaluate_export(exported, load_config(config))
     assert measured == {k.partition("/")[2]: v for k, v in summary["metrics"].items() if k.startswith("backbone/")}
+    # With its side network, too: what is measured is the export, with the checkpoint's own weights.
+    kept = export_network(tmp_path / "run", tmp_path / "kept", kind="torch", keep_side=True)
+    assert load_export(kept).record.metrics == {
+        f"side/{k}": v for k, v in evaluate_export(load_export(kept), load_config(config)).items()
+    }
     whole = weights(tmp_path / "run", 6)
     assert not [k for k in whole if "packed" in k]  # what is frozen lies in the checkpoint
     run(config, tmp_path / "part")

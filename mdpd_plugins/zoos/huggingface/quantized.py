@@ -15,6 +15,7 @@ from mdpd_plugins.adapters.quantized import (
     put_in,
     quant_state,
     quantized_layers,
+    state_parts,
 )
 from mdpd_plugins.registry.errors import CapabilityError, CheckpointError, MissingDependencyError
 
@@ -57,10 +58,8 @@ def held_alike(model: Any, dtype: torch.dtype) -> None:
     for parent in list(model.modules()):
         for attribute, child in list(parent.named_children()):
             if isinstance(child, bnb.Linear4bit):
-                state, scales = child.weight.quant_state, {}
-                if state.nested:
-                    scales = {"scale_scale": state.state2.absmax, "scale_offset": state.offset}
-                parts = {"packed": child.weight.data.view(torch.uint8), "scale": state.absmax, **scales}
+                state = child.weight.quant_state
+                parts = {"packed": child.weight.data.view(torch.uint8), **state_parts(state)}
                 about = {"kind": state.quant_type, "block": state.blocksize}
             elif isinstance(child, bnb.Linear8bitLt):
                 parts = {
