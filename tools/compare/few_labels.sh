@@ -2,13 +2,13 @@
 # Few labels and many inputs without: the lines behind docs/results_coach.md. It goes on where it was stopped.
 # From the root of a checkout, after the data and weights that the configurations name:
 #   sh tools/compare/few_labels.sh docs/data/coach.jsonl 1 0 1 2 3 4      (file, jobs, seeds)
-# TASKS="digits" takes one of the tasks digits, snippets and topics; LABELS=400 (into a file of its own) another number of
-# labelled examples. A seed draws the division of the data, too. Which epoch is kept is decided on 200 examples of val.
+# TASKS="digits" takes one of the tasks digits, fashion, solar, snippets, topics and tweets; LABELS=400 (into a file of its
+# own) another number of labelled examples. A seed draws the division of the data, too. Which epoch is kept is decided on 200 examples of val.
 out=$1; jobs=$2; shift 2
 low="distill.backbone_update=norm+low_rank"
 alone="train.max_epochs=36,train.patience=5,train.val_every=28"
 size="${UNLABELLED:-1500}"
-tasks="${TASKS:-digits snippets topics}"
+tasks="${TASKS:-digits fashion solar snippets topics tweets}"
 sweep() {
     config=$1 seed=$2; shift 2
     taught="data.unlabelled.type=rest,data.unlabelled.size=$size,train.max_epochs=2,train.val_every=50"
@@ -23,6 +23,9 @@ sweep() {
 }
 for seed in "$@"; do
     case $tasks in *digits*) sweep dinov2_s_mnist "$seed" ;; esac
+    case $tasks in *fashion*) sweep dinov2_s_fashion "$seed" data.input_size=42 ;; esac
+    case $tasks in *solar*) sweep dinov2_s_solar "$seed" data.input_size=70 ;; esac
     case $tasks in *snippets*) sweep minilm_film_snippets "$seed" ;; esac
     case $tasks in *topics*) size=700 sweep minilm_bbc_topics "$seed" backbone.options.head=mean ;; esac
+    case $tasks in *tweets*) sweep minilm_tweets "$seed" ;; esac
 done
