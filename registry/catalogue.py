@@ -183,18 +183,25 @@ class Catalogue:
 
     def check_environment(self, report: EnvironmentReport) -> None:
         """Let every plugin add to the report. A plugin that raises becomes an entry of `skipped`."""
+        asked: dict[str, Candidate] = {}
 
-        def ask(candidate: Candidate, hook: Callable[..., Any]) -> None:
+        def add(candidate: Candidate, function: Callable[[], Any]) -> None:
             report.plugin = candidate.plugin
             try:
                 with foreign_code():
-                    hook(report)
+                    function()
             except PLUGIN_ERRORS as error:
                 self._hook_failed(candidate, "check_environment", error)
             finally:
                 report.plugin = ""
 
+        def ask(candidate: Candidate, hook: Callable[..., Any]) -> None:
+            asked[candidate.plugin] = candidate
+            add(candidate, lambda: hook(report))
+
         self._loader.call("check_environment", ask, last_first=False)
+        for plugin, function in report.tried_imports():
+            add(asked[plugin], function)
 
     # ---- loading
 

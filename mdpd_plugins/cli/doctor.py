@@ -11,7 +11,7 @@ import sys
 from dataclasses import asdict
 from typing import Any
 
-from mdpd_plugins.cli.environment import check_core, package_table
+from mdpd_plugins.cli.environment import begin_probe, check_core, package_table, probed, report_probe
 from mdpd_plugins.registry import Catalogue, EnvironmentReport, Finding, PluginFailure, load_catalogue
 from mdpd_plugins.registry.attempts import RETRY
 from mdpd_plugins.registry.loader import DISABLE, ONLY
@@ -55,11 +55,17 @@ def examine(*, try_imports: bool = True) -> dict[str, Any]:
     if try_imports:
         catalogue, tried = _tried_again(catalogue)
     report = EnvironmentReport(try_imports=try_imports)
+    # It runs beside the imports of the zoos; what it finds comes before theirs.
+    probe = begin_probe() if try_imports else None
     packages = package_table()
     for package in packages:
         _report_package(report, package)
+    zoos = EnvironmentReport(try_imports=try_imports)
+    catalogue.check_environment(zoos)
+    if probe is not None:
+        report_probe(report, probed(probe))
     check_core(report)
-    catalogue.check_environment(report)
+    report.findings += zoos.findings
     _report_slow_plugins(report, catalogue)
     if others := verified.load().other_versions():
         report.note(

@@ -11,6 +11,7 @@ from typing import Any
 from packaging.requirements import InvalidRequirement, Requirement
 
 from mdpd_plugins.registry import EnvironmentReport
+from mdpd_plugins.registry.environment_report import IMPORT_SECONDS
 from mdpd_plugins.versions import DISTRIBUTION
 
 TOGETHER = "pip install --force-reinstall torch torchvision, both in one command and from one index"
@@ -77,34 +78,40 @@ def _version(name: str) -> str | None:
 
 
 def check_core(report: EnvironmentReport) -> None:
-    """torch with torchvision, and mmengine's resume."""
+    """The torch that torchvision wants, and mmengine's resume. Imports nothing."""
     _check_declared_torch(report)
-    if report.try_imports:
-        report_probe(report, probe_torch())
     _check_resume(report)
 
 
-def probe_torch(timeout: float = 180.0) -> dict[str, Any]:
-    """Import torch and torchvision in another process and call one compiled operator of torchvision.
+def begin_probe() -> subprocess.Popen[str]:
+    """Import torch and torchvision in another process and call one compiled operator of torchvision."""
+    return subprocess.Popen(
+        [sys.executable, "-c", PROBE],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        errors="replace",
+    )
 
-    Returns the keys torch, cuda, device, torchvision where they worked, and torch_error or
-    torchvision_error where they did not.
-    """
+
+def probed(process: subprocess.Popen[str], timeout: float = IMPORT_SECONDS) -> dict[str, Any]:
+    """What a probe found: torch, cuda, device, torchvision where they worked; torch_error, torchvision_error if not."""
     try:
-        done = subprocess.run(
-            [sys.executable, "-c", PROBE], capture_output=True, text=True, timeout=timeout, check=False
-        )
-        result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+        printed, said = process.communicate(timeout=timeout)
+        result: dict[str, Any] = json.loads(printed.splitlines()[-1])
     except subprocess.TimeoutExpired:
+        process.kill()
+        process.communicate()
         return {"torch_error": f"no answer within {timeout:.0f} s"}
     except (IndexError, ValueError):
-        last = (done.stderr.strip().splitlines() or [""])[-1]
-        return {"torch_error": f"the interpreter ended with status {done.returncode}. {last}".strip()}
+        last = (said.strip().splitlines() or [""])[-1]
+        return {"torch_error": f"the interpreter ended with status {process.returncode}. {last}".strip()}
     return result
 
 
 def report_probe(report: EnvironmentReport, result: dict[str, Any]) -> None:
-    """Turn what `probe_torch` found into findings."""
+    """Turn what a probe found into findings."""
     if "torch_error" in result:
         report.problem("torch", f"it cannot be imported: {result['torch_error']}", fix="pip install torch torchvision")
         return

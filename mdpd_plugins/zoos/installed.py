@@ -5,8 +5,6 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 
@@ -33,23 +31,6 @@ def release(version_text: str) -> tuple[int, ...]:
     """The numbers of a version for comparisons: ``"5.9.0rc1+cpu"`` -> ``(5, 9, 0)``."""
     match = re.match(r"\d+(\.\d+)*", version_text)
     return tuple(int(part) for part in match.group().split(".")) if match else ()
-
-
-def import_failure(statement: str, timeout: float = 180.0) -> str | None:
-    """Run an import statement in a process of its own; None if it works, else the last line it printed.
-
-    A process of its own, because a broken binary can end the interpreter that imports it.
-    """
-    try:
-        done = subprocess.run(
-            [sys.executable, "-c", statement], capture_output=True, text=True, timeout=timeout, check=False
-        )
-    except subprocess.TimeoutExpired:
-        return f"no answer within {timeout:.0f} s"
-    if done.returncode == 0:
-        return None
-    lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
-    return lines[-1] if lines else f"the interpreter ended with status {done.returncode}"
 
 
 def comes_from(model: object, package: str) -> bool:

@@ -274,6 +274,40 @@ def test_environment_findings_carry_their_plugin_and_survive_a_failure(site):
     assert [failure.plugin for failure in found.skipped] == ["checks"]
 
 
+def test_imports_that_plugins_ask_for_run_at_once_and_are_told_to_them(site, tmp_path):
+    # Each waits for the other's file, so that they end well together or not at all.
+    wait = """import pathlib, time
+(pathlib.Path({0!r}) / {1!r}).touch()
+while not (pathlib.Path({0!r}) / {2!r}).exists(): time.sleep(0.01)
+{3}"""
+    for name, other in (("first", "second"), ("second", "first")):
+        statement = wait.format(str(tmp_path), name, other, "raise SystemExit('broken')" * (name == "second"))
+        write_plugin(
+            site,
+            name,
+            f"""
+            from mdpd_plugins.registry import hookimpl
+
+            @hookimpl
+            def check_environment(report):
+                report.try_import({statement!r}, lambda failure: report.note("lib", str(failure)))
+                report.try_import("import json", lambda failure: report.note(5, ""))
+            """,
+        )
+    found, report = catalogue(), EnvironmentReport()
+    with pytest.warns(RuntimeWarning, match="topic must be a string, got int"):
+        found.check_environment(report)
+    mine = {finding.plugin: finding.message for finding in report.findings if finding.topic == "lib"}
+    assert mine == {"first": "None", "second": "broken"}
+    assert sorted(failure.plugin for failure in found.skipped) == ["first", "second"]
+
+
+def test_nothing_is_imported_when_a_quick_answer_is_wanted():
+    report, told = EnvironmentReport(try_imports=False), []
+    report.try_import("raise SystemExit('it ran')", told.append)
+    assert told == [None] and not list(report.tried_imports())
+
+
 def test_a_zoo_that_cannot_be_had_answers_with_the_way_to_get_it(site):
     write_plugin(
         site,

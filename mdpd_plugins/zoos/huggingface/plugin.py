@@ -75,9 +75,11 @@ def check_environment(report: EnvironmentReport) -> None:
             fix="pip install 'transformers>=5.9,<6'",
         )
         return
-    if report.try_imports:
-        failure = installed.import_failure("from transformers import AutoModel, ViTModel, BertModel")
+
+    def tried(failure: str | None) -> None:
         if failure:
             report.problem("transformers", f"version {version} does not import: {failure}", fix=EXTRA)
-            return
-    report.ok("transformers", f"version {version}")
+        else:
+            report.ok("transformers", f"version {version}")
+
+    report.try_import("from transformers import AutoModel, ViTModel, BertModel", tried)

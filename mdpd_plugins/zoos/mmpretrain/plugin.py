@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -165,7 +166,8 @@ def check_environment(report: EnvironmentReport) -> None:
     if version is None:
         report.note("mmpretrain", "not installed: the mmpretrain zoo has no backbones here", fix=EXTRA)
         return
-    usable = _check_mmcv(report) and _check_import(report, version)
+    if _check_mmcv(report):
+        report.try_import("import mmpretrain", partial(_report_import, report, version))
     _check_numpy(report)
     if installed.package_folder("pkg_resources") is None:
         report.note(
@@ -174,13 +176,10 @@ def check_environment(report: EnvironmentReport) -> None:
             "a config with `_base_ = 'mmpretrain::...'` cannot be read by mmengine",
             fix="write `_base_` as a relative path, or pip install 'setuptools<82'",
         )
-    if usable:
-        report.ok("mmpretrain", f"version {version}")
 
 
-def _check_import(report: EnvironmentReport, version: str) -> bool:
-    """Whether mmpretrain imports; without trying it, whether a combination known to fail is absent."""
-    failure = installed.import_failure("import mmpretrain") if report.try_imports else None
+def _report_import(report: EnvironmentReport, version: str, failure: str | None) -> None:
+    """Whether mmpretrain imports; where that was not tried, whether a combination known to fail is absent."""
     transformers = installed.version("transformers") or ""
     clash = installed.version("pycocotools") is not None and installed.release(transformers) >= (5,)
     if clash and (failure or not report.try_imports):
@@ -190,10 +189,10 @@ def _check_import(report: EnvironmentReport, version: str) -> bool:
             f"with transformers {transformers}{f': {failure}' if failure else ''}",
             fix="pip uninstall pycocotools",
         )
-        return False
-    if failure:
+    elif failure:
         report.problem("mmpretrain", f"version {version} does not import: {failure}", fix=_import_fix(failure))
-    return failure is None
+    else:
+        report.ok("mmpretrain", f"version {version}")
 
 
 def _check_numpy(report: EnvironmentReport) -> None:

@@ -84,9 +84,11 @@ def check_environment(report: EnvironmentReport) -> None:
             fix="pip install 'open_clip_torch>=3.3,<4'",
         )
         return
-    if report.try_imports:
-        failure = installed.import_failure("import open_clip")
+
+    def tried(failure: str | None) -> None:
         if failure:
             report.problem("open_clip", f"version {version} does not import: {failure}", fix=EXTRA)
-            return
-    report.ok("open_clip", f"version {version}")
+        else:
+            report.ok("open_clip", f"version {version}")
+
+    report.try_import("import open_clip", tried)
