@@ -127,7 +127,11 @@ def fade(
         trained={k: p.numel() for k, p in distiller.trainable.items()},
     )
     if not ((report.outputs_equal or close) and report.keys_equal):
-        raise MDPDError(f"fading changed the backbone: {report}. Please report this with your configuration")
+        same = "the same" if report.keys_equal else "others"
+        raise MDPDError(
+            f"fading changed the backbone: outputs differ by {difference:.3g} (the largest is {largest:.3g}, and "
+            f"{merged} layers had updates), its keys are {same}. Please report this with your configuration"
+        )
     if quantized:
         # Last, so that they are saved as they are: bitsandbytes packs weights anew at the first inference on some
         # processors, which rounds their scales for good.

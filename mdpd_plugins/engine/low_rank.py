@@ -89,11 +89,18 @@ def computes_its_weight(module: nn.Module) -> bool:
 
 
 def _linear(module: nn.Module) -> bool:
-    """Whether it is a linear layer: not one that was made into something else, such as Llama 4's router."""
+    """Whether it is a linear layer: not one that was made into something else.
+
+    Such as Llama 4's router, which answers with several tensors, or DeepSeek V4's, which wants groups of inputs.
+    """
     if not isinstance(module, nn.Linear) or type(module).forward in (nn.Linear.forward, QuantizedLinear.forward):
         return isinstance(module, nn.Linear) or _transposed(module)
-    with torch.no_grad():
-        return isinstance(module(module.weight.new_zeros(1, module.in_features)), torch.Tensor)
+    try:
+        with torch.no_grad():
+            answer = module(module.weight.new_zeros(1, module.in_features))
+    except Exception:  # whatever it wants, it is not what a linear layer takes
+        return False
+    return isinstance(answer, torch.Tensor) and answer.shape == (1, module.out_features)
 
 
 def _plain_convolution(module: nn.Module) -> bool:
@@ -137,10 +144,26 @@ def inject(adapter: Adapter, *, everywhere: bool, rank: int) -> dict[str, nn.Par
     across = all(_transposed(adapter.model.get_submodule(name)) for name in targets)
     config = LoraConfig(r=rank, lora_alpha=2 * rank, lora_dropout=0.0, target_modules=targets, fan_in_fan_out=across)
     inject_adapter_in_model(config, adapter.model)
+    _share_updates(adapter.model)
     _keep_attention_weights(adapter.model)
     _show_geometry(adapter.model)
     adapter.model.eval()
     return {n: p for n, p in adapter.parameters().items() if ".lora_" in n}
+
+
+def _share_updates(model: nn.Module) -> None:
+    # Layers that hold one weight between them (Zamba's attention) learn one update: it is merged into that weight once.
+    first: dict[int, nn.Module] = {}
+    for name in reversed(_layers(model)):
+        layer: Any = model.get_submodule(name)
+        if (weight := _weight(layer)) is not None and (other := first.setdefault(id(weight), layer)) is not layer:
+            layer.lora_A, layer.lora_B = other.lora_A, other.lora_B
+
+
+def _weight(layer: Any) -> torch.Tensor | None:
+    """What an update is added to; None of an attention, which has several."""
+    weight = layer.get_base_layer()._parameters.get("weight")
+    return weight if isinstance(weight, torch.Tensor) else None
 
 
 def _keep_attention_weights(model: nn.Module) -> None:
@@ -224,15 +247,19 @@ def remove(model: nn.Module, *, merge: bool) -> int:
     names = _layers(model)
     # peft's attention layer holds a wrapped projection of its own, which it puts back itself.
     names = [n for n in names if not any(n.startswith(f"{outer}.") for outer in names)]
+    updated: set[int] = set()  # weights that several layers hold get their update once
     for name in names:
         layer: Any = model.get_submodule(name)
         own = weight_type(layer.get_base_layer())
-        if merge:
+        weight = _weight(layer)
+        adds = merge and (weight is None or id(weight) not in updated)
+        updated.add(id(weight))
+        if adds:
             _to_type(layer, torch.promote_types(own, torch.float32))
         if hasattr(layer, "unload_and_optionally_merge_module"):
-            plain = layer.unload_and_optionally_merge_module(merge=merge, safe_merge=False, adapter_names=None)
+            plain = layer.unload_and_optionally_merge_module(merge=adds, safe_merge=False, adapter_names=None)
         else:
-            if merge:
+            if adds:
                 layer.merge()
             plain = layer.get_base_layer()
         _to_type(plain, own)

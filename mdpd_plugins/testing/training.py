@@ -112,19 +112,19 @@ def export(s: Specimen) -> str:
         target = a.export(Path(folder) / "out")
         files = sorted(p.name for p in target.iterdir())
         loaded = a.load_exported(target)
-    assert isinstance(loaded, nn.Module) and loaded is not model, "load_exported returned no model of its own"
-    theirs, ours = loaded.state_dict(), model.state_dict()
-    assert report.keys_equal and set(theirs) == set(ours), "the state dict's keys differ"
-    wrong = [k for k in ours if not torch.equal(theirs[k], ours[k])]
-    assert not wrong, f"{len(wrong)} tensors were read back with other values: {wrong[:3]}"
-    for module in loaded.modules():
-        module.training = False
-    # Same numbers in memory of its own: kernels round differently where a file's mapping is not aligned.
-    for p in [*loaded.parameters(), *loaded.buffers()]:
-        p.data = p.data.clone()
-    other = a.around(loaded)
-    with torch.no_grad():
-        logits = other.forward(s.inputs)
+        assert isinstance(loaded, nn.Module) and loaded is not model, "load_exported returned no model of its own"
+        theirs, ours = loaded.state_dict(), model.state_dict()
+        assert report.keys_equal and set(theirs) == set(ours), "the state dict's keys differ"
+        wrong = [k for k in ours if not torch.equal(theirs[k], ours[k])]
+        assert not wrong, f"{len(wrong)} tensors were read back with other values: {wrong[:3]}"
+        for module in loaded.modules():
+            module.training = False
+        # Same numbers in memory of its own: kernels round differently where a file's mapping is not aligned.
+        for p in [*loaded.parameters(), *loaded.buffers()]:
+            p.data = p.data.clone()
+        # While the folder is there: a model that reads colours finds them in it.
+        with torch.no_grad():
+            logits = a.around(loaded).forward(s.inputs)
     assert torch.equal(logits, reference), f"outputs differ by up to {(logits - reference).abs().max():.1e}"
     return ", ".join(files)
 

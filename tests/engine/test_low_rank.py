@@ -47,6 +47,22 @@ def test_recomputation_gives_lora_the_gradients_of_the_plain_graph(key):
     assert all(torch.equal(gradients[0][k], gradients[1][k]) for k in gradients[0])
 
 
+def test_layers_that_hold_one_weight_learn_one_update_and_get_it_once():
+    adapter = small("hf-vit")
+    first, second = (block.get_submodule("mlp.fc1") for block in adapter.blocks()[:2])
+    second.weight = first.weight
+    before = first.weight.detach().clone()
+    distiller, optim = small_distiller(adapter, method="mdpd_low_rank", backbone_every=1, warmup=0.0)
+    data = batch_of(adapter)
+    for _ in range(3):
+        distiller.train_step(data, optim)
+    assert sum("mlp.fc1.lora_A" in key for key in distiller.trainable) == len(adapter.blocks()) - 1
+    _, report = fade(distiller, data["inputs"])  # which compares the outputs
+    assert report.merged == len(low_rank_targets(adapter, everywhere=True)) and report.keys_equal
+    first, second = (block.get_submodule("mlp.fc1") for block in adapter.blocks()[:2])
+    assert second.weight is first.weight and not torch.equal(first.weight, before)
+
+
 class Block(nn.Module):
     def __init__(self, normalise):
         super().__init__()

@@ -208,14 +208,14 @@ class HuggingFaceAdapter(Adapter):
         return TextTransform(Tokens(self.tokenizer, rows_of(self.model)), self._longest)
 
     def declared_blocks(self) -> int | None:
-        """By `depths`, by the layers of encoder and decoder, or by `num_hidden_layers`."""
+        """By `depths` (HGNet-V2: `stage_num_blocks`), by layers of encoder and decoder, or by `num_hidden_layers`."""
         config = self._vision if self.modality == "image" else self.config.get_text_config()
         if getattr(config, "is_encoder_decoder", False):
             for pair in (("encoder_layers", "decoder_layers"), ("num_layers", "num_decoder_layers")):
                 stacks = [getattr(config, key, None) for key in pair]
                 if all(isinstance(n, int) for n in stacks):
                     return sum(stacks)
-        depths = getattr(config, "depths", None) or getattr(config, "depth", None)
+        depths = next((n for k in ("stage_num_blocks", "depths", "depth") if (n := getattr(config, k, None))), None)
         if repeats := getattr(config, "num_block_repeats", None):  # EfficientNet counts four layers to each block
             depths = [math.ceil(config.depth_coefficient * n) for n in repeats]
         found = sum(depths) if isinstance(depths, (list, tuple)) else getattr(config, "num_hidden_layers", None)
