@@ -192,11 +192,12 @@ def _set_fields(config, values: dict[str, Any], name: str) -> None:
     from transformers import PretrainedConfig
 
     for key, value in values.items():
-        if not hasattr(config, key):
+        # In `vars` first: transformers refuses to read a field in which layers differ (Gemma 4's head_dim).
+        if key not in vars(config) and not hasattr(config, key):
             known = [k for k in config.to_dict() if not k.startswith("_")]
             raise ConfigError(f"{name} has no option {key!r}: {closest(key, known)}")
-        if isinstance(value, dict) and isinstance(getattr(config, key), PretrainedConfig):
-            _set_fields(getattr(config, key), value, f"{name}'s {key}")
+        if isinstance(value, dict) and isinstance(part := vars(config).get(key), PretrainedConfig):
+            _set_fields(part, value, f"{name}'s {key}")
         else:
             setattr(config, key, value)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import inspect
 from collections.abc import Iterator
 from typing import Any
 
@@ -85,6 +87,10 @@ def _adjusted(config, fields: dict[str, Any], cuts: dict[str, Any], size: int | 
     for name in ("num_experts_per_tok", "num_experts_per_token", "top_k"):
         if isinstance(getattr(config, name, None), int) and getattr(config, name) > 2 and "num_experts" in found:
             found[name] = 2
+    for name in ("chunk_size", "mamba_chunk_size"):
+        # Mamba 2 pads every text to a whole chunk, of which it makes a table of all pairs.
+        if isinstance(getattr(config, name, None), int) and getattr(config, name) >= 128:
+            found[name] = 16
     if 0 < getattr(config, "initializer_range", 1) < 1e-6:
         found["initializer_range"] = 0.02  # SAM's random weights are so small that nothing reaches the output
     depth = cuts.get("num_hidden_layers")
@@ -119,14 +125,14 @@ def _derived(config, changes: dict[str, Any]) -> dict[str, Any]:
     """Fields left open whose usual meaning some models do not work out themselves."""
 
     def value(key: str) -> Any:
-        return changes.get(key, getattr(config, key, None))
+        return changes[key] if key in changes else _read(config, key)
 
     found: dict[str, Any] = {}
     heads, width = value("num_attention_heads"), value("hidden_size")
     if isinstance(heads, int) and isinstance(width, int):
-        if "head_dim" in config.__dict__ and config.head_dim is None:
+        if "head_dim" in config.__dict__ and _read(config, "head_dim") is None:
             found["head_dim"] = width // heads
-        if "num_key_value_heads" in config.__dict__ and config.num_key_value_heads is None:
+        if "num_key_value_heads" in config.__dict__ and _read(config, "num_key_value_heads") is None:
             found["num_key_value_heads"] = heads
     if getattr(config, "languages", None) and getattr(config, "default_language", "") is None:
         found["default_language"] = next(iter(config.languages))
@@ -134,11 +140,16 @@ def _derived(config, changes: dict[str, Any]) -> dict[str, Any]:
     if isinstance(odd, int) and odd % 16:  # kernels for grouped experts read rows of whole 16 bytes
         found["moe_intermediate_size"] = max(16, odd // 128 * 16)
     kinds, rope = getattr(config, "layer_types", None) or [], getattr(config, "rope_parameters", None)
-    third = (value("head_dim") or 0) // 6
-    sections = [(value("head_dim") or 0) // 2 - 2 * third, third, third]
+    head = value("head_dim") or (width // heads if isinstance(heads, int) and isinstance(width, int) else 0)
+    if isinstance(rope, dict):
+        head = int(head * (rope.get("partial_rotary_factor") or 1))
+    third = head // 6
+    sections = [head // 2 - 2 * third, third, third]
     if isinstance(rope, dict) and "mrope_section" in rope and "head_dim" in config.__dict__:
         # Sections of a head, which has to stay as wide as they are together.
         found["head_dim"] = config.head_dim or config.hidden_size // config.num_attention_heads
+    elif isinstance(rope, dict) and "rope_type" in rope and _has_sections(config):
+        found["rope_parameters"] = {**rope, "mrope_section": sections}
     elif "rope_parameters" in config.__dict__ and not rope and kinds:
         settings = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": sections}
         found["rope_parameters"] = {kind: settings for kind in sorted(set(kinds))}
@@ -146,6 +157,23 @@ def _derived(config, changes: dict[str, Any]) -> dict[str, Any]:
         if getattr(config, name, usual) is None:
             found[name] = usual
     return found
+
+
+def _read(config, key: str) -> Any:
+    """A field; the one for all layers where some have their own, which transformers reads on request only."""
+    try:
+        return getattr(config, key, None)
+    except RuntimeError:
+        return config.__dict__[key]
+
+
+def _has_sections(config) -> bool:
+    """Whether the model's code divides its heads into sections that the configuration need not name (Qwen2-VL)."""
+    module = type(config).__module__.replace(".configuration_", ".modeling_")
+    try:
+        return "mrope_section" in inspect.getsource(importlib.import_module(module))
+    except (ImportError, OSError):
+        return False
 
 
 def _pattern(config) -> int:
