@@ -25,6 +25,7 @@ from mdpd_plugins.registry.errors import CapabilityError, CheckpointError, Missi
 
 FORMATS = {"onnx": "network.onnx", "torch": "network.pt2"}
 """Format -> the file's name in the folder of an export."""
+MOST_AT_ONCE = 2**31 - 1  # samples: without a bound, PyTorch 2.6 asks for one below the largest number
 SAME = 1e-4  # largest difference of an output, as a share of the largest one; of what both compute in float32
 TRACED, CHECKED = 2, 3  # samples; another number proves that the batch size is free
 
@@ -144,7 +145,7 @@ def through(exported: ExportedModel, path: Path) -> ExportedModel:
 
 def _free(tensor: torch.Tensor) -> dict[int, Any]:
     # Of a picture the size is the model's; of a text the length is free.
-    batch = {0: torch.export.Dim("batch")}
+    batch = {0: torch.export.Dim("batch", max=MOST_AT_ONCE)}
     return {**batch, 1: torch.export.Dim.AUTO} if tensor.dim() == 2 else batch
 
 

@@ -7,6 +7,7 @@ import shlex
 
 import pytest
 from running import write_config
+from small_zoo import BACKBONES
 
 from mdpd_plugins.cli.main import main
 from mdpd_plugins.planning.fit import fit, memory_of
@@ -19,7 +20,10 @@ METHODS = ("mdpd_low_rank", "mdpd")
 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory):
-    return write_config(tmp_path_factory.mktemp("config"), "hf-vit", distill={})
+    options = {**BACKBONES["hf-vit"][1], "num_hidden_layers": 2}
+    return write_config(
+        tmp_path_factory.mktemp("config"), "hf-vit", backbone={"options": options}, data={"batch_size": 2}, distill={}
+    )
 
 
 def peak(config, **options):
@@ -36,7 +40,7 @@ def test_with_room_it_is_the_first_method_at_once_and_without_recomputation(conf
 def test_a_tighter_bound_takes_smaller_pieces_then_another_type_and_what_it_says_is_what_a_plan_says(config, capsys):
     whole = peak(config, **{"distill.method": "mdpd_low_rank"})
     best, tried = fit(load_config(config), whole - 1, methods=METHODS)
-    assert best.options["distill.method"] == "mdpd_low_rank" and best.options["distill.sub_batch"] == 4
+    assert best.options["distill.method"] == "mdpd_low_rank" and best.options["distill.sub_batch"] == 1
     assert best.plan.peak < whole and not tried[0].fits(whole - 1)
     least = peak(config, **{"distill.method": "mdpd_low_rank", "distill.sub_batch": 1})
     best, tried = fit(load_config(config), least - 1, methods=METHODS)
