@@ -15,6 +15,7 @@ from mdpd_plugins.adapters.original import stored_tensors
 from mdpd_plugins.adapters.quantized import quantized_layers
 from mdpd_plugins.adapters.quantized_attention import QuantizedAttention, added, with_weights
 from mdpd_plugins.adapters.quantized_linear import QuantizedLinear, QuantizedTransposed, transposed
+from mdpd_plugins.adapters.storage.mapped import mapped
 from mdpd_plugins.adapters.storage.precision import weight_type
 from mdpd_plugins.registry.errors import CapabilityError, MissingDependencyError
 
@@ -259,10 +260,13 @@ def _layers(model: nn.Module) -> list[str]:
     return sorted(found, key=len, reverse=True)
 
 
-def remove(model: nn.Module, *, merge: bool) -> int:
+def remove(model: nn.Module, *, merge: bool, in_files: bool = False) -> int:
     """Put the plain layers back, with every update added to the weight it belongs to, or without them.
 
     An update is added in float32, or the weights' type if that is wider, and the sum is rounded once.
+
+    Args:
+        in_files: leave each changed weight in a file (`mapped`) before the next one is changed.
 
     Returns:
         How many layers had an update; 0 for a model without any.
@@ -278,7 +282,8 @@ def remove(model: nn.Module, *, merge: bool) -> int:
         adds = merge and (weight is None or id(weight) not in updated)
         updated.add(id(weight))
         if adds:
-            _to_type(layer, torch.promote_types(own, torch.float32))
+            # A weight that is added to where a file is mapped would stay in memory beside the file.
+            _to_type(layer, torch.promote_types(own, torch.float32), copy=in_files)
         if hasattr(layer, "unload_and_optionally_merge_module"):
             plain = layer.unload_and_optionally_merge_module(merge=adds, safe_merge=False, adapter_names=None)
         else:
@@ -286,16 +291,19 @@ def remove(model: nn.Module, *, merge: bool) -> int:
                 layer.merge()
             plain = layer.get_base_layer()
         _to_type(plain, own)
+        for parameter in plain.parameters() if in_files else ():
+            if parameter.dim() > 1:
+                parameter.data = mapped(parameter.data)
         parent, _, attribute = name.rpartition(".")
         setattr(model.get_submodule(parent), attribute, plain)
     vars(model).pop("peft_config", None)  # peft's note of what it put in
     return len(names)
 
 
-def _to_type(module: nn.Module, dtype: torch.dtype) -> None:
+def _to_type(module: nn.Module, dtype: torch.dtype, *, copy: bool = False) -> None:
     for parameter in module.parameters():
         if parameter.is_floating_point():  # not what is held quantised
-            parameter.data = parameter.data.to(dtype)
+            parameter.data = parameter.data.to(dtype, copy=copy)
 
 
 __all__ = [
