@@ -4,6 +4,10 @@
 
 The run trains, evaluates, writes checkpoints, fades and exports, in a process of its own and a folder that goes again.
 Another process then imports the very modules that the run had imported; what that one holds is what is taken off.
+
+Files that are mapped, such as a checkpoint, count for as long as their pages are in memory, although a system that
+needs them takes them back. So what is anonymous is also said alone: looked at every 20 ms, its peak may be a little
+higher.
 """
 
 from __future__ import annotations
@@ -14,19 +18,40 @@ import json
 import subprocess
 import sys
 import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from mdpd_plugins.files import write_json
 
 
-def resident(peak: bool) -> int:
-    """Bytes of this process in main memory, files that are mapped into it included: now, or at most so far."""
-    wanted = "VmHWM" if peak else "VmRSS"
+def resident(wanted: str) -> int:
+    """Bytes of this process in main memory, by the name that Linux has: "VmHWM" (at most so far, files that are mapped
+    into it included), "VmRSS" (now), "RssAnon" (now, without files)."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith(f"{wanted}:"):
             return int(line.split()[1]) * 1024
     raise OSError(f"this system does not say what a process holds ({wanted} in /proc/self/status)")
+
+
+@contextmanager
+def watched() -> Iterator[list[int]]:
+    """Inside, a list whose only number is the most anonymous bytes that were seen."""
+    most, done = [resident("RssAnon")], threading.Event()
+
+    def look() -> None:
+        while not done.wait(0.02):
+            most[0] = max(most[0], resident("RssAnon"))
+
+    looking = threading.Thread(target=look, daemon=True)
+    looking.start()
+    try:
+        yield most
+    finally:
+        done.set()
+        looking.join()
 
 
 def run(config: str, options: list[str], work_dir: str) -> dict[str, Any]:
@@ -35,11 +60,13 @@ def run(config: str, options: list[str], work_dir: str) -> dict[str, Any]:
 
     loaded = load_config(config, read_overrides(options))
     loaded.work_dir = work_dir
-    summary = train(loaded)
+    with watched() as anonymous:
+        summary = train(loaded)
     files = {p.name: p.stat().st_size for p in Path(work_dir).glob("*.pth")}
     files["export"] = sum(p.stat().st_size for p in Path(work_dir, "export").rglob("*") if p.is_file())
     return {
-        "peak": resident(peak=True),
+        "peak": resident("VmHWM"),
+        "anonymous": anonymous[0],
         "modules": sorted(sys.modules),
         "seconds": summary["seconds"],
         "steps": summary["steps"],
@@ -47,14 +74,14 @@ def run(config: str, options: list[str], work_dir: str) -> dict[str, Any]:
     }
 
 
-def libraries(names: list[str]) -> int:
-    """Bytes of a process that has imported these modules."""
+def libraries(names: list[str]) -> dict[str, int]:
+    """Bytes of a process that has imported these modules, in all and anonymous."""
     for name in names:
         try:
             importlib.import_module(name)
         except Exception:  # some can be imported only by the package that they belong to
             continue
-    return resident(peak=False)
+    return {"all": resident("VmRSS"), "anonymous": resident("RssAnon")}
 
 
 def measure(config: Path, options: list[str]) -> dict[str, Any]:
@@ -63,10 +90,17 @@ def measure(config: Path, options: list[str]) -> dict[str, Any]:
         asked = {"config": str(config), "options": options, "work_dir": f"{folder}/run"}
         found = _child({"run": asked}, Path(folder))
     base = alone(found.pop("modules"))
-    return {**found, "libraries": base, "above": found["peak"] - base, "config": str(config), "options": options}
+    return {
+        **found,
+        "libraries": base["all"],
+        "above": found["peak"] - base["all"],
+        "anonymous_above": found["anonymous"] - base["anonymous"],
+        "config": str(config),
+        "options": options,
+    }
 
 
-def alone(names: list[str]) -> int:
+def alone(names: list[str]) -> dict[str, int]:
     """Bytes of a process of its own that has imported these modules and nothing else."""
     with tempfile.TemporaryDirectory() as folder:
         return _child({"libraries": names}, Path(folder))
@@ -98,7 +132,7 @@ def main(arguments: list[str] | None = None) -> int:
     found = measure(args.config, args.cfg_options)
     if args.json:
         write_json(args.json, found)
-    for name in ("peak", "libraries", "above"):
+    for name in ("peak", "libraries", "above", "anonymous_above"):
         print(f"{name}: {found[name] / 2**20:,.1f} MiB")
     for name, size in sorted(found["files"].items()):
         print(f"{name}: {size / 2**20:,.1f} MiB")

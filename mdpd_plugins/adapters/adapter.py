@@ -23,6 +23,7 @@ from mdpd_plugins.adapters.inspection.blocks import norm_modules
 from mdpd_plugins.adapters.inspection.capture import Capture, capture
 from mdpd_plugins.adapters.inspection.direct_calls import called_through
 from mdpd_plugins.adapters.inspection.layout import first_tensor, from_tokens, with_first_tensor
+from mdpd_plugins.adapters.inspection.reach import reached
 from mdpd_plugins.adapters.inspection.recompute import passed_by, patched_forward, protected, recompute, step_by_step
 from mdpd_plugins.adapters.inspection.structure import (
     Anatomy,
@@ -435,7 +436,7 @@ class Adapter(Preparation):
     def tail_parameters(self) -> dict[str, nn.Parameter]:
         """Native key -> parameter of what lies between the last block and the logits: final norms, pool and head.
 
-        Found by differentiating the logits with every block's output held constant, so it needs no names.
+        Found in the graph of logits with every block's output held constant, so it needs no names.
         """
         named = self.parameters()
         flags = {n: p.requires_grad for n, p in named.items()}
@@ -445,12 +446,11 @@ class Adapter(Preparation):
                 p.requires_grad_(True)
             with torch.enable_grad():
                 last = [seen.hidden[i] for i in self.last_layers]
-                total = self.forward_head(self.example_inputs(), seen, *last).sum()
-            grads = torch.autograd.grad(total, list(named.values()), allow_unused=True)
+                leaves = reached(self.forward_head(self.example_inputs(), seen, *last))
         finally:
             for n, p in named.items():
                 p.requires_grad_(flags[n])
-        return {n: p for (n, p), g in zip(named.items(), grads, strict=True) if g is not None}
+        return {n: p for n, p in named.items() if id(p) in leaves}
 
     def head_parameters(self) -> dict[str, nn.Parameter]:
         """Native key -> parameter of the output layer: the tail without its norms (BERT's pooler belongs to it)."""

@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from mdpd_plugins.adapters.built import RANDOM, Built
-from mdpd_plugins.adapters.quantized import QuantizedLinear
+from mdpd_plugins.adapters.quantized import linear_at
+from mdpd_plugins.adapters.quantized_linear import QuantizedLinear
 from mdpd_plugins.registry.errors import CheckpointError
 
 
@@ -55,7 +56,7 @@ class Replacements:
     """
 
     tensors: list[tuple[torch.Tensor, torch.Tensor]]
-    layers: dict[QuantizedLinear, nn.Linear]
+    layers: dict[QuantizedLinear, nn.Module]
 
 
 def replacements(
@@ -78,9 +79,9 @@ def replacements(
     source = original.read(name)
     theirs = stored_tensors(source)
     trained = {id(p) for p in changed}
-    modules, plain = dict(source.named_modules()), dict[QuantizedLinear, nn.Linear]()
+    plain = dict[QuantizedLinear, nn.Module]()
     for key, layer in layers.items():
-        if not isinstance(linear := modules.get(key), nn.Linear) or not layer.is_of(linear):
+        if (linear := linear_at(source, key)) is None or not layer.is_of(linear):
             raise CheckpointError(_other(name, key))
         plain[layer] = linear
     packed = {id(t) for layer in layers.values() for t in layer.kept}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import cache
 from typing import Any
 
 import torch
@@ -11,7 +12,10 @@ from torch.nn.utils.parametrize import is_parametrized
 
 from mdpd_plugins.adapters import Adapter
 from mdpd_plugins.adapters.original import stored_tensors
-from mdpd_plugins.adapters.quantized import QuantizedLinear, quantized_layers
+from mdpd_plugins.adapters.quantized import quantized_layers
+from mdpd_plugins.adapters.quantized_attention import QuantizedAttention, added, with_weights
+from mdpd_plugins.adapters.quantized_linear import QuantizedLinear, QuantizedTransposed, transposed
+from mdpd_plugins.adapters.storage.mapped import mapped
 from mdpd_plugins.adapters.storage.precision import weight_type
 from mdpd_plugins.registry.errors import CapabilityError, MissingDependencyError
 
@@ -94,7 +98,7 @@ def _linear(module: nn.Module) -> bool:
     Such as Llama 4's router, which answers with several tensors, or DeepSeek V4's, which wants groups of inputs.
     """
     if not isinstance(module, nn.Linear) or type(module).forward in (nn.Linear.forward, QuantizedLinear.forward):
-        return isinstance(module, nn.Linear) or _transposed(module)
+        return isinstance(module, nn.Linear) or transposed(module)
     try:
         with torch.no_grad():
             answer = module(module.weight.new_zeros(1, module.in_features))
@@ -114,11 +118,6 @@ def _plain_convolution(module: nn.Module) -> bool:
     kind = nn.Conv1d if isinstance(module, nn.Conv1d) else nn.Conv2d
     plain = type(module).forward is kind.forward and type(module)._conv_forward is kind._conv_forward
     return plain and module.groups == 1 and set(module.dilation) == {1} and module.padding_mode == "zeros"
-
-
-def _transposed(module: nn.Module) -> bool:
-    """Whether it is transformers' `Conv1D`: a linear layer (GPT-2's) whose weight lies (inputs, outputs)."""
-    return type(module).__name__ == "Conv1D" and hasattr(module, "nf")
 
 
 def inject(adapter: Adapter, *, everywhere: bool, rank: int) -> dict[str, nn.Parameter]:
@@ -141,12 +140,13 @@ def inject(adapter: Adapter, *, everywhere: bool, rank: int) -> dict[str, nn.Par
         ) from error
     targets = low_rank_targets(adapter, everywhere=everywhere)
     # peft sees for itself how a weight lies, and warns once a layer where it was not told.
-    across = all(_transposed(adapter.model.get_submodule(name)) for name in targets)
+    across = all(transposed(adapter.model.get_submodule(name)) for name in targets)
     config = LoraConfig(r=rank, lora_alpha=2 * rank, lora_dropout=0.0, target_modules=targets, fan_in_fan_out=across)
+    config._register_custom_module({nn.MultiheadAttention: _exact_attention()})
     inject_adapter_in_model(config, adapter.model)
     _share_updates(adapter.model)
-    _keep_attention_weights(adapter.model)
     _show_geometry(adapter.model)
+    _turn_updates(adapter.model)
     adapter.model.eval()
     return {n: p for n, p in adapter.parameters().items() if ".lora_" in n}
 
@@ -166,27 +166,42 @@ def _weight(layer: Any) -> torch.Tensor | None:
     return weight if isinstance(weight, torch.Tensor) else None
 
 
-def _keep_attention_weights(model: nn.Module) -> None:
-    # peft's attention layer adds the update to its weights before each forward and subtracts it afterwards. That
-    # rounds: frozen weights would drift, and a recomputed block differ. So the very tensors are put back.
+@cache
+def _exact_attention() -> type[nn.Module]:
+    """peft's layer around `nn.MultiheadAttention`, with a forward and a merging of our own.
+
+    peft's adds the update to the weights before each forward and subtracts it afterwards. That rounds, so frozen
+    weights would drift and a recomputed block differ. It also makes new parameters whenever somebody looks at them, and
+    adds the update of the output's projection twice (its versions 0.18 to 0.21).
+    """
     from peft.tuners.lora.layer import MultiheadAttention
 
     class ExactMultiheadAttention(MultiheadAttention):
         def forward(self, *args, **kwargs):
-            if self.merged:
-                return super().forward(*args, **kwargs)
             attention = self.get_base_layer()
-            owners = ((attention, "in_proj_weight"), (attention.out_proj.get_base_layer(), "weight"))
-            kept = [(owner, name, owner._parameters[name]) for owner, name in owners]
-            try:
-                return super().forward(*args, **kwargs)
-            finally:
-                for owner, name, weight in kept:
-                    owner._parameters[name] = weight
+            if isinstance(attention, QuantizedAttention):
+                return attention(*args, updates=self._updates, **kwargs)
+            more, more_out = self._updates()
+            weights = added(attention.in_proj_weight, more), added(attention.out_proj.weight, more_out)
+            return with_weights(attention, *weights, type(attention))(*args, **kwargs)
 
-    for module in model.modules():
-        if type(module) is MultiheadAttention:
-            module.__class__ = ExactMultiheadAttention
+        def _updates(self):
+            (name,) = self.active_adapters
+            return self.get_delta_weight(name), self.get_base_layer().out_proj.get_delta_weight(name)
+
+        def _restore_weights(self):
+            pass  # none was ever taken out
+
+        def unload_and_optionally_merge_module(self, merge, *args, **kwargs):
+            attention = self.get_base_layer()
+            more, more_out = self._updates()
+            attention.out_proj = out = attention.out_proj.get_base_layer()
+            if merge:
+                attention.in_proj_weight.data = added(attention.in_proj_weight.data, more.detach())
+                out.weight.data = added(out.weight.data, more_out.detach())
+            return attention
+
+    return ExactMultiheadAttention
 
 
 def _show_geometry(model: nn.Module) -> None:
@@ -199,6 +214,15 @@ def _show_geometry(model: nn.Module) -> None:
             for name in ("stride", "kernel_size", "dilation", "padding", "groups"):
                 if not hasattr(module, name):
                     setattr(module, name, getattr(base, name))
+
+
+def _turn_updates(model: nn.Module) -> None:
+    # peft sees a linear layer in a quantised `Conv1D`, and the plain one gets its update with inputs first.
+    from peft.tuners.lora.layer import LoraLayer
+
+    for module in model.modules():
+        if isinstance(module, LoraLayer) and isinstance(module.get_base_layer(), QuantizedTransposed):
+            vars(module)["fan_in_fan_out"] = True
 
 
 def plain_tensors(model: nn.Module) -> dict[str, torch.Tensor]:
@@ -236,10 +260,13 @@ def _layers(model: nn.Module) -> list[str]:
     return sorted(found, key=len, reverse=True)
 
 
-def remove(model: nn.Module, *, merge: bool) -> int:
+def remove(model: nn.Module, *, merge: bool, in_files: bool = False) -> int:
     """Put the plain layers back, with every update added to the weight it belongs to, or without them.
 
     An update is added in float32, or the weights' type if that is wider, and the sum is rounded once.
+
+    Args:
+        in_files: leave each changed weight in a file (`mapped`) before the next one is changed.
 
     Returns:
         How many layers had an update; 0 for a model without any.
@@ -255,7 +282,8 @@ def remove(model: nn.Module, *, merge: bool) -> int:
         adds = merge and (weight is None or id(weight) not in updated)
         updated.add(id(weight))
         if adds:
-            _to_type(layer, torch.promote_types(own, torch.float32))
+            # A weight that is added to where a file is mapped would stay in memory beside the file.
+            _to_type(layer, torch.promote_types(own, torch.float32), copy=in_files)
         if hasattr(layer, "unload_and_optionally_merge_module"):
             plain = layer.unload_and_optionally_merge_module(merge=adds, safe_merge=False, adapter_names=None)
         else:
@@ -263,16 +291,19 @@ def remove(model: nn.Module, *, merge: bool) -> int:
                 layer.merge()
             plain = layer.get_base_layer()
         _to_type(plain, own)
+        for parameter in plain.parameters() if in_files else ():
+            if parameter.dim() > 1:
+                parameter.data = mapped(parameter.data)
         parent, _, attribute = name.rpartition(".")
         setattr(model.get_submodule(parent), attribute, plain)
     vars(model).pop("peft_config", None)  # peft's note of what it put in
     return len(names)
 
 
-def _to_type(module: nn.Module, dtype: torch.dtype) -> None:
+def _to_type(module: nn.Module, dtype: torch.dtype, *, copy: bool = False) -> None:
     for parameter in module.parameters():
         if parameter.is_floating_point():  # not what is held quantised
-            parameter.data = parameter.data.to(dtype)
+            parameter.data = parameter.data.to(dtype, copy=copy)
 
 
 __all__ = [

@@ -102,7 +102,9 @@ class TrainedBackbone:
         for parameter, master in masters.pairs():
             own = torch.float32 if id(parameter) in low_rank else types.get(id(parameter), parameter.dtype)
             parameter.data = master.data.to(own)
-        merged = remove(self.adapter.model, merge=True) if self._has_low_rank else 0
+        # Whoever held the weights quantised may have no room for all of them.
+        in_files = any(one.layers for one in found)
+        merged = remove(model, merge=True, in_files=in_files) if self._has_low_rank else 0
         if quantized:
             linear = {name: cast(nn.Linear, model.get_submodule(name)) for name in still.keys() & updated}
             put_in(model, {linear[name]: still[name].like(linear[name]) for name in linear})

@@ -63,6 +63,24 @@ def test_layers_that_hold_one_weight_learn_one_update_and_get_it_once():
     assert second.weight is first.weight and not torch.equal(first.weight, before)
 
 
+def test_each_update_of_pytorchs_attention_counts_once():
+    adapter = small("oc-image")
+    before = snapshot(adapter.model)
+    distiller, optim = small_distiller(adapter, method="mdpd_low_rank", rank=2)
+    distiller.train_step(batch_of(adapter), optim)
+    attention = next(m for m in adapter.model.modules() if hasattr(m, "lora_A") and hasattr(m, "in_proj_weight"))
+    name = next(n for n, m in adapter.model.named_modules() if m is attention)
+    out = attention.base_layer.out_proj
+    updates = [
+        m.scaling["default"] * (m.lora_B["default"].weight @ m.lora_A["default"].weight) for m in (attention, out)
+    ]
+    updates = [u.detach().clone() for u in updates]
+    assert all(u.any() for u in updates)
+    model, _ = fade(distiller)
+    for key, update in zip((f"{name}.in_proj_weight", f"{name}.out_proj.weight"), updates, strict=True):
+        assert torch.equal(model.state_dict()[key], before[key] + update)
+
+
 class Block(nn.Module):
     def __init__(self, normalise):
         super().__init__()

@@ -2,6 +2,7 @@
 
 import copy
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,10 +10,14 @@ import torch.nn.functional as F
 from checkpoints import ZOOS, built, checkpoint, files, trained
 from running import forget, main, same, weights, write_config
 from running import trained as run
-from small_zoo import BACKBONES, changed, inputs_of, labels_of, small, small_distiller, snapshot
+from small_zoo import BACKBONES, changed, inputs_of, labels_of, randomise, small, small_distiller, snapshot
+from torch import nn
+from transformers.pytorch_utils import Conv1D
 
 from mdpd_plugins.adapters import build_backbone
-from mdpd_plugins.adapters.quantized import QuantizedLinear, put_in, quantize_blocks, quantized_layers
+from mdpd_plugins.adapters.quantized import put_in, quantize_blocks, quantized_layers
+from mdpd_plugins.adapters.quantized_attention import QuantizedAttention
+from mdpd_plugins.adapters.quantized_linear import QuantizedLinear
 from mdpd_plugins.engine import fade
 from mdpd_plugins.exports import evaluate_export, load_export
 from mdpd_plugins.planning.plan import plan
@@ -21,16 +26,32 @@ from mdpd_plugins.training import export_network, load_config
 from mdpd_plugins.training.train import dry_run
 
 KINDS = ("int8", "nf4")
-HELD = ["hf-vit", "hf-minilm", "mm-vit", "mm-swin", "oc-image", "oc-text"]
+HELD = ["hf-vit", "hf-minilm", "hf-gpt2", "mm-vit", "mm-swin", "oc-image", "oc-text"]
+GPT2 = {"n_embd": 32, "n_layer": 2, "n_head": 2, "vocab_size": 1000}
 # Bytes of a weight (bitsandbytes: a 4-byte scale for each output; a byte for 64 weights and 4 for 256 of those).
 BYTES = {"int8": 1.0, "nf4": 0.5}
 
 
 def held(key, kind, dtype="auto"):
     """A small backbone of drawn weights, which are then quantised."""
-    adapter = small(key, dtype=dtype)
+    if key == "hf-gpt2":  # its layers are transformers' `Conv1D`
+        adapter = build_backbone("huggingface/gpt2", pretrained=None, num_classes=5, dtype=dtype, **GPT2)
+        randomise(adapter.model)
+    else:
+        adapter = small(key, dtype=dtype)
     quantize_blocks(adapter.model, dict(adapter.named_blocks), kind, name=adapter.name)
     return adapter
+
+
+def in_a_file(tensor):
+    """Whether a tensor's numbers lie in a file that is mapped into memory; None where the system does not say."""
+    if sys.platform != "linux":
+        return None
+    for line in Path("/proc/self/maps").read_text().splitlines():
+        first, last = (int(x, 16) for x in line.split()[0].split("-"))
+        if first <= tensor.data_ptr() < last:
+            return len(line.split()) > 5 and "heap" not in line
+    raise AssertionError("it lies nowhere")
 
 
 def with_plain_layers(adapter):
@@ -49,9 +70,9 @@ def test_the_linear_layers_of_all_blocks_are_small_and_compute_what_bitsandbytes
     layers = dict(quantized_layers(adapter.model))
     for _, block in adapter.named_blocks:
         assert any(isinstance(m, QuantizedLinear) for m in block.modules())
-        attention = [m for m in block.modules() if isinstance(m, torch.nn.MultiheadAttention)]
-        inside = {id(m) for a in attention for m in a.modules()}
-        assert not [m for m in block.modules() if type(m) is torch.nn.Linear and id(m) not in inside]
+        for module in block.modules():
+            whole = isinstance(module, (nn.Linear, nn.MultiheadAttention, Conv1D))
+            assert not whole or isinstance(module, (QuantizedLinear, QuantizedAttention)), module
     for layer in layers.values():
         assert layer.packed.nbytes == BYTES[kind] * layer.in_features * layer.out_features
         assert layer.weight.dtype == adapter.dtype and not layer.packed.requires_grad
@@ -62,7 +83,7 @@ def test_the_linear_layers_of_all_blocks_are_small_and_compute_what_bitsandbytes
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("recompute", [True, False])
-@pytest.mark.parametrize("key", ["hf-vit", "hf-minilm", "mm-swin", "oc-image"])
+@pytest.mark.parametrize("key", ["hf-vit", "hf-minilm", "hf-gpt2", "mm-vit", "mm-swin", "oc-image", "oc-text"])
 def test_norm_gradients_are_those_of_plain_autograd_over_the_same_numbers(key, recompute, kind):
     adapter = held(key, kind)
     plain = with_plain_layers(adapter)
@@ -78,9 +99,28 @@ def test_norm_gradients_are_those_of_plain_autograd_over_the_same_numbers(key, r
             assert torch.equal(parameter.grad, theirs[name].grad), name
 
 
+@pytest.mark.parametrize("method", ["norm", "lora"])
+@pytest.mark.parametrize("key", ["oc-image", "hf-gpt2", "mm-vit"])
+def test_no_weight_is_held_for_a_backward_where_blocks_are_not_recomputed(key, method):
+    adapter = held(key, "nf4")
+    distiller, _ = small_distiller(adapter, method=method, recompute=False)
+    sizes = {(q.out_features, q.in_features) for _, q in quantized_layers(adapter.model)}
+    seen = []
+
+    def look(tensor):
+        seen.append(tuple(tensor.shape))
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(look, lambda tensor: tensor):
+        loss = distiller.adapter.forward(inputs_of(adapter)).sum()
+    assert loss.requires_grad and seen and not {*seen} & {*sizes, *((b, a) for a, b in sizes)}
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("stored, held", [("float32", "auto"), ("bfloat16", "auto"), ("float32", "bfloat16")])
-@pytest.mark.parametrize("key", ["hf-vit", "hf-minilm", "hf-llama", "mm-vit", "mm-swin", "oc-image", "oc-text"])
+@pytest.mark.parametrize(
+    "key", ["hf-vit", "hf-minilm", "hf-llama", "hf-gpt2", "mm-vit", "mm-swin", "oc-image", "oc-text"]
+)
 def test_an_export_has_the_checkpoints_own_weights_and_what_was_trained(key, stored, held, kind, tmp_path):
     before = files(checkpoint(tmp_path / "checkpoint", key, stored))
     adapter = built(tmp_path / "checkpoint", key, held, quantization=kind)
@@ -103,16 +143,20 @@ def test_an_export_has_the_checkpoints_own_weights_and_what_was_trained(key, sto
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("key", ["hf-vit", "mm-vit", "oc-image", "hf-llama"])
+@pytest.mark.parametrize("key", ["hf-vit", "mm-vit", "oc-image", "hf-llama", "hf-gpt2"])
 def test_low_rank_updates_learn_on_quantised_weights_and_are_merged_into_the_checkpoints_own(key, kind, tmp_path):
     checkpoint(tmp_path / "checkpoint", key, "float32")
     adapter = built(tmp_path / "checkpoint", key, quantization=kind)
     distiller, _ = trained(adapter, method="mdpd_low_rank", rank=2)
     update = {}
     for name, layer in adapter.model.named_modules():
-        if hasattr(layer, "lora_A") and isinstance(layer.get_base_layer(), QuantizedLinear):
+        base = layer.get_base_layer() if hasattr(layer, "lora_A") else None
+        if isinstance(base, (QuantizedLinear, QuantizedAttention)):
             a, b = (m["default"].weight.detach() for m in (layer.lora_A, layer.lora_B))
-            update[f"{name}.weight"] = layer.scaling["default"] * (b @ a)
+            weight = "in_proj_weight" if isinstance(base, QuantizedAttention) else "weight"
+            delta = layer.scaling["default"] * (b @ a)
+            own = name.replace(".base_layer", "")
+            update[f"{own}.{weight}"] = delta.T if key == "hf-gpt2" else delta
     assert len(update) == len(list(quantized_layers(adapter.model)))
     _, report = fade(distiller)
     assert report.merged and report.keys_equal
@@ -120,6 +164,7 @@ def test_low_rank_updates_learn_on_quantised_weights_and_are_merged_into_the_che
     assert source.keys() == found.keys()
     for name, delta in update.items():
         assert delta.any() and torch.equal(found[name], source[name] + delta), name
+        assert in_a_file(found[name]) is not False  # they may be more than there is room for in memory
 
 
 @pytest.mark.parametrize("method", ["ladder", "linear", "lora", "norm", "mdpd_head", "mdpd"])

@@ -66,6 +66,30 @@ def test_a_checkpoint_leaves_the_frozen_weights_out_and_a_resume_is_the_same_bit
     assert same(exported(tmp_path / "again"), one)
 
 
+def tensors_in(value):
+    if isinstance(value, torch.Tensor):
+        return [value]
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else ()
+    return [t for v in inner for t in tensors_in(v)]
+
+
+@pytest.mark.parametrize("key", ONE_OF_EACH)
+@pytest.mark.parametrize("dtype, method", [("auto", "mdpd_low_rank"), ("bfloat16", "mdpd")])
+def test_a_checkpoint_holds_what_trains_and_its_two_moments_and_nothing_twice(key, dtype, method, tmp_path):
+    distill = {"reduction": 4, "bottleneck": 8, "method": method, "backbone_every": 1}
+    config = config_of(tmp_path, key, dtype=dtype, distill=distill)
+    trained(config, tmp_path / "run")
+    file = tmp_path / "run" / f"iter_{STEPS}.pth"
+    found = tensors_in(torch.load(file, weights_only=True))
+    # A view would bring the whole tensor that it looks at along.
+    assert all(t.untyped_storage().nbytes() == t.nbytes for t in found)
+    assert len({t.untyped_storage().data_ptr() for t in found if t.numel()}) == len([t for t in found if t.numel()])
+    distiller = build_experiment(load_config(config)).distiller
+    trains = sum(p.numel() for p in [*distiller.trainable.values(), *distiller.side_parameters()])
+    # Three float32 numbers for each that trains; then what each tensor is called, and what is said of the run.
+    assert 12 * trains <= file.stat().st_size < 12 * trains + 400 * len(found) + 20_000
+
+
 def test_the_best_evaluations_file_is_as_small_and_is_what_is_exported(tmp_path):
     config = config_of(tmp_path, train={"keep": "best", "val_every": 2})
     trained(config, tmp_path / "run")

@@ -17,6 +17,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from mdpd_plugins.adapters.inspection.layout import first_tensor
+from mdpd_plugins.adapters.inspection.reach import reached
 from mdpd_plugins.registry.errors import CapabilityError
 
 # A container's children are its blocks unless most of their parameters sit in blocks of their own
@@ -320,15 +321,13 @@ def as_run(blocks: list[tuple[str, nn.Module]], run: Callable[[], Any]) -> list[
         for p, _ in flags:
             p.requires_grad_(True)
         with torch.enable_grad():
-            total = run().sum()
-        grads = torch.autograd.grad(total, [p for p, _ in flags], allow_unused=True)
+            leaves = reached(run())
     finally:
         for handle in handles:
             handle.remove()
         for p, flag in flags:
             p.requires_grad_(flag)
-    reached = {id(p) for (p, _), g in zip(flags, grads, strict=True) if g is not None}
-    return [(name, block) for name, block in ran.items() if any(id(p) in reached for p in probes[name])]
+    return [(name, block) for name, block in ran.items() if any(id(p) in leaves for p in probes[name])]
 
 
 def _differentiable(value: Any) -> bool:

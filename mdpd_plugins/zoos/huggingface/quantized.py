@@ -9,14 +9,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from mdpd_plugins.adapters.quantized import (
-    QuantizedLinear,
-    check_quantization,
-    put_in,
-    quant_state,
-    quantized_layers,
-    state_parts,
-)
+from mdpd_plugins.adapters.quantized import check_quantization, put_in, quantized_layers
+from mdpd_plugins.adapters.quantized_attention import QuantizedAttention
+from mdpd_plugins.adapters.quantized_linear import QuantizedLinear, quant_state, state_parts
 from mdpd_plugins.registry.errors import CapabilityError, CheckpointError, MissingDependencyError
 
 METHOD = "bitsandbytes"
@@ -95,6 +90,12 @@ def only_in_blocks(adapter: Any) -> None:
 def check_savable(model: Any, name: str) -> None:
     """Raise CapabilityError unless `as_saved` can say how a model's layers are held, and they then run here."""
     layers = dict(quantized_layers(model))
+    attention = next((n for n, m in model.named_modules() if isinstance(m, QuantizedAttention)), None)
+    if attention is not None:
+        raise CapabilityError(
+            f"{attention} of {name} is PyTorch's own attention, for which bitsandbytes has no form: "
+            f"export the checkpoint's own weights, without quantized_export"
+        )
     ways = {(q.kind, q.block, q.scale_scale is not None) for q in layers.values()}
     if len(ways) != 1:
         raise CapabilityError(

@@ -8,12 +8,14 @@ import small_zoo
 import timm
 import torch
 import torchvision
+from torch import nn
 from torchvision.models import DenseNet, MaxVit
 from transformers import LlamaConfig, LlamaForSequenceClassification, SwinConfig, SwinForImageClassification
 from transformers.models.t5.modeling_t5 import T5LayerNorm
 
 from mdpd_plugins.adapters import Adapter, adapt, build_backbone
 from mdpd_plugins.adapters.inspection.blocks import is_norm
+from mdpd_plugins.engine import TensorMeter
 from mdpd_plugins.registry import CapabilityError
 from mdpd_plugins.zoos.huggingface.adapter import HuggingFaceAdapter
 
@@ -349,3 +351,14 @@ def test_trying_a_size_leaves_a_model_as_it_was():
     before = [m.window_size for m in model.modules() if hasattr(m, "window_size")]
     adapt(model).blocks()
     assert [m.window_size for m in model.modules() if hasattr(m, "window_size")] == before
+
+
+def test_finding_blocks_and_tail_makes_nothing_as_large_as_the_weights():
+    layers = [nn.Sequential(nn.LayerNorm(256), nn.Linear(256, 256), nn.GELU()) for _ in range(4)]
+    model = nn.Sequential(nn.Linear(256, 256), nn.Sequential(*layers), nn.Linear(256, 256))
+    adapter = adapt(model, example_inputs=torch.randn(1, 3, 256))
+    weights = sum(p.nbytes for p in adapter.model.parameters())
+    with TensorMeter() as meter:
+        assert len(adapter.blocks()) == 4
+        assert list(adapter.tail_parameters()) == ["2.weight", "2.bias"]
+    assert meter.peak < weights / 10

@@ -41,6 +41,7 @@ def summary(work_dir):
         ("mm-vit", {"norm_gradient": "local"}),
         ("oc-image", {"method": "norm", "recompute": True}),
         ("hf-vit", {"method": "lora"}),
+        ("oc-image", {"method": "lora"}),
     ],
 )
 def test_sharded_processes_learn_what_one_learns_and_hold_less(tmp_path, pictures, small_backbone, distill):
@@ -90,7 +91,6 @@ def test_sharded_processes_are_resumed_to_the_same_end_sharded_or_not(tmp_path, 
     [
         ([], "hf-vit", "mdpd", "torchrun"),
         (LAUNCHER, "hf-vit", "full", "trains every weight"),
-        (LAUNCHER, "oc-image", "lora", "nn.MultiheadAttention"),
     ],
 )
 def test_what_cannot_be_sharded_says_so(tmp_path, pictures, launcher, small_backbone, method, words):

@@ -20,13 +20,18 @@ from mdpd_plugins.training import export_network, load_config
 # bitsandbytes packs whole blocks of 64 for inference on some processors.
 SIZES = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 128}
 KINDS = ("int8", "nf4")
-CLASSES = {"hf-vit": "AutoModelForImageClassification", "hf-llama": "AutoModelForCausalLM"}
+CLASSES = {
+    "hf-vit": "AutoModelForImageClassification",
+    "hf-llama": "AutoModelForCausalLM",
+    "hf-gpt2": "AutoModelForCausalLM",
+}
 
 
 @pytest.fixture(autouse=True)
 def wider(monkeypatch):
     for key in CLASSES:
-        monkeypatch.setitem(ZOOS, key, (ZOOS[key][0], {**ZOOS[key][1], **SIZES}))
+        sizes = {"n_embd": 64} if key == "hf-gpt2" else SIZES
+        monkeypatch.setitem(ZOOS, key, (ZOOS[key][0], {**ZOOS[key][1], **sizes}))
 
 
 @pytest.mark.parametrize("kind", KINDS)

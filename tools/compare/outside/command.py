@@ -143,7 +143,7 @@ def _measure(row: dict[str, Any], process: Process, asked: dict[str, Any], known
     modules = tuple(held.pop("modules"))
     if "cuda_peak" not in held:  # on a GPU that is what matters, and not the main memory of the same process
         if modules not in known:
-            known[modules] = alone(list(modules))
+            known[modules] = alone(list(modules))["all"]
         row["resident"] = {**held, "libraries": known[modules], "above": held["peak"] - known[modules]}
     row["memory"] = process.ask("memory")
 

@@ -14,7 +14,7 @@ from tools.resident import resident
 
 def held() -> dict[str, Any]:
     """Most bytes that this process had in main memory so far, and on a GPU by PyTorch's count; modules it imported."""
-    found: dict[str, Any] = {"peak": resident(peak=True), "modules": sorted(sys.modules)}
+    found: dict[str, Any] = {"peak": resident("VmHWM"), "modules": sorted(sys.modules)}
     if torch.cuda.is_available():
         found["cuda_peak"] = torch.cuda.max_memory_allocated()
     return found
