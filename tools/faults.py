@@ -1,7 +1,7 @@
 """Try what can go wrong, count how it ends, and write docs/reliability.md.
 
-    python tools/faults.py kill --cases 60           # SIGKILL at random moments of runs, then --resume
-    python tools/faults.py damage --cases 300        # files of exports and of work directories
+    python tools/faults.py kill --cases 600          # SIGKILL at random moments of runs and sweeps
+    python tools/faults.py damage --cases 1000       # files of exports and of work directories
     python tools/faults.py configurations --cases 500
     python tools/faults.py inputs --cases 1500       # tables, pictures, texts
     python tools/faults.py plugins                   # that end, crash, loop or disturb Python
@@ -28,8 +28,8 @@ sys.path.insert(0, str(ROOT))
 LINES = ROOT / "docs" / "data" / "faults.jsonl"
 # Kind -> (module, function, cases by default)
 KINDS = {
-    "kill": ("kills", "cases", 60),
-    "damage": ("damage", "cases", 300),
+    "kill": ("kills", "cases", 600),
+    "damage": ("damage", "cases", 1000),
     "configurations": ("inputs", "configurations", 500),
     "inputs": ("inputs", "cases", 1500),
     "plugins": ("plugins", "cases", 1000),  # as many as the tests have

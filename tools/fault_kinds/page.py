@@ -12,9 +12,11 @@ from tools.fault_kinds.attempt import GOOD, OUTCOMES, REFUSED, RIGHT
 TITLES = {
     "kill": (
         "Kills",
-        "SIGKILL at a random moment of a run, five times in a row, with `--resume` after each. Right: the run ends "
-        "with the weights and the exported file of a run that nobody killed, bit for bit, and nothing half-written "
-        "has a final name.",
+        "SIGKILL at a random moment, up to five times in a row, with the same command after each, `--resume` where "
+        "there is something to go on from. The smallest run of each library that has configurations; the same with "
+        "a coach, which has two stages; and a sweep of two methods. Right: a run ends with the weights, metrics and "
+        "exported file of a run that nobody killed, bit for bit, and nothing half-written has a final name; a sweep "
+        "ends with the same lines, times apart.",
     ),
     "damage": (
         "Damage",
