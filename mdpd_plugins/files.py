@@ -50,6 +50,36 @@ def write_json(path: str | Path, data: Any) -> None:
     write_text(path, json.dumps(data, indent=2) + "\n")
 
 
+def write_signed(path: str | Path, data: dict[str, Any]) -> None:
+    """`data` as a JSON file that also holds the SHA-256 of itself, whole or not at all."""
+    data = json.loads(json.dumps(data))  # as it will be read: tuples are lists then, and keys are texts
+    write_json(path, {**data, "digest": _digest(data)})
+
+
+def read_signed(path: str | Path) -> dict[str, Any]:
+    """What `write_signed` was given. A file that holds no SHA-256 of itself is older than that, and is not compared.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is no JSON object, or not what was written.
+    """
+    try:
+        data = json.loads(Path(path).read_text(encoding="utf-8"))
+    except RecursionError as error:
+        raise ValueError(str(error)) from error
+    if not isinstance(data, dict):
+        raise ValueError("it is no JSON object")
+    if "digest" in data and data.pop("digest") != _digest(data):
+        raise ValueError("it is not what was written")
+    return data
+
+
+def _digest(data: dict[str, Any]) -> str:
+    import hashlib
+
+    return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
+
+
 def without_home(text: str) -> str:
     """`text` with "~" for the user's home folder: what leaves this machine need not say whose it was."""
     for home in {os.path.expanduser("~"), os.path.realpath(os.path.expanduser("~"))} - {"/", "~"}:
@@ -101,4 +131,14 @@ def fresh_folder(folder: str | Path) -> Iterator[Path]:
         raise
 
 
-__all__ = ["LEFTOVERS", "fresh_file", "fresh_folder", "sha256", "without_home", "write_json", "write_text"]
+__all__ = [
+    "LEFTOVERS",
+    "fresh_file",
+    "fresh_folder",
+    "read_signed",
+    "sha256",
+    "without_home",
+    "write_json",
+    "write_signed",
+    "write_text",
+]

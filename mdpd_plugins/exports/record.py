@@ -9,7 +9,6 @@ from another export is found and named. That is against accidents: whoever chang
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 from dataclasses import asdict, dataclass, field, fields
@@ -17,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from mdpd_plugins.adapters import Adapter
-from mdpd_plugins.files import sha256, without_home, write_text
+from mdpd_plugins.files import read_signed, sha256, without_home, write_signed
 from mdpd_plugins.registry.errors import CheckpointError, ConfigError
 
 RECORD_FILE = "mdpd.json"
@@ -118,10 +117,8 @@ class ExportRecord:
 
 def write_record(folder: Path, content: dict[str, Any]) -> None:
     """Sign a record and put it into an existing folder."""
-    content = json.loads(json.dumps(content))  # as it will be read: tuples are lists then, and keys are texts
     # Sorted: a config's own order is not kept where it is read again.
-    signed = {**content, "digest": _digest(content)}
-    write_text(folder / RECORD_FILE, json.dumps(signed, indent=2, sort_keys=True) + "\n")
+    write_signed(folder / RECORD_FILE, json.loads(json.dumps(content, sort_keys=True)))
 
 
 def _without_home(value: Any) -> Any:
@@ -130,11 +127,6 @@ def _without_home(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_without_home(v) for v in value]
     return without_home(value) if isinstance(value, str) else value
-
-
-def _digest(content: dict[str, Any]) -> str:
-    unsigned = {key: value for key, value in content.items() if key != "digest"}
-    return hashlib.sha256(json.dumps(unsigned, sort_keys=True).encode()).hexdigest()
 
 
 def _read_by_loaders(folder: Path) -> list[str]:
@@ -162,9 +154,7 @@ def read_record(folder: str | Path) -> ExportRecord:
             raise ConfigError(f"{hint}it is a work directory, and its export is {str(inside)!r}")
         raise ConfigError(f"{hint}export again with `mdpd export WORK_DIR OUT`")
     try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-        if {"digest", "files"} & raw.keys() and raw.get("digest") != _digest(raw):
-            raise ValueError("it is not what was written")
+        raw = read_signed(path)
         known = {f.name for f in fields(ExportRecord)}
         given = {key: value for key, value in raw.items() if key in known}
         given["classes"] = tuple(map(str, given["classes"]))

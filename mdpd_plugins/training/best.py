@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from mmengine.hooks import Hook
 
 from mdpd_plugins.adapters.storage.checkpoint import read_state_dict
 from mdpd_plugins.engine.learned import learned, load_learned
-from mdpd_plugins.files import fresh_file, sha256, write_json
+from mdpd_plugins.files import fresh_file, read_signed, sha256, write_signed
 from mdpd_plugins.registry.errors import CheckpointError, ConfigError
 from mdpd_plugins.tasks.scores import signed
 from mdpd_plugins.training.checkpoints import (
@@ -26,6 +25,7 @@ from mdpd_plugins.training.experiment import Experiment
 from mdpd_plugins.training.run_record import check_run, run_name
 
 HISTORY_FILE = "evaluations.json"
+EVALUATIONS = "evaluations"  # in the meta of a checkpoint
 
 
 def main_score(experiment: Experiment, metrics: dict[str, float]) -> float:
@@ -39,7 +39,7 @@ class BestHook(Hook):
     """Keeps what every evaluation found in evaluations.json, and the weights of the best one in best_STEP.pth.
 
     A file of weights goes when a better one is there and no checkpoint is older than that: a resume can then come back
-    to no evaluation whose weights are gone.
+    to no evaluation whose weights are gone. A checkpoint holds the evaluations before it: none is lost unnoticed.
 
     Args:
         keep: keep weights. patience: stop after this many evaluations without a better one; None never does.
@@ -50,13 +50,22 @@ class BestHook(Hook):
     def __init__(self, experiment: Experiment, *, keep: bool, patience: int | None):
         self.experiment, self.keep, self.patience = experiment, keep, patience
         self.history: list[dict[str, Any]] = []
+        self.known: list[dict[str, Any]] = []
+
+    def after_load_checkpoint(self, runner, checkpoint: dict[str, Any]) -> None:
+        """What evaluations.json has to hold."""
+        self.known = checkpoint["meta"].get(EVALUATIONS, [])
+
+    def before_save_checkpoint(self, runner, checkpoint: dict[str, Any]) -> None:
+        """Say what had been found."""
+        checkpoint["meta"][EVALUATIONS] = [dict(entry) for entry in self.history]
 
     def before_train(self, runner) -> None:
         """After a resume: what was found up to here counts, and an evaluation that a kill cut off is made up for."""
         folder, step = Path(runner.work_dir), runner.iter
         self.run = run_name(folder)
         if step:
-            _check_run(folder)
+            _check_history(folder, self.known)
         self.history = [entry for entry in read_history(folder) if 0 < entry["step"] <= step]
         if not step:
             for file in folder.glob("best_*.pth"):
@@ -77,7 +86,7 @@ class BestHook(Hook):
                 with temporary.open("wb") as file:  # given a name, PyTorch writes that into the file
                     torch.save(learned(self.experiment.distiller), file)
                 self.history[-1]["sum"] = sha256(temporary)
-        write_json(folder / HISTORY_FILE, {"run": self.run, "evaluations": self.history})
+        write_signed(folder / HISTORY_FILE, {"run": self.run, "evaluations": self.history})
         self._clear(folder)
         self._stop_if_due(runner)
 
@@ -112,20 +121,31 @@ def _read_history(folder: Path) -> tuple[str | None, list[dict[str, Any]]]:
     if not path.is_file():
         return None, []
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_signed(path)
         return content.get("run"), [
             {"step": int(entry["step"]), "score": float(entry["score"])}
             | ({"sum": str(entry["sum"])} if "sum" in entry else {})
             for entry in content["evaluations"]
         ]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ConfigError(f"{str(path)!r} cannot be read ({error}): remove it, or train without --resume") from error
+        raise ConfigError(f"{str(path)!r} is damaged ({error}): put it back, or train without --resume") from error
 
 
-def _check_run(folder: Path) -> None:
-    run, history = _read_history(folder)
+def _check_history(folder: Path, known: list[dict[str, Any]]) -> None:
+    """Compare a work directory's evaluations with its run, and with what a checkpoint of it knows of them."""
+    path, (run, history) = folder / HISTORY_FILE, _read_history(folder)
     if history:
-        check_run(folder, folder / HISTORY_FILE, run)
+        check_run(folder, path, run)
+    if lost := [str(entry["step"]) for entry in known if entry not in history]:
+        raise CheckpointError(
+            f"{str(path)!r} is missing or older than the checkpoints beside it: they know of an evaluation after step "
+            f"{' and '.join(lost)}, which may be the best. Put it back, or train without --resume"
+        )
+
+
+def _evaluations_before(checkpoint: Path) -> list[dict[str, Any]]:
+    """What a checkpoint says had been found; [] if it says nothing."""
+    return torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)["meta"].get(EVALUATIONS, [])
 
 
 def _sums_of_evaluations(folder: Path) -> dict[str, str]:
@@ -134,22 +154,26 @@ def _sums_of_evaluations(folder: Path) -> dict[str, str]:
     Raises:
         ConfigError: the evaluations are damaged. CheckpointError: they are of another run.
     """
-    _check_run(folder)
+    _check_history(folder, [])
     return {f"best_{entry['step']}.pth": entry["sum"] for entry in read_history(folder) if "sum" in entry}
 
 
 def best_weights(folder: Path) -> Path:
-    """The weights of the best evaluation of a work directory.
+    """The weights of the best evaluation of a work directory, whose newest checkpoint is whole.
 
     Raises:
         ConfigError: there are none.
-        CheckpointError: they are gone, or are not what the run wrote.
+        CheckpointError: they are gone, or are not what the run wrote; or evaluations are.
     """
-    _check_run(folder)
+    newest = checkpoints(folder)[-1:]
+    _check_history(folder, _evaluations_before(newest[0]) if newest else [])
     history = read_history(folder)
     kept = [e for e in history if "sum" in e or (folder / f"best_{e['step']}.pth").is_file()]
     if not kept:
-        raise ConfigError(f"{str(folder)!r} holds no best_*.pth: it was trained without train.keep='best'")
+        raise ConfigError(
+            f"{str(folder)!r} holds no best_*.pth that {HISTORY_FILE} tells of: it was trained without "
+            f"train.keep='best', or one of them is gone"
+        )
     best = max(kept, key=lambda entry: entry["score"])  # of equals the first
     path = folder / f"best_{best['step']}.pth"
     if not path.is_file():
@@ -171,11 +195,11 @@ def exported_state(experiment: Experiment, work_dir: Path, checkpoint: str | Pat
         CheckpointError: it does not exist, is not what this run wrote, or does not fit the run's config.
     """
     newest = latest_checkpoint(work_dir)
+    state = load_run(experiment, newest)  # where its weights came from
     if checkpoint is None:
         checkpoint = best_weights(work_dir) if experiment.config.train.keep == "best" else newest
     elif Path(checkpoint) != newest:
         check_file(work_dir, Path(checkpoint), _sums_of_evaluations(work_dir))
-    state = load_run(experiment, newest)  # where its weights came from
     return state if Path(checkpoint) == newest else load_weights_alone(experiment, Path(checkpoint))
 
 

@@ -15,12 +15,13 @@ import torch
 
 from mdpd_plugins.adapters.storage.checkpoint import read_state_dict
 from mdpd_plugins.engine.learned import check_learned
-from mdpd_plugins.files import LEFTOVERS, sha256, write_json
+from mdpd_plugins.files import LEFTOVERS, read_signed, sha256, write_json, write_signed
 from mdpd_plugins.registry.errors import CheckpointError, ConfigError
 from mdpd_plugins.training.averaging import RAW
 from mdpd_plugins.training.experiment import Experiment
 from mdpd_plugins.training.run_record import RUN_FILE, check_run
 
+SUMMARY_FILE = "summary.json"
 SUMS = "checkpoints.json"  # name of a checkpoint -> its SHA-256
 EARLIER = "previous"
 REFUSED = "nonfinite_"
@@ -33,21 +34,31 @@ def checkpoints(work_dir: str | Path) -> list[Path]:
     return sorted(found, key=lambda p: int(p.stem[5:]))
 
 
+def write_summary(work_dir: Path, run: str, summary: Mapping[str, Any]) -> None:
+    """summary.json: what a run ended with, and its name."""
+    write_signed(work_dir / SUMMARY_FILE, {"run": run, **summary})
+
+
 def read_summary(work_dir: Path) -> dict[str, Any]:
     """summary.json of a work directory; empty where there is none, as of a run that has not finished.
 
     Raises:
         ConfigError: it is damaged.
+        CheckpointError: it is of another run.
     """
-    path = work_dir / "summary.json"
+    path = work_dir / SUMMARY_FILE
+    if not path.exists():
+        return {}
     try:
-        found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-        if not isinstance(found, dict) or not isinstance(found.get("memory", {}), dict):
+        found = read_signed(path)
+        if not isinstance(found.get("memory", {}), dict):
             raise ValueError("it holds no summary of a run")
     except (OSError, ValueError) as error:
         raise ConfigError(
             f"{str(path)!r} is damaged ({error}): remove it to go on without what it says of the run's memory and time"
         ) from error
+    if "run" in found:  # those from before say nothing
+        check_run(work_dir, path, found.pop("run"))
     return found
 
 
@@ -259,4 +270,5 @@ __all__ = [
     "load_weights_alone",
     "read_summary",
     "refuse_last",
+    "write_summary",
 ]

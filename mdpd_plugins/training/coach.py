@@ -25,16 +25,16 @@ from mdpd_plugins.console import console
 from mdpd_plugins.data import Collate, LabelledDataset
 from mdpd_plugins.engine import Settings
 from mdpd_plugins.engine.reader import STRENGTHS, PooledReader, fitted, pooled_states
-from mdpd_plugins.files import fresh_file, sha256, write_json
+from mdpd_plugins.files import fresh_file, read_signed, sha256, write_signed
 from mdpd_plugins.registry.errors import CheckpointError, ConfigError
 from mdpd_plugins.tasks.scores import signed
 from mdpd_plugins.training.best import load_best, read_history
 from mdpd_plugins.training.checkpoints import checkpoints, clear_leftovers, latest_checkpoint, load_run
 from mdpd_plugins.training.config import settings_of
 from mdpd_plugins.training.experiment import Experiment, Parts, build_experiment, evaluation_loader
+from mdpd_plugins.training.run_record import COACH_FOLDER, check_run, run_name
 from mdpd_plugins.training.running import build_runner, run_to_the_end
 
-FOLDER = "coach"
 ABOUT = "coach.json"
 OUTPUTS = "outputs.safetensors"
 NETWORK = "network.safetensors"
@@ -89,7 +89,7 @@ def coached(config: Config, experiment: Experiment, *, resume: bool) -> Coach:
         CheckpointError: what is there is damaged.
         MDPDError: as a training.
     """
-    folder, identity = Path(config.work_dir) / FOLDER, _identity(config)
+    folder, identity = Path(config.work_dir) / COACH_FOLDER, _identity(config)
     try:
         if resume and (folder / ABOUT).is_file():
             return _read(folder, identity)
@@ -140,7 +140,7 @@ def _learned(
 
 def has_begun(work_dir: Path) -> bool:
     """Whether a first stage left something to go on from in a work directory."""
-    folder = work_dir / FOLDER
+    folder = work_dir / COACH_FOLDER
     return (folder / ABOUT).is_file() or bool(checkpoints(folder))
 
 
@@ -150,7 +150,7 @@ def read_coach(work_dir: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: it is damaged.
     """
-    about = _about(work_dir / FOLDER / ABOUT)
+    about = _about(work_dir / COACH_FOLDER / ABOUT)
     return {key: value for key, value in about.items() if key not in ("identity", "sums")}
 
 
@@ -161,7 +161,7 @@ def load_coach(experiment: Experiment, work_dir: Path) -> None:
         ConfigError: the coach is the control, which has no network of its own.
         CheckpointError: it is damaged.
     """
-    folder = work_dir / FOLDER
+    folder = work_dir / COACH_FOLDER
     about = _about(folder / ABOUT)
     if about["kind"] == "backbone":
         raise ConfigError(f"the coach in {str(folder)!r} is the backbone itself, so there is no side network to keep")
@@ -198,7 +198,7 @@ def _stage(config: Config, settings: Settings) -> Config:
         settings = replace(settings, cache_features=0 if elsewhere else given.memory)
     first.distill = asdict(settings)
     first.data.unlabelled = {}  # it learns from labels; what it says of the others comes afterwards
-    first.work_dir, first.export_dir = str(Path(config.work_dir) / FOLDER), None
+    first.work_dir, first.export_dir = str(Path(config.work_dir) / COACH_FOLDER), None
     return first
 
 
@@ -300,7 +300,7 @@ def _write(folder: Path, coach: Coach, network: dict[str, torch.Tensor], identit
         with fresh_file(folder / name) as temporary:
             save_file(tensors, temporary)
     sums = {name: sha256(folder / name) for name in FILES}
-    write_json(folder / ABOUT, {**coach.about, "identity": identity, "sums": sums})
+    write_signed(folder / ABOUT, {**coach.about, "identity": identity, "sums": sums, "run": run_name(folder)})
 
 
 def _read(folder: Path, identity: str) -> Coach:
@@ -326,11 +326,13 @@ def _check_sums(folder: Path, sums: dict[str, str]) -> None:
 
 def _about(path: Path) -> dict[str, Any]:
     try:
-        about = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(about, dict) or not {"identity", "sums", "kind", "scores"} <= set(about):
+        about = read_signed(path)
+        if not {"identity", "sums", "kind", "scores"} <= set(about):
             raise ValueError("it does not say what a coach's does")
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{str(path)!r} is missing or damaged ({error}): train without --resume") from error
+    if "run" in about:  # those from before say nothing
+        check_run(path.parent, path, about.pop("run"))
     return about
 
 

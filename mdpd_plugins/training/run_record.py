@@ -6,7 +6,6 @@ even where the sums of all files were copied along.
 
 from __future__ import annotations
 
-import json
 import platform
 import secrets
 from collections.abc import Iterator, Mapping
@@ -21,7 +20,7 @@ from mmengine.utils import import_modules_from_strings
 
 from mdpd_plugins.adapters.storage.fingerprint import fingerprint as weights_fingerprint
 from mdpd_plugins.data.fingerprint import fingerprint as data_fingerprint
-from mdpd_plugins.files import write_json
+from mdpd_plugins.files import read_signed, write_signed
 from mdpd_plugins.registry.errors import CheckpointError, ConfigError
 from mdpd_plugins.training.config import RUN_CONFIG, complete_config, load_config
 from mdpd_plugins.versions import installed_versions, revisions
@@ -30,6 +29,7 @@ if TYPE_CHECKING:
     from mdpd_plugins.training.experiment import Experiment, Parts
 
 RUN_FILE = "run.json"
+COACH_FOLDER = "coach"  # in a work directory: what the first stage of its run keeps
 COMPARED = ("versions", "revisions", "machine", "config", "seeds", "data", "weights")
 PLACES = ("config.work_dir", "config.export_dir")  # where a run lies does not change what it finds
 SHOWN = 80  # characters of a value in a message
@@ -65,24 +65,27 @@ def record_now(config: Config, parts: Parts) -> dict[str, Any]:
     }
 
 
-def begin_record(config: Config, parts: Parts, checkpoint: Path | None) -> dict[str, Any]:
-    """Write run.json of a run that begins in its work directory, or goes on from a checkpoint there.
+def begin_record(config: Config, parts: Parts, checkpoint: Path | None, *, resume: bool) -> dict[str, Any]:
+    """Write run.json of a run that begins in its work directory, or goes on there.
+
+    Args:
+        checkpoint: that it goes on from; None also of a run that was ended while its coach learned.
 
     Returns:
         What `record_now` does, and "run", the run's name; where it went on with something else, "resumed" holds the
         same of each such time.
     """
     path, record = Path(config.work_dir) / RUN_FILE, record_now(config, parts)
-    if checkpoint is None:
+    if not resume:
         record = {"run": secrets.token_hex(8), **record}
     elif path.exists():
         now, record = record, read_run(path)
         if differences(record, now):
             record["resumed"] = [*record.get("resumed", []), now]
     else:  # removed; or it began before runs had names, and goes on without one
-        meta = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)["meta"]
+        meta = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)["meta"] if checkpoint else {}
         record = {"run": meta.get("run") or "", **record}
-    write_json(path, record)
+    write_signed(path, record)
     return record
 
 
@@ -93,7 +96,7 @@ def end_record(work_dir: Path, record: dict[str, Any], experiment: Experiment, s
         "metrics": dict(summary["metrics"]),
         "sha256": weights_fingerprint(experiment.adapter.model.state_dict()),
     }
-    write_json(work_dir / RUN_FILE, {**record, "result": result})
+    write_signed(work_dir / RUN_FILE, {**record, "result": result})
 
 
 def read_run(path: str | Path) -> dict[str, Any]:
@@ -110,14 +113,14 @@ def read_run(path: str | Path) -> dict[str, Any]:
             f"{str(path)!r} does not exist: give the {RUN_FILE} that training wrote in its work directory"
         )
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(found, dict) or not isinstance(found["run"], str) or not isinstance(found["config"], dict):
+        found = read_signed(path)
+        if not isinstance(found["run"], str) or not isinstance(found["config"], dict):
             raise ValueError("it holds no run")
         if not all(isinstance(found.get(key, {}), dict) for key in (*COMPARED, "result")):
             raise ValueError("a part of it is no section")
         if not all(isinstance(one["config"], dict) for one in found.get("resumed", [])):
             raise ValueError("'resumed' holds no configuration")
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(
             f"{str(path)!r} is damaged ({error}): put it back; or remove it, and nothing tells then which run the "
             f"checkpoints beside it are of"
@@ -202,12 +205,14 @@ def came_out(then: Mapping[str, Any], work_dir: Path) -> str:
 
 
 def run_name(work_dir: Path) -> str | None:
-    """The name of the run that a work directory belongs to; None where it has none.
+    """The name of the run that a work directory, or a coach's folder in one, belongs to; None where it has none.
 
     Raises:
         ConfigError: its run.json is damaged.
     """
     path = work_dir / RUN_FILE
+    if work_dir.name == COACH_FOLDER and not path.exists():
+        path = work_dir.parent / RUN_FILE
     return (read_run(path)["run"] or None) if path.exists() else None
 
 

@@ -17,7 +17,6 @@ from mdpd_plugins.console import console
 from mdpd_plugins.data import description_lines
 from mdpd_plugins.engine.learned import load_learned
 from mdpd_plugins.exports import check_replaceable
-from mdpd_plugins.files import write_json
 from mdpd_plugins.registry.errors import ConfigError
 from mdpd_plugins.training.announcing import announce, described, origin_lines, say
 from mdpd_plugins.training.averaging import check_hooks
@@ -28,6 +27,7 @@ from mdpd_plugins.training.checkpoints import (
     clear_leftovers,
     latest_checkpoint,
     load_run,
+    write_summary,
 )
 from mdpd_plugins.training.coach import coach_lines, coached, first_stage, has_begun
 from mdpd_plugins.training.compiling import check_backend, compiled
@@ -148,6 +148,9 @@ def train(
                 experiment.distiller.close()
                 stage = first_stage(config, parts)
                 held.enter_context(locked(work_dir))
+                if not resume:  # the run's name is in all that the coach keeps
+                    clear_leftovers(work_dir, keep_checkpoints=False)
+                    record = begin_record(config, parts, None, resume=False)
                 coach = coached(config, stage, resume=resume)
                 experiment = build_experiment(config, parts=parts, taught=coach.outputs)
             if checkpoint is not None:
@@ -155,8 +158,9 @@ def train(
             if first:
                 if not coaches:
                     held.enter_context(locked(work_dir))
-                clear_leftovers(work_dir, keep_checkpoints=resume)
-                record = begin_record(config, parts, checkpoint)
+                if resume or not coaches:
+                    clear_leftovers(work_dir, keep_checkpoints=resume)
+                    record = begin_record(config, parts, checkpoint, resume=resume)
                 if repeats is not None:
                     say(repetition(repeats, record))
             runner = build_runner(experiment, checkpoint, launcher)
@@ -179,7 +183,7 @@ def train(
             experiment = _whole_again(experiment, state)
         about = coach.about if coach else {}
         summary = {**finish(experiment, metrics, export_dir, memory, data, about), **runner.spent}
-        write_json(work_dir / "summary.json", summary)
+        write_summary(work_dir, record["run"], summary)
         end_record(work_dir, record, experiment, summary)
     print_summary(summary)
     if repeats is not None:

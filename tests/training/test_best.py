@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import json
+import re
 import shutil
 
 import pytest
 import torch
 from running import forget, main, same, trained, weights, write_config
 
+from mdpd_plugins.cli.main import main as mdpd
 from mdpd_plugins.exports import load_export
-from mdpd_plugins.registry.errors import CheckpointError
+from mdpd_plugins.files import read_signed, write_signed
+from mdpd_plugins.registry.errors import CheckpointError, ConfigError
 from mdpd_plugins.training import build_experiment, export_work_dir, load_config
 from mdpd_plugins.training.best import HISTORY_FILE, best_weights, read_history
 
@@ -48,9 +50,9 @@ def test_an_evaluation_that_a_kill_cut_off_is_made_up_for(run, tmp_path):
     # As after a kill between the checkpoint of step 8 and its evaluation.
     forget(whole, 12)
     (whole / "summary.json").unlink()
-    history = json.loads((whole / HISTORY_FILE).read_text())
+    history = read_signed(whole / HISTORY_FILE)
     kept = [entry for entry in history["evaluations"] if entry["step"] < 8]
-    (whole / HISTORY_FILE).write_text(json.dumps({**history, "evaluations": kept}))
+    write_signed(whole / HISTORY_FILE, {**history, "evaluations": kept})
     assert main([config, "--work-dir", whole, "--resume"]) == 0
     assert read_history(whole) == read_history(work_dir)
     assert same(weights(whole, 12), weights(work_dir, 12))
@@ -68,6 +70,44 @@ def test_the_best_weights_are_those_that_were_kept(run, tmp_path):
     with pytest.raises(CheckpointError, match=rf"{path.name}', are missing"):
         export_work_dir(copy, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda found: None,
+            "is missing or older than the checkpoints beside it.* after step 2 and 4 and 6 and 8 and 10,",
+        ),
+        (lambda found: {**found, "evaluations": found["evaluations"][:2]}, "after step 6 and 8 and 10,"),
+        (lambda found: {**found, "run": "another"}, "was written by run another"),
+    ],
+    ids=["lost", "an older one", "of another run"],
+)
+@pytest.mark.parametrize("command", ["resume", "export"])
+def test_evaluations_that_a_checkpoint_knows_of_are_not_lost_in_silence(
+    run, tmp_path, capsys, change, message, command
+):
+    config, work_dir, _ = run
+    copy = shutil.copytree(work_dir, tmp_path / "run")
+    found = change(read_signed(copy / HISTORY_FILE))
+    (copy / HISTORY_FILE).unlink()
+    if found is not None:
+        write_signed(copy / HISTORY_FILE, found)
+    ways = {"resume": ["train", config, "--work-dir", copy, "--resume"], "export": ["export", copy, tmp_path / "out"]}
+    assert mdpd([str(word) for word in ways[command]]) == 2
+    said = capsys.readouterr().err.replace("\n", " ")
+    assert HISTORY_FILE in said and re.search(message, said), said
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_changed_score_is_found(run, tmp_path):
+    _, work_dir, _ = run
+    copy = shutil.copytree(work_dir, tmp_path / "run")
+    text = (copy / HISTORY_FILE).read_text()
+    (copy / HISTORY_FILE).write_text(text.replace('"score": 0.', '"score": 1.', 1))
+    with pytest.raises(ConfigError, match=f"{HISTORY_FILE}' is damaged"):
+        export_work_dir(copy, tmp_path / "out")
 
 
 def test_patience_ends_a_run_that_does_not_get_better(tmp_path):

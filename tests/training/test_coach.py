@@ -159,6 +159,37 @@ def test_a_coach_of_other_settings_or_damaged_outputs_is_not_gone_on_from(coache
         train(loaded, resume=True)
 
 
+@pytest.mark.parametrize("finished", [True, False], ids=["its answers", "its checkpoints"])
+def test_what_another_runs_coach_left_is_refused_by_name(coached, tmp_path, capsys, finished):
+    """All of the coach's files, of a run of the same settings and seed: only the name tells them apart."""
+    config, work_dir, _ = coached
+    other, mixed = tmp_path / "other", shutil.copytree(work_dir, tmp_path / "mixed")
+    trained(config, other)
+    shutil.rmtree(mixed / "coach")
+    shutil.copytree(other / "coach", mixed / "coach")
+    if not finished:
+        (mixed / "coach" / "coach.json").unlink()
+    forget(mixed, 8)
+    capsys.readouterr()
+    assert main([config, "--work-dir", mixed, "--resume"]) == 2
+    own, others = (json.loads((folder / "run.json").read_text())["run"] for folder in (work_dir, other))
+    said = capsys.readouterr().err
+    assert f"was written by run {others}" in said and f"belongs to run {own}" in said
+    assert ("coach.json" if finished else "iter_") in said
+    if finished:
+        with pytest.raises(CheckpointError, match="coach.json' was written by run"):
+            export_work_dir(mixed, tmp_path / "out")
+
+
+def test_a_changed_number_of_the_coach_is_found(coached, tmp_path):
+    _, work_dir, _ = coached
+    copy = shutil.copytree(work_dir, tmp_path / "run")
+    path = copy / "coach" / "coach.json"
+    path.write_text(path.read_text().replace('"labelled": 40', '"labelled": 41'))
+    with pytest.raises(CheckpointError, match="is missing or damaged .it is not what was written"):
+        export_work_dir(copy, tmp_path / "out")
+
+
 @pytest.mark.parametrize("write", [several, stsb])
 @pytest.mark.parametrize("coach", ["auto", "backbone"])
 def test_several_labels_and_numbers_are_taught_too(tmp_path, write, coach):

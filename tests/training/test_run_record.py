@@ -14,6 +14,7 @@ from running import image_folder, main, same, text_table, trained, weights, writ
 from mdpd_plugins.cli.main import main as mdpd
 from mdpd_plugins.data.fingerprint import fingerprint
 from mdpd_plugins.data.load import load_source
+from mdpd_plugins.files import write_signed
 from mdpd_plugins.registry.errors import ConfigError
 from mdpd_plugins.training import config_of_run, load_config, read_run
 from mdpd_plugins.training.checkpoints import SUMS
@@ -69,10 +70,10 @@ def test_it_is_repeated_bit_for_bit_and_said_to_be(runs, tmp_path, capsys):
 
 
 def test_what_differs_is_said_before_it_trains(runs, tmp_path, capsys):
-    then = json.loads((runs / "0" / RUN_FILE).read_text())
+    then = read_run(runs / "0" / RUN_FILE)
     then["versions"]["torch"] = "1.0"
     then["weights"]["sha256"] = "0" * 64
-    (tmp_path / RUN_FILE).write_text(json.dumps(then))
+    write_signed(tmp_path / RUN_FILE, then)
     source = load_source({"type": "image_folder", "root": str(runs / "pictures")}, "train")
     picture = source.inputs[0]
     kept = picture.read_bytes()
@@ -163,6 +164,21 @@ def test_a_damaged_record_is_named(work_dir, text, runs, capsys):
     for arguments in (["--from-run", work_dir / RUN_FILE], [runs / "config.py", "--work-dir", work_dir, "--resume"]):
         assert main(arguments) == 2
         assert "run.json' is damaged" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", [RUN_FILE, "summary.json"])
+def test_a_changed_number_and_the_file_of_another_run_are_named(runs, work_dir, tmp_path, capsys, name):
+    path = work_dir / name
+    text = path.read_text()
+    path.write_text(text.replace('"steps": 4', '"steps": 5', 1))
+    assert path.read_text() != text
+    assert mdpd(["report", str(work_dir), "--out", str(tmp_path / "page.html")]) == 2
+    assert f"{name}' is damaged (it is not what was written)" in capsys.readouterr().err
+    shutil.copy(runs / "1" / name, path)
+    assert mdpd(["report", str(work_dir), "--out", str(tmp_path / "page.html")]) == 2
+    said = capsys.readouterr().err
+    assert "was written by run" in said or "config.py' is not what this run wrote" in said
+    assert not (tmp_path / "page.html").exists()
 
 
 @pytest.mark.parametrize("command", ["export", "report"])
