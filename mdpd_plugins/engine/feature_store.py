@@ -7,6 +7,7 @@ import os
 from collections.abc import Hashable
 from pathlib import Path
 from typing import Protocol
+from zlib import crc32
 
 import numpy as np
 import torch
@@ -66,7 +67,7 @@ class RowsInFile:
     """Rows in a file, one behind the other, and a line in a second file for each that is whole.
 
     A row is read with one read of consecutive bytes, whatever the order of samples, and nothing of it stays in main
-    memory. After a kill, what was written up to then is there.
+    memory. After a kill, what was written up to then is there. A row that is not what was written is none.
 
     Args:
         folder: is made if it is not there. name: tells these rows from those of other weights. dtype: "float32" or
@@ -92,7 +93,7 @@ class RowsInFile:
             ) from None
         except OSError as error:
             raise ConfigError(f"features cannot be kept in {str(base)!r} ({error}): give another folder") from error
-        self._places: dict[str, tuple[int, list[tuple[int, int, int]]]] = {}
+        self._places: dict[str, tuple[int, list[tuple[int, int, int]], int | None]] = {}
         end = self._read_index()
         self._data.truncate(end)  # what a kill left half written
         self.held = end
@@ -102,9 +103,12 @@ class RowsInFile:
         found = self._places.get(str(key))
         if found is None:
             return None
-        offset, shapes = found
+        offset, shapes, known = found
         size = torch.empty((), dtype=self.dtype).element_size()
         raw = os.pread(self._data.fileno(), size * sum(t * d for _, t, d in shapes), offset)
+        if known is not None and _sum(str(key), offset, shapes, raw) != known:  # damaged since
+            del self._places[str(key)]
+            return None
         values = torch.from_numpy(np.frombuffer(raw, dtype=np.uint8).copy()).view(self.dtype).float()
         row, start = {}, 0
         for layer, tokens, width in shapes:
@@ -121,17 +125,18 @@ class RowsInFile:
         values = torch.cat([t.to(self.dtype).flatten() for t in row.values()])
         raw = values.view(torch.uint8).numpy().tobytes()
         shapes = [(layer, *t.shape) for layer, t in row.items()]
+        known = _sum(str(key), self.held, shapes, raw)
         try:
             self._data.write(raw)
             self._data.flush()
-            self._index.write(json.dumps([str(key), self.held, shapes]) + "\n")
+            self._index.write(json.dumps([str(key), self.held, shapes, known]) + "\n")
             self._index.flush()
         except OSError as error:
             raise ConfigError(
                 f"features cannot be kept in {self._data.name!r} ({error.strerror}): make room, give another folder "
                 f"with distill.cache_folder, or store half of the bytes with distill.cache_dtype='bfloat16'"
             ) from error
-        self._places[str(key)] = self.held, shapes
+        self._places[str(key)] = self.held, shapes, known
         self.held += len(raw)
         return True
 
@@ -148,18 +153,22 @@ class RowsInFile:
         self._index.seek(0)
         while line := self._index.readline():
             try:
-                key, offset, shapes = json.loads(line)
+                key, offset, shapes, *rest = json.loads(line)  # files from before have no sums
                 stop = offset + one * sum(t * d for _, t, d in shapes)
             except (ValueError, TypeError):
                 break
             if offset != end or stop > size or not line.endswith("\n"):
                 break
-            self._places[key] = offset, [tuple(s) for s in shapes]
+            self._places[key] = offset, [tuple(s) for s in shapes], rest[0] if rest else None
             end, whole = stop, self._index.tell()
         self._index.seek(0, os.SEEK_END)
         if self._index.tell() > whole:
             self._index.truncate(whole)
         return end
+
+
+def _sum(key: str, offset: int, shapes: list[tuple[int, int, int]], raw: bytes) -> int:
+    return crc32(raw, crc32(json.dumps([key, offset, shapes]).encode()))
 
 
 __all__ = ["Row", "Rows", "RowsInFile", "RowsInMemory"]

@@ -105,6 +105,24 @@ def test_what_a_kill_left_half_written_is_worked_out_again(cut, tmp_path):
     assert trained("hf-vit", 0, "ladder", cache_folder=str(tmp_path))[2] == first
 
 
+@pytest.mark.parametrize("damaged", ["data", "index"])
+def test_a_damaged_row_is_worked_out_again(damaged, tmp_path):
+    distiller, _, first = trained("hf-vit", 0, "ladder", cache_folder=str(tmp_path))
+    distiller.drop_side()
+    index, data = next(tmp_path.glob("*.jsonl")), next(tmp_path.glob("*.bin"))
+    if damaged == "data":
+        content = bytearray(data.read_bytes())
+        content[3] ^= 64  # the exponent of a number of the first row
+        data.write_bytes(content)
+    else:  # another layer's name
+        assert "[1, " in index.read_text()
+        index.write_text(index.read_text().replace("[1, ", "[7, ", 1))
+    for computed in (4, 3):  # its first batch, and the damaged row if that is not in it; then whole again
+        distiller, _, losses = trained("hf-vit", 0, "ladder", cache_folder=str(tmp_path))
+        assert losses == first and distiller.cache.computed <= computed
+        distiller.drop_side()
+
+
 def test_two_runs_do_not_write_one_file_and_a_folder_must_be_writable(tmp_path):
     one, _, _ = trained("hf-vit", 0, "ladder", cache_folder=str(tmp_path))
     with pytest.raises(ConfigError, match="another run keeps features in .*give another folder"):
