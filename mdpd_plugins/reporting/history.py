@@ -11,8 +11,9 @@ from typing import Any
 
 from mmengine.config import Config
 
-from mdpd_plugins.registry.errors import ConfigError
-from mdpd_plugins.training.checkpoints import checkpoints, latest_checkpoint, read_summary
+from mdpd_plugins.files import sha256
+from mdpd_plugins.registry.errors import CheckpointError, ConfigError
+from mdpd_plugins.training.checkpoints import SUMMARY_FILE, checkpoints, latest_checkpoint, read_summary
 from mdpd_plugins.training.run_record import config_of_work_dir
 
 Points = list[tuple[int, float]]
@@ -59,6 +60,7 @@ def read_record(work_dir: Path) -> Record:
     Raises:
         ConfigError: the folder is none, or holds no configuration or no checkpoint of a run; or the configuration is
             not what the run wrote.
+        CheckpointError: the newest checkpoint, or what was logged, is missing or is not what the run wrote.
     """
     if not work_dir.is_dir():
         raise ConfigError(f"work directory {str(work_dir)!r} does not exist: give the one that training printed")
@@ -71,13 +73,20 @@ def read_record(work_dir: Path) -> Record:
     checkpoint = latest_checkpoint(work_dir)
     step = int(checkpoint.stem[5:])
     summary = read_summary(work_dir)
+    # An earlier run's summary stays until the next one finishes.
+    summary = summary if summary.get("last", summary.get("steps")) == step else {}
+    for name, known in summary.get("logged", {}).items():
+        if not (work_dir / name).is_file() or sha256(work_dir / name) != known:
+            raise CheckpointError(
+                f"{str(work_dir / name)!r} is missing, or not what this run logged: put it back, or remove "
+                f"{str(work_dir / SUMMARY_FILE)!r} for a report of what is left"
+            )
     return Record(
         work_dir=work_dir,
         config=config,
         checkpoint=checkpoint,
         step=step,
-        # An earlier run's summary stays until the next one finishes.
-        summary=summary if summary.get("steps") == step else {},
+        summary=summary,
         scalars=read_scalars(work_dir),
     )
 

@@ -35,8 +35,14 @@ def checkpoints(work_dir: str | Path) -> list[Path]:
 
 
 def write_summary(work_dir: Path, run: str, summary: Mapping[str, Any]) -> None:
-    """summary.json: what a run ended with, and its name."""
-    write_signed(work_dir / SUMMARY_FILE, {"run": run, **summary})
+    """summary.json: what a run ended with, its name, the last step, and the sum of what this part of it logged.
+
+    The step of `summary` is that of the best evaluation where that is kept.
+    """
+    last = max((int(p.stem[5:]) for p in checkpoints(work_dir)), default=summary["steps"])
+    newest = sorted(work_dir.glob("*/vis_data/scalars.json"))[-1:]
+    logged = {path.relative_to(work_dir).as_posix(): sha256(path) for path in newest}
+    write_signed(work_dir / SUMMARY_FILE, {"run": run, "last": last, "logged": logged, **summary})
 
 
 def read_summary(work_dir: Path) -> dict[str, Any]:
@@ -260,6 +266,7 @@ def refuse_last(work_dir: Path, steps: int) -> str:
 
 
 __all__ = [
+    "SUMMARY_FILE",
     "SUMS",
     "add_sum",
     "check_file",

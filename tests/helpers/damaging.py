@@ -9,12 +9,14 @@ from pathlib import Path
 KINDS = ("flip", "cut", "empty", "delete", "swap", "folder")
 
 
-def damage(rng: random.Random, path: Path, other: Path) -> str:
-    """One fault in a file; its name.
+def damage(rng: random.Random, path: Path, other: Path, kind: str | None = None) -> str:
+    """One fault in a file, drawn if it is not given; its name. What has no content is deleted instead of changed.
 
     flip: one bit is another. cut: its end is missing. swap: the file `other` is in its place. folder: a folder is.
     """
-    content, kind = path.read_bytes(), rng.choice(KINDS if path.stat().st_size else ("delete", "swap", "folder"))
+    content, whole = path.read_bytes(), ("delete", "swap", "folder")
+    kind = kind or rng.choice(KINDS if content else whole)
+    kind = kind if content or kind in whole else "delete"
     if kind == "flip":
         place = rng.randrange(len(content))
         path.write_bytes(content[:place] + bytes([content[place] ^ 1 << rng.randrange(8)]) + content[place + 1 :])

@@ -9,6 +9,7 @@ from running import forget, trained, write_config
 from running import main as train_main
 
 from mdpd_plugins.cli.main import main
+from mdpd_plugins.registry.errors import CheckpointError
 from mdpd_plugins.reporting.history import read_record, read_scalars
 from mdpd_plugins.reporting.progress import catch_up, loss_charts
 
@@ -52,6 +53,22 @@ def test_a_new_run_takes_the_place_of_an_earlier_one(tmp_path, capsys):
     found = read_scalars(tmp_path / "run")
     assert found.segments == 1
     assert [step for step, _ in found.losses["side/task"]] == [3, 6]
+
+
+def test_what_was_logged_is_compared_and_a_run_that_kept_its_best_has_a_summary(tmp_path, capsys):
+    """Its weights are those of an earlier step than the newest checkpoint's."""
+    train = {**STEPS, "max_steps": 4, "val_every": 2, "checkpoint_every": 2, "keep": "best"}
+    config = write_config(tmp_path, train=train, optim={"scale": 30.0})
+    summary = trained(config, tmp_path / "run")
+    record = read_record(tmp_path / "run")
+    assert record.step == 4 and record.summary["metrics"] == summary["metrics"]
+    assert summary["steps"] == 2, "the last evaluation is the best one: this test asks nothing"
+    path = next((tmp_path / "run").glob("*/vis_data/scalars.json"))
+    path.write_text(path.read_text().replace('"side/task": ', '"side/task": 1', 1))
+    with pytest.raises(CheckpointError, match=r"scalars\.json' is missing, or not what this run logged"):
+        read_record(tmp_path / "run")
+    (tmp_path / "run" / "summary.json").unlink()
+    assert read_record(tmp_path / "run").summary == {}
 
 
 def test_a_line_cut_short_and_a_summary_of_an_earlier_run_are_left_out(resumed, tmp_path):

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from damaging import damage
+from damaging import KINDS, damage
 from exporting import export, table
 from running import text_table, trained, write_config
 
@@ -22,35 +22,50 @@ from tools.fault_kinds.attempt import OTHER, REFUSED, RIGHT, UNNAMED, Case, Ende
 
 EXPORTS = ("hf-vit", "hf-minilm", "encoder", "mm-resnet", "oc-image", "oc-text")
 COMMANDS = ("export", "report", "resume")
+# Runs of one stage and of two.
+RUNS: dict[str, dict] = {
+    "work directory": {},
+    "work directory with a coach": {
+        "data": {"unlabelled": {"type": "rest", "size": 30}},
+        "distill": {"method": "mdpd_coach", "reduction": 4, "bottleneck": 8},
+        "coach": {"max_epochs": 2},
+    },
+}
+# The two halves have as many cases.
+SUBJECTS = [(key, "") for key in EXPORTS] + [(key, command) for key in RUNS for command in COMMANDS]
 STEPS = 4
 
 
 def cases(folder: Path, numbers: range) -> Iterator[Case]:
-    """Half of the cases in exports, the other half in work directories."""
+    """Every subject in turn; of each subject every file in turn; and of each file every kind of fault in turn."""
     made: dict[str, Path] = {}
     for number, rng in numbered(numbers, "damage"):
-        in_export = number % 2 == 0
-        subject = EXPORTS[number // 2 % len(EXPORTS)] if in_export else COMMANDS[number // 2 % len(COMMANDS)]
-        key = subject if in_export else "work directory"
+        key, command = SUBJECTS[number % len(SUBJECTS)]
         if key not in made:
-            made[key] = _exports(folder / key, key) if in_export else _runs(folder / "runs")
+            made[key] = _exports(folder / key, key) if not command else _runs(folder / key.replace(" ", "-"), RUNS[key])
         source, other = made[key] / "0", made[key] / "1"
         copy = folder / "case"
         shutil.rmtree(copy, ignore_errors=True)
         shutil.copytree(source, copy)
         names = sorted(p.relative_to(source) for p in source.rglob("*") if p.is_file() and p.name != "run.lock")
-        name = rng.choice(names)
-        found = [p for p in other.rglob(name.name) if p.is_file()]  # folders of logs are named by the time
-        what = f"{damage(rng, copy / name, found[0] if found else source / name)} {name.name}"
-        if in_export:
+        turn = number // len(SUBJECTS)
+        name, kind = names[turn % len(names)], KINDS[turn // len(names) % len(KINDS)]
+        what = f"{damage(rng, copy / name, _same_of(other, name) or source / name, kind)} {name}"
+        if not command:
             known = _weights(source)
             ended = attempt(partial(_weights, copy))
             same = ended.outcome == RIGHT and ended.value.keys() == known.keys()
             same = same and all(v.equal(known[k]) for k, v in ended.value.items())
         else:
-            ended = attempt(partial(_command, subject, made[key], copy))
-            same = ended.outcome != RIGHT or _same(subject, made[key], copy)
-        yield _judged(subject if in_export else f"work directory, {subject}", number, what, name.name, ended, same)
+            ended = attempt(partial(_command, command, made[key], copy))
+            same = ended.outcome != RIGHT or _same(command, made[key], copy)
+        yield _judged(f"{key}, {command}" if command else key, number, what, name.name, ended, same)
+
+
+def _same_of(other: Path, name: Path) -> Path | None:
+    """The file of that name in another folder, where folders of logs are named by the time."""
+    found = [p for p in other.rglob(name.name) if p.is_file()]
+    return next((p for p in found if p.relative_to(other) == name), found[0] if found else None)
 
 
 def _judged(subject: str, number: int, what: str, name: str, ended: Ended, same: bool) -> Case:
@@ -76,10 +91,10 @@ def _exports(folder: Path, key: str) -> Path:
     return folder
 
 
-def _runs(folder: Path) -> Path:
+def _runs(folder: Path, sections: dict) -> Path:
     """Two work directories of one configuration and other seeds; what each command makes of the first."""
     train = {"max_steps": STEPS, "checkpoint_every": 2, "val_every": 2, "keep": "best"}
-    config = write_config(folder, train=train)
+    config = write_config(folder, train=train, **sections)
     for seed in (0, 1):
         trained(config, folder / str(seed), **{"train.seed": seed})
     for command in COMMANDS:
@@ -106,7 +121,8 @@ def _same(command: str, folder: Path, work_dir: Path) -> bool:
     """Whether a command left the model, or told of it, as it does of the undamaged work directory."""
     before = folder / f"after {command}"
     if command == "report":
-        return all(len((w / "page.html").read_text()) > 10000 for w in (work_dir, before))
+        pages = [(w / "page.html").read_text().replace(str(w), "WORK_DIR") for w in (work_dir, before)]
+        return pages[0] == pages[1]
     inside = Path("export" if command == "resume" else "out") / "model.safetensors"
     record = inside.with_name("mdpd.json")
     same = [(w / inside).read_bytes() for w in (work_dir, before)]

@@ -21,8 +21,8 @@ TITLES = {
     "damage": (
         "Damage",
         "A file of an export or of a work directory has one bit changed, is cut, emptied, deleted, replaced by the "
-        "same file of another run, or by a folder. Right: the same model as before. Refused: the command ends and "
-        "names the file.",
+        "same file of another run, or by a folder: every file, and each of these. Right: the same model, or report, "
+        "as before. Refused: the command ends and names the file.",
     ),
     "configurations": (
         "Configurations",
