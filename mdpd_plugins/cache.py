@@ -6,6 +6,7 @@ import contextlib
 import json
 from collections.abc import Callable
 from typing import Any
+from zlib import crc32
 
 from mdpd_plugins.files import write_text
 from mdpd_plugins.registry.attempts import cache_folder
@@ -19,11 +20,15 @@ def cached(name: str, key: dict[str, Any], make: Callable[[], Any], valid: Calla
     """
     with contextlib.suppress(KeyError, TypeError):
         stored = recall(name)
-        if stored["key"] == key and valid(stored["value"]):
+        if stored["key"] == key and stored["sum"] == _sum(key, stored["value"]) and valid(stored["value"]):
             return stored["value"]
     value = make()
-    remember(name, {"key": key, "value": value})
+    remember(name, {"key": key, "value": value, "sum": _sum(key, value)})
     return value
+
+
+def _sum(key: dict[str, Any], value: Any) -> int:
+    return crc32(json.dumps([key, value]).encode())
 
 
 def recall(name: str) -> Any:

@@ -1,5 +1,7 @@
 """Hidden states of a frozen backbone, kept by sample: nothing changes but how often the backbone runs."""
 
+import resource
+
 import pytest
 import small_zoo
 import torch
@@ -121,6 +123,25 @@ def test_a_damaged_row_is_worked_out_again(damaged, tmp_path):
         distiller, _, losses = trained("hf-vit", 0, "ladder", cache_folder=str(tmp_path))
         assert losses == first and distiller.cache.computed <= computed
         distiller.drop_side()
+
+
+def test_a_disk_that_fills_says_what_to_do_and_keeps_what_was_whole(tmp_path):
+    distiller, _, first = trained("hf-vit", 0, "ladder", cache_folder=str(tmp_path))
+    whole = distiller.cache.rows.held
+    distiller.drop_side()
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    adapter = small_zoo.small("hf-vit")
+    distiller, optim = small_zoo.small_distiller(adapter, method="ladder", cache_folder=str(tmp_path))
+    batch = {**small_zoo.batch_of(adapter, batch=6, seed=2), "samples": torch.arange(6)}
+    resource.setrlimit(resource.RLIMIT_FSIZE, (whole + 100, before[1]))  # as a full disk
+    try:
+        with pytest.raises(ConfigError, match="features cannot be kept in .*make room, give another folder"):
+            distiller.train_step(batch, optim)
+        distiller.drop_side()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    distiller, _, losses = trained("hf-vit", 0, "ladder", cache_folder=str(tmp_path))
+    assert losses == first and distiller.cache.computed == 3 and distiller.cache.rows.held == whole
 
 
 def test_two_runs_do_not_write_one_file_and_a_folder_must_be_writable(tmp_path):

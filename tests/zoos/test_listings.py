@@ -1,6 +1,7 @@
 """The mmpretrain zoo reads the model index that the installed distribution ships, and caches it."""
 
 import json
+import multiprocessing
 import os
 
 import pytest
@@ -82,6 +83,32 @@ def test_rows_of_a_wrong_shape_are_not_believed(index):
     stored = json.loads(file.read_text())
     file.write_text(json.dumps({**stored, "value": [["a", "b", "c"]]}))
     assert mmpretrain.list_models(index) == EXPECTED
+
+
+def test_a_name_that_was_changed_in_the_cache_is_not_believed(index):
+    mmpretrain.list_models(index)
+    (file,) = cache.cache_folder().iterdir()
+    file.write_text(file.read_text().replace("toy_in21k", "toy_in22k"))
+    assert mmpretrain.list_models(index) == EXPECTED
+
+
+def list_again_and_again(index, seen):
+    for turn in range(30):
+        os.utime(index, ns=(turn % 3 + 1,) * 2)  # so that each writes it anew, while others do
+        seen.put(mmpretrain.list_models(index) == EXPECTED)
+
+
+def test_many_may_write_the_cache_at_once(index):
+    context = multiprocessing.get_context("fork")
+    seen = context.Queue()
+    started = [context.Process(target=list_again_and_again, args=(index, seen)) for _ in range(6)]
+    for process in started:
+        process.start()
+    assert all(seen.get(timeout=120) for _ in range(6 * 30))
+    for process in started:
+        process.join()
+        assert process.exitcode == 0
+    assert [path.name for path in cache.cache_folder().iterdir()] == ["mmpretrain-models.json"]
 
 
 def test_a_cache_that_cannot_be_written_costs_nothing_but_time(index, tmp_path, monkeypatch):
