@@ -39,8 +39,10 @@ def test_a_load_that_came_back_leaves_nothing(folder):
         (mark,) = folder.iterdir()
         assert json.loads(mark.read_text()) == {"process": os.getpid(), "host": platform.node()}
         assert mark.name.startswith("good-acme-good-1.0-") and mark.name.endswith(f"@{os.getpid()}")
+    assert list(folder.iterdir()) == []
     with pytest.raises(ValueError, match="its own"), Attempts().loading(*ABOUT):
         raise ValueError("its own")
+    assert list(folder.iterdir()) == []
     with pytest.raises(KeyboardInterrupt), Attempts().loading(*ABOUT):  # at once: nothing hung
         raise KeyboardInterrupt
     assert list(folder.iterdir()) == [] and Attempts().unfinished(*ABOUT) == ""
@@ -60,7 +62,6 @@ def test_an_interrupt_after_a_long_wait_leaves_the_mark(folder, monkeypatch):
     [
         ({}, True),  # its process has ended
         ({"process": os.getpid()}, False),  # it may still be loading
-        ({"process": 1}, False),  # so may another user's
         ({"process": os.getpid(), "age": PATIENCE - 5}, False),
         ({"process": os.getpid(), "age": PATIENCE + 5}, True),
         ({"host": "elsewhere"}, False),  # of another machine nothing is known
@@ -115,6 +116,21 @@ def test_a_mark_that_vanishes_meanwhile_is_none(folder):
     known = Attempts()
     mark.unlink()
     assert known.unfinished(*ABOUT) == ""
+    other = left(folder)
+    mark = other.with_name(f"{other.name.rpartition('@')[0]}@0")  # is looked at first
+    mark.touch()
+    known = Attempts()
+    mark.unlink()
+    assert "never came back" in known.unfinished(*ABOUT), "the other one still counts"
+
+
+def test_another_users_process_is_alive(folder, monkeypatch):
+    def refuse(process, signal):
+        raise PermissionError
+
+    left(folder)
+    monkeypatch.setattr(os, "kill", refuse)
+    assert Attempts().unfinished(*ABOUT) == ""
 
 
 def test_names_that_no_file_can_have(folder):
