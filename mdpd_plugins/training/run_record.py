@@ -21,7 +21,7 @@ from mmengine.utils import import_modules_from_strings
 from mdpd_plugins.adapters.storage.fingerprint import fingerprint as weights_fingerprint
 from mdpd_plugins.data.fingerprint import fingerprint as data_fingerprint
 from mdpd_plugins.files import read_signed, write_signed
-from mdpd_plugins.registry.errors import CheckpointError, ConfigError
+from mdpd_plugins.registry.errors import CheckpointError, ConfigError, MDPDError
 from mdpd_plugins.training.config import RUN_CONFIG, complete_config, load_config
 from mdpd_plugins.versions import installed_versions, revisions
 
@@ -160,7 +160,12 @@ def config_of_work_dir(work_dir: Path) -> Config:
             f"{str(work_dir)!r} holds no {RUN_CONFIG}: it is not a work directory of a training run. Give the folder "
             f"that holds config.py and iter_N.pth (by default work_dirs/<config name>)"
         )
-    config = load_config(path)
+    try:
+        config = load_config(path)
+    except MDPDError as error:  # which is of a value, and does not say where that is
+        if str(path) in str(error):
+            raise
+        raise type(error)(f"{str(path)!r}: {error}") from error
     if not (work_dir / RUN_FILE).exists():
         return config
     record = read_run(work_dir / RUN_FILE)

@@ -192,6 +192,10 @@ def test_a_config_that_is_not_the_runs_any_more_is_refused(work_dir, tmp_path, c
     assert mdpd([command, str(work_dir), *out]) == 2
     said = capsys.readouterr().err
     assert "config.py' is not what this run wrote (config.backbone.options.num_attention_heads: 4 then, 2 now)" in said
+    path.write_text(text.replace("bottleneck=8", "botuleneck=8"))
+    assert mdpd([command, str(work_dir), *out]) == 2
+    said = capsys.readouterr().err
+    assert "config.py': " in said and "botuleneck" in said
     path.write_text(text)
     assert mdpd([command, str(work_dir), *out]) == 0
 
