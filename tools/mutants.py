@@ -66,6 +66,7 @@ TESTS = {
     "registry/foreign.py": [f"{REGISTRY}/test_hostile_plugins.py"],
     # Of the others, which start processes for minutes, those that look at what the loader says.
     "registry/loader.py": [
+        f"{REGISTRY}/test_loader.py",
         *CATALOGUE,
         f"{REGISTRY}/test_hostile_plugins.py::test_a_disabled_plugin_is_not_even_imported",
         f"{REGISTRY}/test_hostile_plugins.py::test_doctor_says_who_provides_what_and_what_is_off",
