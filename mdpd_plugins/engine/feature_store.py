@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Hashable
+from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 from zlib import crc32
@@ -142,8 +143,9 @@ class RowsInFile:
 
     def close(self) -> None:
         """As `Rows`: another run may write."""
-        self._data.close()
-        self._index.close()
+        for file in (self._data, self._index):
+            with suppress(OSError):  # on a full disk, what could not be written
+                file.close()
         self._lock.release()
 
     def _read_index(self) -> int:

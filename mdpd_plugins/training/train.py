@@ -62,13 +62,15 @@ def dry_run(config: Config, *, repeats: Mapping[str, Any] | None = None) -> dict
     if repeats is not None:
         say(repetition(repeats, record_now(config, parts)))
     experiment = build_experiment(config, parts=parts)
-    experiment.distiller.to(get_device())
-    memory = measure_step(experiment, first_batch(experiment.train_loader))
-    parameters = parameters_of(experiment)
+    try:
+        experiment.distiller.to(get_device())
+        memory = measure_step(experiment, first_batch(experiment.train_loader))
+        parameters, weights = parameters_of(experiment), weight_bytes(experiment)
+    finally:
+        experiment.distiller.drop_side()  # features that are kept in a file are let go
     out = console()
     out.print(f"one side step and one backbone step ran; {experiment.max_steps} steps would")
     out.print(f"trained parameters: {parameters['backbone_trained']:,} backbone, {parameters['side']:,} side")
-    weights = weight_bytes(experiment)
     types = weights_by_type(experiment)
     by_type = {f"weights in {name}": size for name, size in types.items()}
     whole = {"in all": weights + memory.total}
@@ -153,6 +155,7 @@ def train(
                     record = begin_record(config, parts, None, resume=False)
                 coach = coached(config, stage, resume=resume)
                 experiment = build_experiment(config, parts=parts, taught=coach.outputs)
+            held.callback(experiment.distiller.drop_side)  # after an error, features that are kept in a file are let go
             if checkpoint is not None:
                 load_run(experiment, checkpoint)
             if first:

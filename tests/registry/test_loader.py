@@ -58,16 +58,20 @@ def test_a_failure_says_which_package_it_is_of():
     assert str(PluginFailure("a", "", "why", "")) == "plugin 'a' of an unnamed distribution: why"
 
 
-def test_metadata_that_cannot_be_opened_costs_no_other_distribution(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("content", "told"), [(None, 0), (b"\xff", 0), (b"[mdpd.plugins]\n\xff = a\n", 2)], ids=["loop", "bytes", "ours"]
+)
+def test_metadata_that_cannot_be_read_costs_no_other_distribution(tmp_path, monkeypatch, content, told):
     for name in ("acme-aaa", "acme-zzz"):  # folders are read in any order
         write_package(tmp_path, name)
         file = tmp_path / f"{name.replace('-', '_')}-1.0.dist-info" / "entry_points.txt"
-        file.symlink_to(file)
+        file.symlink_to(file) if content is None else file.write_bytes(content)
     for name in ("b", "y"):
         write_plugin(tmp_path, name)
     monkeypatch.syspath_prepend(tmp_path)
     found, failures = find_candidates()
-    assert {"b", "y", "huggingface"} <= {c.plugin for c in found} and failures == []
+    assert {"b", "y", "huggingface"} <= {c.plugin for c in found} and len(failures) == told
+    assert all("entry points cannot be read: UnicodeDecodeError" in failure.reason for failure in failures)
 
 
 @pytest.mark.parametrize(

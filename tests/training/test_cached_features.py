@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import gc
 import json
 
 import pytest
-from running import forget, image_folder, run, same, weights, write_config
+from running import forget, image_folder, run, same, trained, weights, write_config
 
 from mdpd_plugins.registry import ConfigError
-from mdpd_plugins.training import load_config
+from mdpd_plugins.registry.errors import OutOfMemory
+from mdpd_plugins.training import dry_run, load_config
 from mdpd_plugins.training.experiment import build_experiment
 
 STEPS = 9  # three epochs
@@ -53,3 +55,19 @@ def test_augmented_data_is_refused_with_the_way_out(tmp_path):
         build_experiment(load_config(config(tmp_path, 64, **data)))
     data["data"]["augment"] = "none"
     assert build_experiment(load_config(config(tmp_path, 64, **data))).distiller.cache is not None
+
+
+def test_a_run_that_failed_and_a_dry_run_let_go_of_the_file(tmp_path):
+    """In one process, as in a notebook."""
+    cache = {"distill": {"method": "linear", "cache_folder": str(tmp_path / "kept")}, "train": {"max_steps": 2}}
+    hooks = {"custom_imports": {"imports": ["kill_hook"]}, "custom_hooks": [{"type": "LimitHook", "step": 2}]}
+    hooks["custom_hooks"][0]["moment"] = "memory"
+    gc.disable()  # which would let go of it, too, at some time
+    try:
+        with pytest.raises(OutOfMemory):
+            trained(write_config(tmp_path / "fails", **cache, **hooks), tmp_path / "first")
+        plain = write_config(tmp_path / "plain", **cache)
+        dry_run(load_config(plain))
+        assert trained(plain, tmp_path / "second")["steps"] == 2
+    finally:
+        gc.enable()
