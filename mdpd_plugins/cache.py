@@ -39,6 +39,17 @@ def recall(name: str) -> Any:
         return None
 
 
+def add(name: str, key: str, value: Any) -> None:
+    """Add an entry to the JSON object that is kept under `name`, or fail in silence. Several processes may add."""
+    from filelock import FileLock  # here: listing backbones loads this module, and adds nothing
+
+    with contextlib.suppress(OSError):
+        cache_folder().mkdir(parents=True, exist_ok=True)
+        with FileLock(cache_folder() / f"{name}.lock"):
+            known = recall(name)
+            remember(name, {**(known if isinstance(known, dict) else {}), key: value})
+
+
 def remember(name: str, value: Any) -> None:
     """Keep a JSON value under `name`, in one step, or fail in silence."""
     with contextlib.suppress(OSError):

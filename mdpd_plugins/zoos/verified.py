@@ -14,7 +14,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from mdpd_plugins.cache import recall, remember
+from mdpd_plugins.cache import add, recall
 from mdpd_plugins.registry import ConfigError, Registered, closest
 
 FILE = Path(__file__).with_name("verified.json")
@@ -92,9 +92,8 @@ def load(path: Path = FILE) -> Verified:
 
 def remember_row(row: Mapping[str, Any], versions: Mapping[str, str]) -> None:
     """Keep what `mdpd verify` found of one backbone on this machine, in the user's cache."""
-    known = recall(HERE)
     about = {"status": row["status"], "capabilities": exercised(row["checks"]), "versions": dict(versions)}
-    remember(HERE, {**(known if isinstance(known, dict) else {}), row["name"]: about})
+    add(HERE, row["name"], about)
 
 
 def found_here(name: str, versions: Mapping[str, str]) -> Verification | None:

@@ -111,6 +111,22 @@ def test_many_may_write_the_cache_at_once(index):
     assert [path.name for path in cache.cache_folder().iterdir()] == ["mmpretrain-models.json"]
 
 
+def add_many(writer):
+    for i in range(20):
+        cache.add("notes", f"{writer}-{i}", i)
+
+
+def test_what_many_add_at_once_is_all_there(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    context = multiprocessing.get_context("fork")
+    started = [context.Process(target=add_many, args=(writer,)) for writer in range(4)]
+    for process in started:
+        process.start()
+    for process in started:
+        process.join()
+    assert cache.recall("notes") == {f"{writer}-{i}": i for writer in range(4) for i in range(20)}
+
+
 def test_a_cache_that_cannot_be_written_costs_nothing_but_time(index, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("not a folder")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
