@@ -267,10 +267,7 @@ class Loader:
         """Call ``function(candidate, implementation)`` for each plugin until one gives something but None."""
         implementations = getattr(self.manager.hook, hook).get_hookimpls()
         for impl in reversed(implementations) if last_first else implementations:
-            candidate = self.candidates.get(impl.plugin_name)
-            if candidate is None:
-                continue
-            result = function(candidate, impl.function)
+            result = function(self.candidates[impl.plugin_name], impl.function)
             if result is not None:
                 return result
         return None

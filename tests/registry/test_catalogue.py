@@ -190,6 +190,26 @@ def test_an_adapter_hook_is_asked_from_the_last_plugin_to_the_first_and_may_fail
     assert failure.plugin == "third" and "KeyError" in failure.traceback
 
 
+def test_a_plugin_that_was_set_aside_is_asked_for_nothing_more(site):
+    write_plugin(
+        site,
+        "bad",
+        """
+        from mdpd_plugins.registry import hookimpl
+
+        @hookimpl
+        def register_backbones(register):
+            raise KeyError("surprise")
+
+        @hookimpl
+        def adapt_backbone(model):
+            return "from a plugin that failed"
+        """,
+    )
+    found = catalogue()
+    assert [failure.plugin for failure in found.skipped] == ["bad"] and found.adapt(7) is None
+
+
 def test_a_hook_that_returns_no_adapter_is_passed_over_and_named(site):
     write_plugin(
         site,
