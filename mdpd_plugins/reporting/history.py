@@ -14,7 +14,7 @@ from mmengine.config import Config
 from mdpd_plugins.files import sha256
 from mdpd_plugins.registry.errors import CheckpointError, ConfigError
 from mdpd_plugins.training.checkpoints import SUMMARY_FILE, checkpoints, latest_checkpoint, read_summary
-from mdpd_plugins.training.run_record import config_of_work_dir
+from mdpd_plugins.training.run_record import RUN_FILE, config_of_work_dir, read_run
 
 Points = list[tuple[int, float]]
 # mmengine's Runner writes this line where it goes on from a checkpoint, and none where it starts anew.
@@ -60,7 +60,7 @@ def read_record(work_dir: Path) -> Record:
     Raises:
         ConfigError: the folder is none, or holds no configuration or no checkpoint of a run; or the configuration is
             not what the run wrote.
-        CheckpointError: the newest checkpoint, or what was logged, is missing or is not what the run wrote.
+        CheckpointError: the newest checkpoint, the summary, or what was logged is missing or is not what the run wrote.
     """
     if not work_dir.is_dir():
         raise ConfigError(f"work directory {str(work_dir)!r} does not exist: give the one that training printed")
@@ -75,12 +75,12 @@ def read_record(work_dir: Path) -> Record:
     summary = read_summary(work_dir)
     # An earlier run's summary stays until the next one finishes.
     summary = summary if summary.get("last", summary.get("steps")) == step else {}
+    again = "put it back, or let `mdpd train CONFIG --resume` come to the end once more"
+    if not summary and (work_dir / RUN_FILE).exists() and "result" in read_run(work_dir):
+        raise CheckpointError(f"{str(work_dir / SUMMARY_FILE)!r} is missing, and this run has ended: {again}")
     for name, known in summary.get("logged", {}).items():
         if not (work_dir / name).is_file() or sha256(work_dir / name) != known:
-            raise CheckpointError(
-                f"{str(work_dir / name)!r} is missing, or not what this run logged: put it back, or remove "
-                f"{str(work_dir / SUMMARY_FILE)!r} for a report of what is left"
-            )
+            raise CheckpointError(f"{str(work_dir / name)!r} is missing, or not what this run logged: {again}")
     return Record(
         work_dir=work_dir,
         config=config,

@@ -80,6 +80,7 @@ def begin_record(config: Config, parts: Parts, checkpoint: Path | None, *, resum
         record = {"run": secrets.token_hex(8), **record}
     elif path.exists():
         now, record = record, read_run(path)
+        record.pop("result", None)  # it has not ended any more
         if differences(record, now):
             record["resumed"] = [*record.get("resumed", []), now]
     else:  # removed; or it began before runs had names, and goes on without one

@@ -68,7 +68,10 @@ def test_what_was_logged_is_compared_and_a_run_that_kept_its_best_has_a_summary(
     with pytest.raises(CheckpointError, match=r"scalars\.json' is missing, or not what this run logged"):
         read_record(tmp_path / "run")
     (tmp_path / "run" / "summary.json").unlink()
-    assert read_record(tmp_path / "run").summary == {}
+    with pytest.raises(CheckpointError, match=r"summary\.json' is missing, and this run has ended: .*--resume"):
+        read_record(tmp_path / "run")
+    assert train_main([str(config), "--work-dir", str(tmp_path / "run"), "--resume"]) == 0
+    assert read_record(tmp_path / "run").summary["metrics"] == summary["metrics"]
 
 
 def test_a_line_cut_short_and_a_summary_of_an_earlier_run_are_left_out(resumed, tmp_path):
