@@ -7,11 +7,13 @@ import importlib.metadata
 import pytest
 from packages import write_package, write_plugin
 
+from mdpd_plugins.registry.errors import PluginError
 from mdpd_plugins.registry.loader import (
     DISABLE,
     ONLY,
     Candidate,
     Choice,
+    Loader,
     PluginFailure,
     describe_error,
     find_candidates,
@@ -114,3 +116,25 @@ def test_strict_mode_is_asked_for_in_words(monkeypatch, value, found):
     assert strict() is found
     monkeypatch.delenv("MDPD_STRICT_PLUGINS")
     assert strict() is False
+
+
+@pytest.mark.parametrize("value", ["no_such_module_anywhere", "not a module", "json:no_such_attribute", "json"])
+def test_what_cannot_be_loaded_is_said_to_be_none_and_kept(value, monkeypatch):
+    monkeypatch.delenv("MDPD_STRICT_PLUGINS", raising=False)
+    loader = Loader()
+    entry_point = importlib.metadata.EntryPoint("vision", value, "mdpd.plugins")
+    assert loader.load(Candidate("vision", "acme-vision", "1.0", entry_point)) is False
+    (failure,) = loader.failures
+    assert failure.reason and not failure.unfinished and loader.candidates == {}
+    assert loader.manager.get_plugins() == set()
+
+
+def test_what_is_left_out_is_told_from_what_failed(monkeypatch):
+    monkeypatch.delenv("MDPD_STRICT_PLUGINS", raising=False)
+    loader = Loader()
+    loader.leave_out(candidate(), "it never came back")
+    (failure,) = loader.failures
+    assert failure.unfinished and failure.reason == "it never came back" and failure.traceback == ""
+    monkeypatch.setenv("MDPD_STRICT_PLUGINS", "1")
+    with pytest.raises(PluginError, match="it never came back .fatal because MDPD_STRICT_PLUGINS"):
+        loader.leave_out(candidate(), "it never came back")
