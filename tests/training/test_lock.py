@@ -48,10 +48,8 @@ def holder(tmp_path):
 
 def test_a_second_run_is_refused_with_the_firsts_host_and_process(tmp_path, holder):
     process = holder()
-    start = time.monotonic()
     with pytest.raises(ConfigError) as error, locked(tmp_path / "run"):
         pass
-    assert time.monotonic() - start < 5
     assert f"is in use by process {process.pid} on {platform.node()}, since 20" in str(error.value)
     assert "give another --work-dir" in str(error.value)
     with locked(tmp_path / "other"):
