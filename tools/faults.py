@@ -1,7 +1,7 @@
 """Try what can go wrong, count how it ends, and write docs/reliability.md.
 
     python tools/faults.py kill --cases 600          # SIGKILL at random moments of runs and sweeps
-    python tools/faults.py damage --cases 1000       # files of exports and of work directories
+    python tools/faults.py damage --cases 2304       # files of exports and of work directories
     python tools/faults.py configurations --cases 500
     python tools/faults.py inputs --cases 1500       # tables, pictures, texts
     python tools/faults.py plugins                   # that end, crash, loop or disturb Python
@@ -29,7 +29,7 @@ LINES = ROOT / "docs" / "data" / "faults.jsonl"
 # Kind -> (module, function, cases by default)
 KINDS = {
     "kill": ("kills", "cases", 600),
-    "damage": ("damage", "cases", 1000),
+    "damage": ("damage", "cases", 2304),
     "configurations": ("inputs", "configurations", 500),
     "inputs": ("inputs", "cases", 1500),
     "plugins": ("plugins", "cases", 1000),  # as many as the tests have
