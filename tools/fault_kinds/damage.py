@@ -37,7 +37,7 @@ STEPS = 4
 
 
 def cases(folder: Path, numbers: range) -> Iterator[Case]:
-    """Every subject in turn; of each every file in turn; and of each file every fault in turn: 2,304 cases reach all."""
+    """Every subject in turn, of each every file, and of that every kind of fault: 2,304 cases reach all."""
     made: dict[str, Path] = {}
     for number, rng in numbered(numbers, "damage"):
         key, command = SUBJECTS[number % len(SUBJECTS)]
