@@ -20,6 +20,7 @@ from PIL import Image
 from small_zoo import BACKBONES
 
 from mdpd_plugins.cli.main import main as mdpd
+from mdpd_plugins.files import read_signed, write_signed
 from mdpd_plugins.training import load_config, train
 
 WORDS = ("red", "green", "round", "fast", "cold", "late", "small", "new")
@@ -158,6 +159,11 @@ def forget(work_dir: Path, step: int) -> None:
     sums = json.loads((work_dir / "checkpoints.json").read_text())
     del sums[f"iter_{step}.pth"]
     (work_dir / "checkpoints.json").write_text(json.dumps(sums))
+    (work_dir / "summary.json").unlink(missing_ok=True)
+    if (work_dir / "run.json").exists():  # a coach's folder has none
+        record = read_signed(work_dir / "run.json")
+        record.pop("result", None)
+        write_signed(work_dir / "run.json", record)
 
 
 def weights(work_dir: Path, step: int) -> dict[str, torch.Tensor]:
