@@ -53,6 +53,7 @@ def write_json(path: str | Path, data: Any) -> None:
 def write_signed(path: str | Path, data: dict[str, Any]) -> None:
     """`data` as a JSON file that also holds the SHA-256 of itself, whole or not at all."""
     data = json.loads(json.dumps(data))  # as it will be read: tuples are lists then, and keys are texts
+    data.pop("digest", None)  # of what was read and changed
     write_json(path, {**data, "digest": _digest(data)})
 
 
