@@ -19,7 +19,8 @@ def check(*arguments, **env):
     )
 
 
-@pytest.mark.slow
+@pytest.mark.gpu
+@pytest.mark.skipif("MDPD_TEST_DEVICE" not in os.environ, reason="MDPD_TEST_DEVICE=cpu tries the whole script")
 def test_the_small_form_runs_tests_bench_and_rival_and_leaves_their_figures(tmp_path):
     done = check(tmp_path / "out", "--small", CUDA_VISIBLE_DEVICES="")
     assert done.returncode == 0, done.stdout + done.stderr
