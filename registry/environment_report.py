@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
+from .imports import begin, ended
+
 LEVELS = ("ok", "note", "problem")
-IMPORT_SECONDS = 180.0  # that an import may take (our choice: a cold disk, a busy machine)
 
 
 @dataclass(frozen=True)
@@ -40,8 +40,8 @@ class EnvironmentReport:
     def try_import(self, statement: str, then: Callable[[str | None], None]) -> None:
         """Run an import statement in a process of its own, and call ``then(failure)`` with how it ended.
 
-        A process of its own, because a broken binary can end the interpreter that imports it. All of them run at once,
-        and `then` is called after every hook: so doctor waits for the slowest, and not for their sum.
+        All of them run at once, and `then` is called after every hook: so doctor waits for the slowest, and not for
+        their sum.
 
         Args:
             statement: such as "import mmpretrain".
@@ -51,21 +51,13 @@ class EnvironmentReport:
         if not self.try_imports:
             then(None)
             return
-        process = subprocess.Popen(
-            [sys.executable, "-c", statement],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-            errors="replace",
-        )
-        self._begun.append((self.plugin, process, then))
+        self._begun.append((self.plugin, begin(statement), then))
 
     def tried_imports(self) -> Iterator[tuple[str, Callable[[], None]]]:
         """(plugin, what it wants done) of each `try_import` in turn, once the statement has ended."""
         while self._begun:
             plugin, process, then = self._begun.pop(0)
-            failure = _failure(process)
+            _, failure = ended(process)
             yield plugin, lambda then=then, failure=failure: then(failure)  # type: ignore[misc]
 
     def ok(self, topic: str, message: str) -> None:
@@ -85,17 +77,3 @@ class EnvironmentReport:
             if not isinstance(value, str):
                 raise TypeError(f"report.{level}(): {name} must be a string, got {type(value).__name__}")
         self.findings.append(Finding(level, topic, message, fix, self.plugin))
-
-
-def _failure(process: subprocess.Popen[str]) -> str | None:
-    """Wait for an import; None if it worked, else the last line it printed."""
-    try:
-        printed = process.communicate(timeout=IMPORT_SECONDS)[1]
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.communicate()
-        return f"no answer within {IMPORT_SECONDS:.0f} s"
-    if process.returncode == 0:
-        return None
-    lines = [line.strip() for line in printed.splitlines() if line.strip()]
-    return lines[-1] if lines else f"the interpreter ended with status {process.returncode}"

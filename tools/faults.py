@@ -5,6 +5,8 @@
     python tools/faults.py configurations --cases 500
     python tools/faults.py inputs --cases 1500       # tables, pictures, texts
     python tools/faults.py plugins                   # that end, crash, loop or disturb Python
+    python tools/faults.py tests                     # shortages, numbers, growth, two at once, network: what tests try
+    python tools/faults.py all                       # one after the other: hours
     python tools/faults.py page                      # docs/reliability.md from the lines
 
 Every case is a line of JSON in docs/data/faults.jsonl. The same command again goes on with the cases that are not there
@@ -32,13 +34,14 @@ KINDS = {
     "damage": ("damage", "cases", 2304),
     "configurations": ("inputs", "configurations", 500),
     "inputs": ("inputs", "cases", 1500),
-    "plugins": ("plugins", "cases", 1000),  # as many as the tests have
+    "plugins": ("plugins", "cases", 1000),  # as many as there are
+    "tests": ("suite", "cases", 1000),  # as many as there are
 }
 
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("kind", choices=[*KINDS, "page"])
+    parser.add_argument("kind", choices=[*KINDS, "all", "page"])
     parser.add_argument("--cases", type=int, metavar="N", help="how many there shall be in all")
     parser.add_argument("--first", type=int, metavar="N", help="try from this number on, whatever the lines hold")
     parser.add_argument("--out", type=Path, default=LINES, metavar="FILE", help="lines of JSON, appended to")
@@ -48,13 +51,19 @@ def main(arguments: list[str] | None = None) -> int:
     if args.kind == "page":
         write_page(args.out, ROOT / "docs" / "reliability.md")
         return 0
-    module, name, usual = KINDS[args.kind]
-    total = usual if args.cases is None else args.cases
-    if args.first is None:
-        done = [line["number"] for line in read_lines(args.out) if line["kind"] == args.kind]
+    kinds = list(KINDS) if args.kind == "all" else [args.kind]
+    return max(_try(kind, args.cases, args.first, args.out) for kind in kinds)
+
+
+def _try(kind: str, cases: int | None, first: int | None, out: Path) -> int:
+    """Try one kind, and keep its lines; 1 if a case ended as none may."""
+    module, name, usual = KINDS[kind]
+    total = usual if cases is None else cases
+    if first is None:
+        done = [line["number"] for line in read_lines(out) if line["kind"] == kind]
         numbers = range(max(done, default=-1) + 1, total)
     else:
-        numbers = range(args.first, args.first + total)
+        numbers = range(first, first + total)
     import tools.fault_kinds  # puts the tests' helpers on the path  # noqa: F401
 
     function: Callable[[Path, range], Iterator] = getattr(import_module(f"tools.fault_kinds.{module}"), name)
@@ -63,14 +72,14 @@ def main(arguments: list[str] | None = None) -> int:
     tried = wrong = 0
     with tempfile.TemporaryDirectory(prefix="mdpd_faults_", ignore_cleanup_errors=True) as folder:
         for case in function(Path(folder), numbers):
-            line = {"kind": args.kind, **{key: value for key, value in asdict(case).items() if value != ""}}
-            with args.out.open("a", encoding="utf-8") as file:
+            line = {"kind": kind, **{key: value for key, value in asdict(case).items() if value != ""}}
+            with out.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(line) + "\n")
             tried += 1
             if case.outcome not in GOOD:
                 wrong += 1
                 print(json.dumps(line), file=sys.stderr, flush=True)
-    print(f"{args.kind}: {tried} cases, {wrong} of them ended as none may", file=sys.stderr)
+    print(f"{kind}: {tried} cases, {wrong} of them ended as none may", file=sys.stderr)
     return 1 if wrong else 0
 
 

@@ -98,11 +98,14 @@ def plain_keys(model: nn.Module) -> set[str]:
 def linear_at(model: nn.Module, name: str) -> nn.Module | None:
     """The linear layer that a name of `quantized_layers` means in the plain model; None where there is none."""
     owner, _, last = name.rpartition(".")
-    modules = dict(model.named_modules())
-    if last == IN and can_be_quantized(modules.get(owner, model)):
-        return in_projection(modules[owner])  # type: ignore[arg-type]
-    found = modules.get(name)
-    return found if isinstance(found, nn.Linear) or (found is not None and transposed(found)) else None
+    try:
+        parent = model.get_submodule(owner)
+        if last == IN and can_be_quantized(parent):
+            return in_projection(parent)  # type: ignore[arg-type]
+        found = parent.get_submodule(last)
+    except AttributeError:
+        return None
+    return found if isinstance(found, nn.Linear) or transposed(found) else None
 
 
 def put_in(model: nn.Module, layers: Mapping[Any, nn.Module]) -> None:

@@ -73,7 +73,7 @@ class QuantizedLinear(nn.Linear):
 
     @classmethod
     def of(cls, linear: Any, kind: str, *, block: int = BLOCK, nested: bool = True) -> QuantizedLinear:
-        """A linear layer, quantised; see `quantizable`."""
+        """A linear layer that `quantized` takes, quantised."""
         weight = across(linear)
         parts = quantize(weight, kind, block=block, nested=nested)
         sizes = weight.shape[1], weight.shape[0]

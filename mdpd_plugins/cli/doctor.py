@@ -11,9 +11,10 @@ import sys
 from dataclasses import asdict
 from typing import Any
 
-from mdpd_plugins.cli.environment import begin_probe, check_core, package_table, probed, report_probe
+from mdpd_plugins.cli.environment import PROBE, check_core, package_table, probed, report_probe
 from mdpd_plugins.registry import Catalogue, EnvironmentReport, Finding, PluginFailure, load_catalogue
 from mdpd_plugins.registry.attempts import RETRY
+from mdpd_plugins.registry.imports import begin
 from mdpd_plugins.registry.loader import DISABLE, ONLY
 from mdpd_plugins.zoos import verified
 
@@ -56,7 +57,7 @@ def examine(*, try_imports: bool = True) -> dict[str, Any]:
         catalogue, tried = _tried_again(catalogue)
     report = EnvironmentReport(try_imports=try_imports)
     # It runs beside the imports of the zoos; what it finds comes before theirs.
-    probe = begin_probe() if try_imports else None
+    probe = begin(PROBE) if try_imports else None
     packages = package_table()
     for package in packages:
         _report_package(report, package)

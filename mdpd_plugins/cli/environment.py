@@ -5,19 +5,18 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import subprocess
-import sys
 from typing import Any
 
 from packaging.requirements import InvalidRequirement, Requirement
 
 from mdpd_plugins.registry import EnvironmentReport
-from mdpd_plugins.registry.environment_report import IMPORT_SECONDS
+from mdpd_plugins.registry.imports import ended
 from mdpd_plugins.versions import DISTRIBUTION
 
 TOGETHER = "pip install --force-reinstall torch torchvision, both in one command and from one index"
 
-# Run in a process of its own: a broken binary can end the interpreter that imports it, and doctor must not
-# load torch itself. Each step is tried by itself so that the report can say which one fails.
+# Imports torch and torchvision, and calls one compiled operator. Run in a process of its own, because doctor must not
+# load torch. Each step is tried by itself so that the report can say which one fails.
 PROBE = """
 import json
 result = {}
@@ -83,30 +82,13 @@ def check_core(report: EnvironmentReport) -> None:
     _check_resume(report)
 
 
-def begin_probe() -> subprocess.Popen[str]:
-    """Import torch and torchvision in another process and call one compiled operator of torchvision."""
-    return subprocess.Popen(
-        [sys.executable, "-c", PROBE],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        errors="replace",
-    )
-
-
-def probed(process: subprocess.Popen[str], timeout: float = IMPORT_SECONDS) -> dict[str, Any]:
-    """What a probe found: torch, cuda, device, torchvision where they worked; torch_error, torchvision_error if not."""
+def probed(process: subprocess.Popen[str]) -> dict[str, Any]:
+    """What `PROBE` found: torch, cuda, device, torchvision where they worked; torch_error, torchvision_error if not."""
+    printed, failure = ended(process)
     try:
-        printed, said = process.communicate(timeout=timeout)
         result: dict[str, Any] = json.loads(printed.splitlines()[-1])
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.communicate()
-        return {"torch_error": f"no answer within {timeout:.0f} s"}
     except (IndexError, ValueError):
-        last = (said.strip().splitlines() or [""])[-1]
-        return {"torch_error": f"the interpreter ended with status {process.returncode}. {last}".strip()}
+        return {"torch_error": failure or "it ended Python without a word"}
     return result
 
 

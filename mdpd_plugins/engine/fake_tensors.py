@@ -14,9 +14,6 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils._pytree import tree_leaves
 
-# Whether a model runs at a size is found out by trying, and PyTorch logs a page for each try that does not.
-logging.getLogger("torch._subclasses.fake_tensor").setLevel(logging.CRITICAL)
-
 aten = torch.ops.aten
 SEQUENCES = (aten.arange, aten.linspace)
 INDEXING = (aten.index, aten.index_put, aten.index_put_, aten._unsafe_index, aten._unsafe_index_put)
@@ -98,7 +95,9 @@ class Imagination(FakeTensorMode):
 @contextmanager
 def imagined(mode: Imagination) -> Iterator[None]:
     """Inside, new tensors are imagined, and modules of such tensors can be moved and cast."""
-    with mode, patch.object(nn.Module, "_apply", _apply):
+    # Whether a model runs at a size is found out by trying, and PyTorch logs a page for each try that does not.
+    log = logging.getLogger("torch._subclasses.fake_tensor")
+    with mode, patch.object(nn.Module, "_apply", _apply), patch.object(log, "disabled", True):
         yield
 
 

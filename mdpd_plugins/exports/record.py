@@ -154,7 +154,7 @@ def read_record(folder: str | Path) -> ExportRecord:
             raise ConfigError(f"{hint}it is a work directory, and its export is {str(inside)!r}")
         raise ConfigError(f"{hint}export again with `mdpd export WORK_DIR OUT`")
     try:
-        raw = read_signed(path)
+        raw = read_signed(path, since="files")
         known = {f.name for f in fields(ExportRecord)}
         given = {key: value for key, value in raw.items() if key in known}
         given["classes"] = tuple(map(str, given["classes"]))

@@ -22,7 +22,7 @@ from mdpd_plugins.training.checkpoints import (
     load_weights_alone,
 )
 from mdpd_plugins.training.experiment import Experiment
-from mdpd_plugins.training.run_record import check_run, run_name
+from mdpd_plugins.training.run_record import check_run, meta_of, run_name
 
 HISTORY_FILE = "evaluations.json"
 EVALUATIONS = "evaluations"  # in the meta of a checkpoint
@@ -143,11 +143,6 @@ def _check_history(folder: Path, known: list[dict[str, Any]]) -> None:
         )
 
 
-def _evaluations_before(checkpoint: Path) -> list[dict[str, Any]]:
-    """What a checkpoint says had been found; [] if it says nothing."""
-    return torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)["meta"].get(EVALUATIONS, [])
-
-
 def _sums_of_evaluations(folder: Path) -> dict[str, str]:
     """Name -> SHA-256 of the weights of evaluations that a run kept.
 
@@ -166,7 +161,7 @@ def best_weights(folder: Path) -> Path:
         CheckpointError: they are gone, or are not what the run wrote; or evaluations are.
     """
     newest = checkpoints(folder)[-1:]
-    _check_history(folder, _evaluations_before(newest[0]) if newest else [])
+    _check_history(folder, meta_of(newest[0]).get(EVALUATIONS, []) if newest else [])
     history = read_history(folder)
     kept = [e for e in history if "sum" in e or (folder / f"best_{e['step']}.pth").is_file()]
     if not kept:

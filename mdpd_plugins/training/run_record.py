@@ -84,10 +84,16 @@ def begin_record(config: Config, parts: Parts, checkpoint: Path | None, *, resum
         if differences(record, now):
             record["resumed"] = [*record.get("resumed", []), now]
     else:  # removed; or it began before runs had names, and goes on without one
-        meta = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)["meta"] if checkpoint else {}
+        meta = meta_of(checkpoint) if checkpoint else {}
         record = {"run": meta.get("run") or "", **record}
     write_signed(path, record)
     return record
+
+
+def meta_of(checkpoint: Path) -> dict[str, Any]:
+    """What a checkpoint says of itself besides what it learned. Its tensors are not read."""
+    meta: dict[str, Any] = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)["meta"]
+    return meta
 
 
 def end_record(work_dir: Path, record: dict[str, Any], experiment: Experiment, summary: Mapping[str, Any]) -> None:
@@ -292,6 +298,7 @@ def _short(value: Any) -> str:
 
 
 __all__ = [
+    "COACH_FOLDER",
     "RUN_FILE",
     "begin_record",
     "came_out",
@@ -300,6 +307,7 @@ __all__ = [
     "config_of_work_dir",
     "differences",
     "end_record",
+    "meta_of",
     "read_run",
     "record_now",
     "repetition",

@@ -181,10 +181,11 @@ def test_doctor_recognises_missing_compiled_operators(tmp_path):
         modules={"torchvision": "raise RuntimeError('operator torchvision::nms does not exist')"},
     )
     script = (
-        "from mdpd_plugins.cli.environment import begin_probe, probed, report_probe\n"
+        "from mdpd_plugins.cli.environment import PROBE, probed, report_probe\n"
+        "from mdpd_plugins.registry.imports import begin\n"
         "from mdpd_plugins.registry import EnvironmentReport\n"
         "report = EnvironmentReport()\n"
-        "report_probe(report, probed(begin_probe()))\n"
+        "report_probe(report, probed(begin(PROBE)))\n"
         "print(*(f'{f.level} {f.topic}: {f.message}: {f.fix}' for f in report.findings), sep='\\n')\n"
     )
     done = subprocess.run(

@@ -3,7 +3,8 @@
 # From the root of a checkout, after the data and weights that the configurations name:
 #   sh tools/compare/few_labels.sh docs/data/coach.jsonl 1 0 1 2 3 4      (file, jobs, seeds)
 # TASKS="digits" takes one of the tasks digits, fashion, solar, snippets, topics and tweets; LABELS=400 (into a file of its
-# own) another number of labelled examples. A seed draws the division of the data, too. Which epoch is kept is decided on 200 examples of val.
+# own) another number of labelled examples. A seed draws the division of the data, too. Which epoch is kept is decided on
+# 200 examples of val.
 out=$1; jobs=$2; shift 2
 low="distill.backbone_update=norm+low_rank"
 alone="train.max_epochs=36,train.patience=5,train.val_every=28"

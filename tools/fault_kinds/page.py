@@ -40,6 +40,10 @@ TITLES = {
         "Plugins that end, crash or disturb Python, beside a good one, listed twice. Right: both are listed. Refused: "
         "the bad one is set aside, and the good one is listed.",
     ),
+    "tests": (
+        "What tests try",
+        "Each is a test of the suite, run by itself once more. Right: it passed.",
+    ),
 }
 
 
