@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from .imports import begin, ended
+from .imports import failures
 
 LEVELS = ("ok", "note", "problem")
 
@@ -33,15 +32,14 @@ class EnvironmentReport:
     try_imports: bool = True
     findings: list[Finding] = field(default_factory=list)
     plugin: str = ""
-    _begun: list[tuple[str, subprocess.Popen[str], Callable[[str | None], None]]] = field(
-        default_factory=list, init=False, repr=False
-    )
+    _waiting: list[tuple[str, str, Callable[[str | None], None]]] = field(default_factory=list, init=False, repr=False)
 
     def try_import(self, statement: str, then: Callable[[str | None], None]) -> None:
-        """Run an import statement in a process of its own, and call ``then(failure)`` with how it ended.
+        """Run an import statement in another process, and call ``then(failure)`` with how it ended.
 
-        All of them run at once, and `then` is called after every hook: so doctor waits for the slowest, and not for
-        their sum.
+        `then` is called after every hook. The statements of all plugins run one after another in one process, because
+        what they share is imported once so; one that fails there is run again in a process of its own, and that is
+        what counts.
 
         Args:
             statement: such as "import mmpretrain".
@@ -51,13 +49,13 @@ class EnvironmentReport:
         if not self.try_imports:
             then(None)
             return
-        self._begun.append((self.plugin, begin(statement), then))
+        self._waiting.append((self.plugin, statement, then))
 
     def tried_imports(self) -> Iterator[tuple[str, Callable[[], None]]]:
-        """(plugin, what it wants done) of each `try_import` in turn, once the statement has ended."""
-        while self._begun:
-            plugin, process, then = self._begun.pop(0)
-            _, failure = ended(process)
+        """(plugin, what it wants done) of each `try_import` in turn, once all statements have ended."""
+        waiting, self._waiting = self._waiting, []
+        ends = failures([statement for _, statement, _ in waiting])
+        for (plugin, _, then), failure in zip(waiting, ends, strict=True):
             yield plugin, lambda then=then, failure=failure: then(failure)  # type: ignore[misc]
 
     def ok(self, topic: str, message: str) -> None:

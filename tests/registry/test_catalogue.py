@@ -294,14 +294,17 @@ def test_environment_findings_carry_their_plugin_and_survive_a_failure(site):
     assert [failure.plugin for failure in found.skipped] == ["checks"]
 
 
-def test_imports_that_plugins_ask_for_run_at_once_and_are_told_to_them(site, tmp_path):
-    # Each waits for the other's file, so that they end well together or not at all.
-    wait = """import pathlib, time
-(pathlib.Path({0!r}) / {1!r}).touch()
-while not (pathlib.Path({0!r}) / {2!r}).exists(): time.sleep(0.01)
-{3}"""
-    for name, other in (("first", "second"), ("second", "first")):
-        statement = wait.format(str(tmp_path), name, other, "raise SystemExit('broken')" * (name == "second"))
+@pytest.mark.parametrize(
+    "end", ["raise SystemExit('broken')", "import os; print('broken', file=sys.stderr); os._exit(3)"]
+)
+def test_what_plugins_try_to_import_runs_in_one_process_and_a_failure_is_of_that_plugin_alone(site, end):
+    statements = {
+        "first": "import sys; sys.modules['seen'] = sys",
+        "second": f"import sys; {end}",
+        "third": "import sys; 'seen' in sys.modules or sys.exit('torch would be imported again')",
+        "fourth": "import sys; 'seen' in sys.modules and sys.exit('spoilt by another')",
+    }
+    for name, statement in statements.items():
         write_plugin(
             site,
             name,
@@ -314,12 +317,14 @@ while not (pathlib.Path({0!r}) / {2!r}).exists(): time.sleep(0.01)
                 report.try_import("import json", lambda failure: report.note(5, ""))
             """,
         )
+    if "_exit" in end:
+        del statements["third"]  # nothing ran before it in the process that it got
     found, report = catalogue(), EnvironmentReport()
     with pytest.warns(RuntimeWarning, match="topic must be a string, got int"):
         found.check_environment(report)
     mine = {finding.plugin: finding.message for finding in report.findings if finding.topic == "lib"}
-    assert mine == {"first": "None", "second": "broken"}
-    assert sorted(failure.plugin for failure in found.skipped) == ["first", "second"]
+    assert {name: mine[name] for name in statements} == {name: "None" for name in statements} | {"second": "broken"}
+    assert sorted(failure.plugin for failure in found.skipped) == ["first", "fourth", "second", "third"]
 
 
 def test_nothing_is_imported_when_a_quick_answer_is_wanted():
