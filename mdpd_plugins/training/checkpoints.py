@@ -200,9 +200,9 @@ def load_run(experiment: Experiment, checkpoint: Path) -> dict[str, torch.Tensor
     """
     state = load_weights_alone(experiment, checkpoint)
     run: dict[str, Any] = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
-    wanted = {name: _sizes(wrapper.state_dict()) for name, wrapper in experiment.optim.items()}
+    wanted = {name: _form(wrapper.state_dict()) for name, wrapper in experiment.optim.items()}
     try:
-        found = {name: _sizes(saved) for name, saved in run["optimizer"].items()}
+        found = {name: _form(saved) for name, saved in run["optimizer"].items()}
         meta = run["meta"]
         origin = meta["weights"]
     except (KeyError, TypeError, AttributeError) as error:
@@ -212,8 +212,8 @@ def load_run(experiment: Experiment, checkpoint: Path) -> dict[str, torch.Tensor
     check_run(checkpoint.parent, checkpoint, meta.get("run"))
     if found != wanted:
         raise CheckpointError(
-            f"{str(checkpoint)!r} was written by a run that trained other parameters: resume with the settings in "
-            f"{checkpoint.parent / 'config.py'}, or start anew with another --work-dir"
+            f"{str(checkpoint)!r} was written by a run that trained other parameters, or with another optimiser: resume "
+            f"with the settings in {checkpoint.parent / 'config.py'}, or start anew with another --work-dir"
         )
     if (RAW in run) != bool(experiment.config.train.ema):
         how = "with" if RAW in run else "without"
@@ -225,8 +225,9 @@ def load_run(experiment: Experiment, checkpoint: Path) -> dict[str, torch.Tensor
     return state
 
 
-def _sizes(state: dict[str, Any]) -> list[int]:
-    return [len(group["params"]) for group in state["param_groups"]]
+def _form(state: dict[str, Any]) -> tuple[list[int], str]:
+    """How many parameters each group has, and the optimiser's name (files of older versions do not say: AdamW)."""
+    return [len(group["params"]) for group in state["param_groups"]], state.get("type", "AdamW")
 
 
 def clear_leftovers(work_dir: Path, *, keep_checkpoints: bool) -> None:

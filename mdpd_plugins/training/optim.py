@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any
@@ -14,6 +16,8 @@ from mmengine.optim import OptimWrapper, OptimWrapperDict
 from mdpd_plugins.engine import Distiller, Rates
 from mdpd_plugins.engine.gradients import average_over_processes
 from mdpd_plugins.engine.optimised import parameter_groups
+from mdpd_plugins.registry.errors import MissingDependencyError
+from mdpd_plugins.training.sections import ADAMW_8BIT
 
 
 class AveragedOptimWrapper(OptimWrapper):
@@ -69,10 +73,11 @@ class AveragedOptimWrapper(OptimWrapper):
         return loss / (self._remainder_counts if in_rest else self._accumulative_counts)
 
     def state_dict(self) -> dict[str, Any]:
-        """The optimiser's state, the batches counted, and the gradients that still wait for a step."""
+        """The optimiser's state and name, the batches counted, and the gradients that still wait for a step."""
         waiting = not self.should_update()
         return {
             **super().state_dict(),
+            "type": type(self.optimizer).__name__,
             "phases_done": self._inner_count,
             "scaler": {} if self.scaler is None else self.scaler.state_dict(),
             "waiting": [None if p.grad is None else p.grad.clone() for p in self.parameters] if waiting else [],
@@ -82,6 +87,7 @@ class AveragedOptimWrapper(OptimWrapper):
         """Put back what `state_dict` returned."""
         state = dict(state_dict)
         self._inner_count = state.pop("phases_done")
+        state.pop("type", None)
         waiting, scaler = state.pop("waiting"), state.pop("scaler")
         if self.scaler is not None and scaler:
             self.scaler.load_state_dict(scaler)
@@ -124,7 +130,11 @@ class PathOptimisers(OptimWrapperDict):
 
 
 def build_optim(distiller: Distiller, config: Config) -> PathOptimisers:
-    """AdamW for each path, at the rates of the configuration's `optim` section."""
+    """AdamW for each path, as the configuration's `optim` section has it.
+
+    Raises:
+        MissingDependencyError: `optim.type` needs bitsandbytes, and it is not installed.
+    """
     optim, wrappers = config.optim, {}
     rates = Rates.of(**{f.name: optim[f.name] for f in fields(Rates)})
     groups = parameter_groups(distiller, rates)
@@ -135,8 +145,19 @@ def build_optim(distiller: Distiller, config: Config) -> PathOptimisers:
         if own:
             # Losses are scaled wherever a gradient passes through float16.
             kinds = {distiller.amp, *(p.dtype for p in distiller.masters.held)}
-            wrappers[path] = _wrap(torch.optim.AdamW(own), optim, phases[path], torch.float16 in kinds)
+            wrappers[path] = _wrap(_optimiser(own, optim.type), optim, phases[path], torch.float16 in kinds)
     return PathOptimisers(**wrappers)
+
+
+def _optimiser(groups: list[dict[str, Any]], kind: str) -> torch.optim.Optimizer:
+    if kind != ADAMW_8BIT:
+        return torch.optim.AdamW(groups)
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise MissingDependencyError(
+            f"optim.type={kind!r} needs bitsandbytes: pip install 'mdpd-plugins[quantization]', or leave it out"
+        )
+    optimiser: torch.optim.Optimizer = importlib.import_module("bitsandbytes.optim").AdamW8bit(groups)
+    return optimiser
 
 
 def _wrap(optimizer: torch.optim.Optimizer, optim: Any, phases: int, scaled: bool) -> AveragedOptimWrapper:

@@ -16,6 +16,9 @@ from mdpd_plugins.data import AUGMENTS, MIXES
 from mdpd_plugins.engine import Rates
 from mdpd_plugins.training.schedules import SCHEDULES
 
+ADAMW_8BIT = "adamw_8bit"
+OPTIMISERS = ("adamw", ADAMW_8BIT)
+
 
 @dataclass(frozen=True)
 class Tower:
@@ -76,6 +79,9 @@ class DataSection:
 class OptimSection(Rates):
     """Learning rates and weight decays of each kind of parameter (`Rates`), and the optimiser's step."""
 
+    type: str = setting(
+        "adamw", "PyTorch's AdamW, or bitsandbytes', whose moments take a byte instead of four", choices=OPTIMISERS
+    )
     schedule: str = setting("cosine", "of all learning rates; the first two end at zero", choices=SCHEDULES)
     warmup: float = setting(
         0.0, "share of all steps in which learning rates rise in a line, before the schedule", at_least=0, at_most=0.9

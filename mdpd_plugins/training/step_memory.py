@@ -13,6 +13,7 @@ from mdpd_plugins.engine import TensorMeter
 from mdpd_plugins.engine.fake_tensors import Imagination, imagined
 from mdpd_plugins.registry.errors import MDPDError
 from mdpd_plugins.training.experiment import Experiment, first_batch
+from mdpd_plugins.training.optim import build_optim
 
 
 class PlanError(MDPDError):
@@ -62,7 +63,8 @@ def measure_step(experiment: Experiment, data: dict[str, Any]) -> StepMemory:
     for batch in [one] * experiment.config.optim.accumulate + [data]:
         distiller.step.fill_(distiller.phases.measured_step(experiment.max_steps))
         state = [t for w in experiment.optim.values() for s in w.optimizer.state.values() for t in s.values()]
-        before = [t for t in state if isinstance(t, torch.Tensor)]
+        # Each tensor once: bitsandbytes' optimiser has one table of 8-bit numbers for all of its states.
+        before = list({id(t): t for t in state if isinstance(t, torch.Tensor)}.values())
         with TensorMeter([*distiller.parameters(), *distiller.buffers(), *before]) as meter:
             distiller.train_step(batch, experiment.optim)
     return StepMemory(
@@ -84,9 +86,9 @@ def planned_step(experiment: Experiment) -> StepMemory:
     mode = Imagination()
     with plannable(experiment.adapter.name):
         batch = first_batch(experiment.train_loader)
-        pair = (experiment.distiller, experiment.optim)
-        distiller, optim = mode.copied(pair, [experiment.distiller])
+        distiller = mode.copied(experiment.distiller, [experiment.distiller])
         with imagined(mode):
+            optim = build_optim(distiller, experiment.config)
             return measure_step(replace(experiment, distiller=distiller, optim=optim), batch)
 
 

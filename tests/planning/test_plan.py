@@ -51,6 +51,17 @@ def test_narrow_weights_are_planned_to_the_byte(tmp_path, capsys, small_backbone
     assert ours.step.masters == 4 * ours.trained > 0
 
 
+@pytest.mark.parametrize("method", ["mdpd", "full"])
+def test_moments_of_eight_bits_are_planned_to_the_byte(tmp_path, capsys, method):
+    pytest.importorskip("bitsandbytes")
+    sections = {"distill": {"method": method, "reduction": 1}}
+    ours, theirs = planned_and_measured(tmp_path / "8", "hf-vit", **sections, optim={"type": "adamw_8bit"})
+    plain, _ = planned_and_measured(tmp_path / "32", "hf-vit", **sections)
+    capsys.readouterr()
+    assert ours.step.as_dict() == theirs["memory"]
+    assert ours.step.transient == plain.step.transient and ours.step.optimiser < plain.step.optimiser
+
+
 @pytest.mark.parametrize(
     "small_backbone, distill",
     [
