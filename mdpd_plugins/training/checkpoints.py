@@ -212,8 +212,8 @@ def load_run(experiment: Experiment, checkpoint: Path) -> dict[str, torch.Tensor
     check_run(checkpoint.parent, checkpoint, meta.get("run"))
     if found != wanted:
         raise CheckpointError(
-            f"{str(checkpoint)!r} was written by a run that trained other parameters, or with another optimiser: resume "
-            f"with the settings in {checkpoint.parent / 'config.py'}, or start anew with another --work-dir"
+            f"{str(checkpoint)!r} was written by a run that trained other parameters, or with another optimiser: "
+            f"resume with the settings in {checkpoint.parent / 'config.py'}, or start anew with another --work-dir"
         )
     if (RAW in run) != bool(experiment.config.train.ema):
         how = "with" if RAW in run else "without"
