@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Rates:
-    """Learning rates and weight decays of each kind of parameter. Defaults: tuned on validation (docs/results.md)."""
+    """Learning rates and weight decays of each kind of parameter. Defaults: tuned on validation."""
 
     scale: float = setting(1.0, "times every learning rate below: one number to tune", at_least=0)
     side_lr: float = setting(1e-3, "learning rate of the side network, alignments and generators", at_least=0)

@@ -29,7 +29,7 @@ METHODS: dict[str, dict[str, Any]] = {
         "feature_distillation": False,
         "logits_distillation": False,
     },
-    # At every step: what has this much to learn does not get there in a quarter of the steps (docs/results.md).
+    # At every step: what has this much to learn does not get there in a quarter of the steps.
     "mdpd_low_rank": {"backbone_update": "norm+low_rank", "backbone_every": 1},
     # Coach, then fade: the side network learns first, alone, and then teaches the backbone, which runs alone.
     "mdpd_coach": {"side": False, "coach": "auto", "backbone_every": 1},

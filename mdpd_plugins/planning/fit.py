@@ -21,7 +21,7 @@ from mdpd_plugins.training.config import settings_of
 from mdpd_plugins.training.step_memory import PlanError
 
 METHODS = ("mdpd_low_rank", "mdpd", "mdpd_head")
-"""Tried in this order unless others are asked for: what trains most, and is best where it fits (docs/results.md)."""
+"""Tried in this order unless others are asked for: what trains most, and is best where it fits."""
 COACHED = ("mdpd_coach_low_rank", "mdpd_coach")
 """The same where the configuration's own method has a coach."""
 HELD = ((AUTO, NONE), ("bfloat16", NONE), ("bfloat16", "int8"), ("bfloat16", "nf4"))

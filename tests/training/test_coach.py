@@ -75,13 +75,33 @@ def test_the_coach_learns_from_labels_alone_on_an_untouched_backbone(coached, tm
     load_best(ladder, alone / "coach")
     source = ladder.source
     inputs = ladder.adapter.transform()([source[i][0] for i in range(8)])
-    torch.testing.assert_close(ladder.distiller(inputs)["side"], outputs[:8], rtol=1e-4, atol=1e-5)
+    temperature = json.loads((alone / "summary.json").read_text())["coach"]["temperature"]
+    torch.testing.assert_close(ladder.distiller(inputs)["side"], outputs[:8] * temperature, rtol=1e-4, atol=1e-5)
+    # No other temperature makes what it says of val likelier, with labels right in 25 of 26 cases (24 examples).
+    said = [(ladder.distiller(batch["inputs"])["side"], batch["labels"]) for batch in ladder.val_loader]
+    outputs_of_val, labels = (torch.cat(column).detach() for column in zip(*said, strict=True))
+
+    def loss(factor):
+        scaled = outputs_of_val / (temperature * factor)
+        return torch.nn.functional.cross_entropy(scaled, labels, label_smoothing=1 / 26)
+
+    assert loss(1.0) < min(loss(0.98), loss(1.02))
     # Without inputs that have no labels it is the same coach.
     data = {key: value for key, value in COACH["data"].items() if key != "unlabelled"}
     config = write_config(tmp_path, **{**COACH, "data": data})
     trained(config, work_dir.parent / "fewer", **options)
     fewer = load_file(work_dir.parent / "fewer" / "coach" / "outputs.safetensors")["outputs"]
     assert torch.equal(fewer, outputs[:40])
+
+
+def test_a_reader_that_is_unsure_of_everything_teaches_as_surely_as_it_is_right(tmp_path):
+    # scikit-learn's C of 0.1, the most regularised: ten probabilities that are all about the same.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("mdpd_plugins.training.coach.STRENGTHS", (0.001,))
+        config = write_config(tmp_path, **COACH, optim={"scale": 1.0})
+        coach = trained(config, tmp_path / "run", **{"distill.coach": "reader"})["coach"]
+    assert coach["temperature"] < 0.1
+    assert abs(coach["certainty"] - coach["scores"]["reader"]) < 0.2
 
 
 def test_a_run_resumed_in_either_stage_ends_as_one_that_nobody_touched(coached, tmp_path):

@@ -1,8 +1,7 @@
 """python -m tools.compare COMMAND ...: comparison studies, from the root of a checkout.
 
     sweep          methods x tasks x seeds, one line of JSON a run, resumable
-    results        tables and plots of a sweep's lines, into a page of docs
-    coach          tables of coaches and their controls, from the lines of tools/compare/few_labels.sh
+    results        tables and plots of docs/results.md, from the lines of tools/compare/few_labels.sh
     memory         tables of the memory page, from the JSON of `mdpd bench`, `growth` and `cached-epochs`
     growth         how training memory grows with one setting
     cached-epochs  seconds of each epoch on cached features
@@ -20,7 +19,6 @@ from importlib import import_module
 COMMANDS = {
     "sweep": "sweep_command",
     "results": "results_page",
-    "coach": "coach_page",
     "memory": "memory_page",
     "growth": "memory_growth",
     "cached-epochs": "cached_epochs",

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Few labels and many inputs without: the lines behind docs/results_coach.md. It goes on where it was stopped.
+# Few labels and many inputs without: the lines behind docs/results.md. It goes on where it was stopped.
 # From the root of a checkout, after the data and weights that the configurations name:
 #   sh tools/compare/few_labels.sh docs/data/coach.jsonl 1 0 1 2 3 4      (file, jobs, seeds)
 # TASKS="digits" takes one of the tasks digits, fashion, solar, snippets, topics and tweets; LABELS=400 (into a file of its
@@ -15,8 +15,10 @@ sweep() {
     taught="data.unlabelled.type=rest,data.unlabelled.size=$size,train.max_epochs=2,train.val_every=50"
     coach="method=mdpd_coach_low_rank,$taught"
     python -m tools.compare sweep "zoo_configs/huggingface/$config.py" --seeds "$seed" --jobs "$jobs" --out "$out" \
-        --methods "norm_alone:method=norm,optim.scale=3,$alone" "low_rank_alone:method=norm,$low,$alone" \
-        "lora_alone:method=lora,$alone" \
+        --methods "linear_alone:method=linear,optim.scale=3,$alone" "norm_alone:method=norm,optim.scale=3,$alone" \
+        "lora_alone:method=lora,$alone" "low_rank_alone:method=norm,$low,$alone" \
+        "mdpd_alone:method=mdpd,distill.backbone_every=1,optim.scale=3,$alone" \
+        "mdpd_low_rank_alone:method=mdpd_low_rank,$alone" \
         "coach_norm:method=mdpd_coach,optim.scale=3,$taught" "coach_ladder:$coach,distill.coach=ladder" \
         "coach_reader:$coach,distill.coach=reader" "self_training:$coach,distill.coach=backbone,coach.max_epochs=36" \
         --cfg-options data.source.train_size="${LABELS:-100}" data.source.val_size=200 data.source.test_size=1000 \

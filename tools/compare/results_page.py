@@ -1,166 +1,148 @@
-"""Write the measured part of a page of results, tables and plots, from the lines of `python -m tools.compare sweep`.
+"""Write the measured part of docs/results.md, from the lines of tools/compare/few_labels.sh or of any sweep.
 
-    python -m tools.compare results docs/results.md --runs docs/data/RUNS.jsonl
+    python -m tools.compare results docs/results.md --runs docs/data/coach*.jsonl
 
-For every task: what each method reached (mean and standard deviation over seeds) and what it cost; MDPD and its
-variants against --against, and a recipe against its --ablations, over the same seeds; the Pareto fronts; and, where
-methods were trained at several `train.max_epochs`, what they reached in equal time. Then all tasks together, on the
-validation split that rates were chosen on too. Plots land in the folder plots beside the page. The same lines give the
-same page and plots.
+A table and a figure for every task and number of labels, over seeds: what each method reaches on test, the difference
+to low-rank updates from labels alone, of the same seeds, processor time with the coach's own, and what a step holds.
+The same lines give the same page.
 """
 
 from __future__ import annotations
 
 import argparse
-import re
-import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
-from mdpd_plugins.benchmark.report import markdown
+from mdpd_plugins.benchmark.report import markdown, new_figure, panel, save
 from mdpd_plugins.registry import MDPDError
-from mdpd_plugins.registry.errors import ConfigError, closest
+from mdpd_plugins.registry.errors import ConfigError
+from mdpd_plugins.tasks.scores import signed
 from tools.compare.measured_pages import check_marks, write_measured
-from tools.compare.methods import Method
-from tools.compare.plots import fronts, plot_costs, plot_curves
-from tools.compare.result_lines import TUNING_SEED, read_runs
-from tools.compare.results import (
-    LENGTH,
-    Task,
-    method_rows,
-    over_tasks,
-    paired_rows,
-    path_rows,
-    rank_rows,
-    tasks,
-    teaching_rows,
-    validation_tasks,
-    within_rows,
-)
-from tools.compare.sweep import run_of
+from tools.compare.result_lines import main_metric, read_runs
+from tools.compare.statistics import paired, spread
 
 TOOL = "tools/compare/results_page.py"
-Pair: TypeAlias = tuple[str, str]
+BASE = "low_rank_alone"
+Line = Mapping[str, Any]
+Found = dict[int, tuple[float, float]]  # seed -> (main metric on test, processor seconds)
+
+ROWS = {
+    "linear_alone": "linear probe, labels alone",
+    "norm_alone": "norms, labels alone",
+    "lora_alone": "LoRA (query and value), labels alone",
+    "low_rank_alone": "low-rank updates, labels alone",
+    "mdpd_alone": "`mdpd` (paper), labels alone",
+    "mdpd_low_rank_alone": "`mdpd_low_rank`, labels alone",
+    "ladder_kept": "the ladder itself, kept",
+    "reader_kept": "the reader itself, kept",
+    "coach_norm": "`mdpd_coach`: norms, taught by the better coach",
+    "coach_low_rank": "`mdpd_coach_low_rank`: taught by the better coach",
+    "coach_ladder": "control: taught by the ladder",
+    "coach_reader": "control: taught by the reader",
+    "self_training": "control: taught by the backbone from labels alone",
+}
 
 
-def commands(file: Path, runs: Sequence[dict[str, Any]]) -> list[str]:
-    """The commands of `python -m tools.compare sweep` that a file of lines is from, worked out from what they hold."""
-    # Configurations that were run with the same methods, options, seeds and grid were one command.
-    by_form: dict[tuple[str, ...], list[str]] = {}
-    for config, options in dict.fromkeys((run["config"], tuple(run["options"])) for run in runs):
-        own = [run for run in runs if (run["config"], tuple(run["options"])) == (config, options)]
-        methods = dict.fromkeys(Method(run["method"], tuple(run["overrides"])).text for run in own)
-        final = [run for run in own if run["seed"] != TUNING_SEED] or own
-        grid: dict[str, list[str]] = {}
-        for run in own:
-            for key, _, value in (pair.partition("=") for pair in run["tuned"] if run["seed"] == TUNING_SEED):
-                grid.setdefault(key, []).extend([value] if value not in grid.get(key, []) else [])
-        form = ["--methods", *sorted(methods), "--seeds", *sorted({str(run["seed"]) for run in final}, key=int)]
-        form += ["--tune", *(f"{key}={','.join(values)}" for key, values in grid.items())] if grid else []
-        form += ["--split", final[0]["split"]] if final[0]["split"] != "test" else []
-        form += ["--cfg-options", *options] if options else []
-        by_form.setdefault(tuple(form), []).append(config)
-    return [
-        shlex.join(["python", "-m", "tools.compare", "sweep", *configs, *form, "--out", file.as_posix()])
-        for form, configs in by_form.items()
-    ]
+def found_of(lines: Sequence[Line]) -> dict[str, Found]:
+    """Row -> seed -> what it reached, of the lines of one task."""
+    by_method: dict[str, dict[int, Line]] = {}
+    for line in lines:
+        by_method.setdefault(line["method"], {})[line["seed"]] = line
+    rows: dict[str, Found] = {
+        method: {seed: (_metric(line), _seconds(line)) for seed, line in own.items()}
+        for method, own in by_method.items()
+    }
+    for kind in ("reader", "ladder"):
+        own = by_method.get(f"coach_{kind}", {})
+        rows[f"{kind}_kept"] = {
+            seed: (line["coach"]["kept"], line["coach"]["cpu_seconds"]) for seed, line in own.items()
+        }
+    # What coach="auto" does: the better of both on val, of equals the ladder. Both had to be trained for it.
+    both = [by_method.get(f"coach_{kind}", {}) for kind in ("ladder", "reader")]
+    rows["coach_low_rank"] = {}
+    for seed in sorted(set(both[0]) & set(both[1])):
+        pair = [own[seed] for own in both]
+        best = max(pair, key=lambda line: max(line["coach"]["scores"].values()))
+        seconds = best["cpu_seconds"] + sum(line["coach"]["cpu_seconds"] for line in pair)
+        rows["coach_low_rank"][seed] = _metric(best), seconds
+    return {name: rows[name] for name in dict.fromkeys([*ROWS, *rows]) if rows.get(name)}
 
 
-def section(task: Task, pairs: Sequence[Pair], against: Sequence[str], within: Sequence[float], page: Path) -> str:
-    """One task: tables and plots."""
-    plots, stem = page.parent / "plots", page.stem
-    first = next(iter(task.main.values())).first
-    name = re.sub(r"[^a-z0-9]+", "_", task.name.lower()).strip("_")
-    about = f"{first['data']} Weights: {first['weights']}."
-    settings = [*task.options, *([f"{LENGTH}={task.length}"] if task.length else [])]
-    about += f" Here with `{' '.join(settings)}`." if settings else ""
-    parts = [f"### {task.name}", about, markdown(*method_rows(task))]
-    for header, rows in (paired_rows(task, pairs), path_rows(task)):
-        if rows:
-            parts.append(markdown(header, rows))
-    plot_costs(task, plots / f"{stem}_{name}.svg")
-    parts.append("\n".join(f"- Front of {task.metric} and {k}: {', '.join(v)}." for k, v in fronts(task).items() if v))
-    parts.append(f"![{task.metric} against time and memory](plots/{stem}_{name}.svg)")
-    if plot_curves(task, plots / f"{stem}_{name}_over_time.svg"):
-        parts.append("Equal time: of each method the longest training that fits.")
-        others = [rival for rival in against if rival in task.main and not task.main[rival].ours]
-        parts.append(markdown(*within_rows(task, others, within)))
-        parts.append(f"![{task.metric} over training time](plots/{stem}_{name}_over_time.svg)")
-    return "\n\n".join(parts)
+def memory_of(lines: Sequence[Line]) -> dict[str, int]:
+    """Method -> bytes that a step holds above the frozen weights; a sweep counts them with its first seed."""
+    held = {line["method"]: line["memory"]["total"] for line in lines if line["memory"]}
+    # Whoever taught, the second stage is the same.
+    return {**held, **({"coach_low_rank": held["coach_ladder"]} if "coach_ladder" in held else {})}
 
 
-def together(found: Sequence[Task], chosen: Sequence[Task], pairs: Sequence[Pair]) -> str:
-    """All tasks at once."""
-    parts = ["### All tasks"]
-    for header, rows in (rank_rows(found), over_tasks(found, pairs)):
-        if rows:
-            parts.append(markdown(header, rows))
-    header, rows = teaching_rows(found, pairs)
-    if rows:
-        parts.append(
-            "What teaching brings, and by how much its teacher, the mean of both paths, is better than the pupil."
-        )
-        parts.append(markdown(header, rows))
-    header, rows = rank_rows(chosen)
-    if rows:
-        parts.append("On validation, one seed, each method at the best of the same rates: what a recipe is chosen by.")
-        parts.append(markdown(header, rows))
-    return "\n\n".join(parts)
+def _labels(line: Line) -> int:
+    """How many examples had labels; 0: all that there are."""
+    sizes = [option.partition("=")[2] for option in line["options"] if option.startswith("data.source.train_size=")]
+    return int(sizes[-1]) if sizes else 0
 
 
-def ablations_of(text: str) -> list[Pair]:
-    """`METHOD=ABLATION,ABLATION` as pairs."""
-    method, equals, rivals = text.partition("=")
-    if not (method and equals and all(rivals.split(","))):
-        raise argparse.ArgumentTypeError(f"{text!r}: METHOD=ABLATION,ABLATION is meant, such as mdpd=mdpd_no_logits")
-    return [(method, rival) for rival in rivals.split(",")]
+def _metric(line: Line) -> float:
+    return line["metrics"][main_metric(line)]
+
+
+def _seconds(line: Line) -> float:
+    return line["cpu_seconds"] + line["coach"].get("cpu_seconds", 0.0)
+
+
+def table(rows: Mapping[str, Found], memory: Mapping[str, int]) -> tuple[list[str], list[list[str]]]:
+    """Header and rows of one task. `memory`: as of `memory_of`."""
+    header = ["method", "seeds", "on test", f"minus {ROWS[BASE]}", "p (paired t)", "CPU seconds", "step, MiB"]
+    found, base = [], rows.get(BASE, {})
+    for name, own in rows.items():
+        mean, deviation = spread([value for value, _ in own.values()])
+        shared = sorted(set(own) & set(base)) if name != BASE else []
+        said = ["-", "-"]
+        if shared:
+            result = paired([own[s][0] for s in shared], [base[s][0] for s in shared])
+            said = [f"{result.mean:+.4f}", "-" if result.t_test is None else f"{result.t_test:.3f}"]
+        value = f"{mean:.4f}" + ("" if deviation is None else f" ± {deviation:.4f}")
+        seconds = spread([seconds for _, seconds in own.values()])[0]
+        held = f"{memory[name] / 2**20:.1f}" if name in memory else "-"
+        found.append([ROWS.get(name, name), str(len(own)), value, *said, f"{seconds:.0f}", held])
+    return header, found
+
+
+def plot(rows: Mapping[str, Found], metric: str, path: Path) -> None:
+    """The metric against processor time, one point a row, to an SVG file."""
+    reached = {name: spread([value for value, _ in own.values()])[0] for name, own in rows.items()}
+    seconds = {name: spread([spent for _, spent in own.values()])[0] for name, own in rows.items()}
+    taught = {name for name in rows if name.startswith("coach")}
+    figure, (axes,) = new_figure(1)
+    panel(axes, seconds, reached, ("CPU seconds of training", metric), taught, min if signed(metric, 1.0) < 0 else max)
+    save(figure, path)
 
 
 def main() -> int:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("page", type=Path)
-    p.add_argument("--runs", nargs="+", type=Path, required=True, help="files of `python -m tools.compare sweep`")
-    p.add_argument("--compare", nargs="+", metavar="METHOD", help="default: MDPD and all its variants in the files")
-    p.add_argument("--against", nargs="+", default=["norm", "ladder", "lora", "lora_checkpointed"], metavar="METHOD")
-    p.add_argument(
-        "--ablations",
-        nargs="+",
-        type=ablations_of,
-        default=[],
-        metavar="METHOD=ABLATION,...",
-        help="compare METHOD with these too",
-    )
-    p.add_argument(
-        "--within", nargs="+", type=float, default=[], metavar="SECONDS", help="besides the rivals' own time"
-    )
-    p.add_argument("--split", choices=["val", "test"], default="test")
+    p.add_argument("--runs", nargs="+", type=Path, required=True)
     args = p.parse_args()
     try:
         check_marks(args.page, TOOL)
-        lines = {file: read_runs(file) for file in args.runs}
-        empty = [str(file) for file, runs in lines.items() if not runs]
-        if empty:
-            raise ConfigError(f"no runs in {', '.join(empty)}: give files that a sweep has written")
-        for run in (run for runs in lines.values() for run in runs):
-            run_of(run)  # one of an older form is refused before anything is written
-        every = [run for runs in lines.values() for run in runs]
-        found, chosen = tasks(every, args.split), validation_tasks(every)
-        if not found:
-            raise ConfigError(f"no run on the {args.split} split yet in {', '.join(map(str, lines))}")
-        ours = args.compare or list(dict.fromkeys(m for t in found for m, cell in t.main.items() if cell.ours))
-        (args.page.parent / "plots").mkdir(exist_ok=True)
-        parts = ["Made with\n\n" + "\n".join(f"    {c}" for file, runs in lines.items() for c in commands(file, runs))]
-        known = dict.fromkeys(method for task in found for method in task.main)
-        asked = [*(args.compare or []), *(name for of_one in args.ablations for pair in of_one for name in pair)]
-        for name in asked:
-            if name not in known:
-                raise ConfigError(f"no run of {name!r} in {', '.join(map(str, lines))}: {closest(name, known)}")
-        pairs = [(method, rival) for method in ours for rival in args.against if method != rival]
-        pairs += [pair for of_one in args.ablations for pair in of_one]
-        parts += [section(task, pairs, args.against, args.within, args.page) for task in found]
-        parts += [together(found, chosen, pairs)] if len(found) > 1 else []
+        lines = [line for file in args.runs for line in read_runs(file)]
+        if not lines:
+            raise ConfigError(f"no runs in {', '.join(map(str, args.runs))}: give files that a sweep has written")
+        tasks: dict[str, dict[int, list[Line]]] = {}
+        for line in lines:
+            tasks.setdefault(line["config"], {}).setdefault(_labels(line), []).append(line)
+        parts, plots = [], args.page.parent / "plots"
+        plots.mkdir(exist_ok=True)
+        for config, by_labels in tasks.items():
+            name, first = Path(config).stem, next(iter(by_labels.values()))[0]
+            parts.append(f"### {name}\n\n{first['data']} Metric: {first['metric']}.")
+            for labels, own in sorted(by_labels.items()):
+                rows, file = found_of(own), f"{args.page.stem}_{name}_{labels or 'all'}.svg"
+                parts.append(f"With {labels} labels:" if labels else "With all labels:")
+                parts.append(markdown(*table(rows, memory_of(own))))
+                plot(rows, first["metric"], plots / file)
+                parts.append(f"![{first['metric']} against time](plots/{file})")
         write_measured(args.page, TOOL, "\n\n".join(parts))
     except MDPDError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -1,9 +1,9 @@
-"""Statistics over seeds and over tasks: spread, paired tests, ranks. The tests are scipy's."""
+"""Statistics over seeds: spread, and paired tests, which are scipy's."""
 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -58,20 +58,4 @@ def spread(values: Sequence[float]) -> tuple[float, float | None]:
     return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None
 
 
-def mean_ranks(scores: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
-    """Method -> mean of its ranks over tasks, 1 the best; equal scores share the mean of their ranks.
-
-    Args:
-        scores: task -> method -> score, more is better. Methods that a task lacks are left out, because a rank among
-            fewer is not comparable.
-    """
-    from scipy.stats import rankdata
-
-    methods = [m for m in next(iter(scores.values()), {}) if all(m in task for task in scores.values())]
-    if not methods:
-        return {}
-    ranks = np.mean([rankdata([-task[method] for method in methods]) for task in scores.values()], axis=0)
-    return {method: float(rank) for method, rank in zip(methods, ranks, strict=True)}
-
-
-__all__ = ["WILCOXON_PAIRS", "Paired", "mean_ranks", "paired", "spread"]
+__all__ = ["WILCOXON_PAIRS", "Paired", "paired", "spread"]

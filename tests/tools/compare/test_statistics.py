@@ -5,7 +5,7 @@ import math
 import pytest
 
 from tools.compare.result_lines import score
-from tools.compare.statistics import mean_ranks, paired, spread
+from tools.compare.statistics import paired, spread
 
 # Student (1908), "The probable error of a mean": extra hours of sleep of ten patients under two drugs.
 SECOND = [1.9, 0.8, 1.1, 0.1, -0.1, 4.4, 5.5, 1.6, 4.6, 3.4]
@@ -57,15 +57,6 @@ def test_what_is_no_pairs_is_refused():
 def test_spread_is_that_of_a_sample():
     assert spread([1.0, 2.0, 3.0, 4.0]) == pytest.approx((2.5, (5 / 3) ** 0.5))
     assert spread([2.0]) == (2.0, None)
-
-
-def test_ranks_are_shared_by_equals_and_are_of_methods_that_every_task_has():
-    scores = {
-        "one": {"only here": 1.0, "a": 0.9, "b": 0.8, "c": 0.8},
-        "two": {"a": 0.1, "b": 0.5, "c": 0.3, "only there": 0.0},
-    }
-    assert mean_ranks(scores) == {"a": 2.0, "b": 1.75, "c": 2.25}
-    assert mean_ranks({"x": {"a": 1.0}, "y": {"b": 1.0}}) == {}
 
 
 def test_less_perplexity_is_the_better_score():

@@ -120,7 +120,7 @@ def test_its_lines_make_a_page(killed_and_resumed, tmp_path):
     command = [sys.executable, "-m", "tools.compare", "results", str(page), "--runs", str(killed_and_resumed[1])]
     made = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
     assert made.returncode == 0, made.stderr
-    assert "| own - norm | 2 |" in page.read_text() and len(list((tmp_path / "plots").iterdir())) == 1
+    assert "| own | 2 |" in page.read_text() and len(list((tmp_path / "plots").iterdir())) == 1
 
 
 def test_tuning_takes_the_best_of_the_deployed_path_on_validation_and_seeds_see_test_only(tmp_path):
