@@ -7,7 +7,7 @@ import sys
 import time
 
 from mdpd_plugins.registry import ConfigError, Registered, load_catalogue
-from mdpd_plugins.versions import installed_versions
+from mdpd_plugins.versions import backbone_versions
 from mdpd_plugins.zoos import verified
 
 
@@ -41,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
     start = time.monotonic()
     for done, row in enumerate(many.verify(todo, limits=limits, jobs=args.jobs, preload=frameworks), 1):
         results.add(row)
-        verified.remember_row(row, installed_versions())
+        verified.remember_row(row, backbone_versions())
         left = (time.monotonic() - start) / done * (len(todo) - done)
         reason = f": {row['reason'][:200]}" if row["reason"] else ""
         print(

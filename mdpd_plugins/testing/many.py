@@ -16,7 +16,7 @@ from typing import Any
 
 from mdpd_plugins.files import write_text
 from mdpd_plugins.registry import ConfigError, MDPDError, MissingDependencyError, Registered, load_catalogue
-from mdpd_plugins.versions import installed_versions
+from mdpd_plugins.versions import backbone_versions
 
 PASS, FAIL, UNAVAILABLE = "pass", "fail", "unavailable"
 
@@ -165,12 +165,13 @@ class Results:
     """Rows of a sweep, kept in a JSON file so that a sweep that was stopped goes on where it was.
 
     Raises:
-        ConfigError: the file exists and is not one of ours.
+        ConfigError: the file exists and is not one of ours, or holds what was found with other versions of libraries,
+            which says nothing about these.
     """
 
     def __init__(self, path: str | Path | None):
         self.path = Path(path) if path else None
-        self.versions = installed_versions()
+        self.versions = backbone_versions()
         self.rows: dict[str, dict[str, Any]] = {}
         if self.path is not None and self.path.is_file():
             try:
@@ -178,9 +179,19 @@ class Results:
                 rows = {row["name"]: row for row in stored["results"]}
             except (ValueError, KeyError, TypeError) as error:
                 raise ConfigError(f"{str(self.path)!r} holds no results of `mdpd verify`: name another file") from error
-            # What was found with other versions says nothing about these.
-            if stored.get("versions") == self.versions:
-                self.rows = rows
+            self._check_versions(stored.get("versions") or {})
+            self.rows = rows
+
+    def _check_versions(self, then: dict[str, str]) -> None:
+        known = {name: (then.get(name), self.versions.get(name)) for name in sorted({*then, *self.versions})}
+        changed = [
+            f"{name} {old or 'absent'} then, {new or 'absent'} now" for name, (old, new) in known.items() if old != new
+        ]
+        if changed:
+            raise ConfigError(
+                f"{str(self.path)!r} holds what was found with other versions ({'; '.join(changed)}): name another "
+                f"file, or remove it"
+            )
 
     def add(self, row: dict[str, Any]) -> None:
         """Keep a row, and write the file."""

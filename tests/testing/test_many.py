@@ -140,14 +140,18 @@ def test_a_file_of_something_else_is_not_overwritten(tmp_path):
     assert file.read_text() == '{"mine": 1}'
 
 
-def test_results_found_with_other_versions_are_not_believed(tmp_path):
+def test_results_found_with_other_versions_are_neither_believed_nor_lost(tmp_path):
     file = tmp_path / "found.json"
     row = {"name": "a/b", "zoo": "a", "status": "pass", "reason": "", "checks": {}}
     Results(file).add(row)
     assert Results(file).rows == {"a/b": row}
     stored = json.loads(file.read_text())
-    file.write_text(json.dumps({**stored, "versions": {"torch": "0.1"}}))
-    assert Results(file).rows == {}
+    old = json.dumps({**stored, "versions": {**stored["versions"], "torch": "0.1"}})
+    file.write_text(old)
+    with pytest.raises(ConfigError, match=r"torch 0\.1 then, .* now\): name another file"):
+        Results(file)
+    assert file.read_text() == old
+    assert {"torch", "transformers"} <= set(stored["versions"]) and "openpyxl" not in stored["versions"]
 
 
 def test_the_matrix_counts_passed_of_applicable():
