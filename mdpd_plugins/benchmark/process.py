@@ -6,9 +6,12 @@ import ctypes
 import gc
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
+import threading
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -74,7 +77,8 @@ class Process:
 
 
 def serve(worker: Any) -> None:
-    """Answer requests by the worker's methods, until the pipe closes."""
+    """Answer requests by the worker's methods, until the pipe closes or the process that asks is gone."""
+    _end_with(os.getppid())
     # Whatever a library prints must not end up between the answers.
     answers, sys.stdout = sys.stdout, sys.stderr
     for line in sys.stdin:
@@ -85,6 +89,17 @@ def serve(worker: Any) -> None:
             answer = {"error": str(error)}  # the user's to mend, so without a traceback
         _give_back()
         print(json.dumps(answer), file=answers, flush=True)
+
+
+def _end_with(parent: int) -> None:
+    """Ask this process to end once its parent is gone: what is at work does not notice that the pipe has closed."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _give_back() -> None:

@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import signal
 import socket
+import subprocess
 import sys
 import traceback
 from collections.abc import Sequence
@@ -188,3 +189,10 @@ def assert_learned_alike(alone: Path, together: Path, step: int) -> None:
         torch.testing.assert_close(ours[key], value, rtol=0, atol=1e-6, msg=lambda m, key=key: f"{key}: {m}")
     metrics = [json.loads((w / "summary.json").read_text())["metrics"] for w in (alone, together)]
     assert metrics[0] == metrics[1] != {}
+
+
+def processes(session: int) -> list[int]:
+    """Those of a session that are alive."""
+    found = subprocess.run(["ps", "-eo", "pid=,sess=,stat="], capture_output=True, text=True, check=True).stdout
+    rows = [line.split() for line in found.splitlines()]
+    return [int(pid) for pid, own, state in rows if int(own) == session and not state.startswith("Z")]

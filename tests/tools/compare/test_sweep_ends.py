@@ -13,20 +13,13 @@ import time
 from pathlib import Path
 
 import pytest
-from running import write_config
+from running import processes, write_config
 
 from tools.compare.methods import Method
 from tools.compare.result_lines import append_run, read_runs
 from tools.compare.sweep import Run, Sweep
 
 ROOT = Path(__file__).parents[3]
-
-
-def processes(session: int) -> list[int]:
-    """Those of a session that are alive."""
-    found = subprocess.run(["ps", "-eo", "pid=,sess=,stat="], capture_output=True, text=True, check=True).stdout
-    rows = [line.split() for line in found.splitlines()]
-    return [int(pid) for pid, own, state in rows if int(own) == session and not state.startswith("Z")]
 
 
 def as_in_a_terminal() -> None:
