@@ -79,25 +79,18 @@ def show(found: Mapping[str, Any]) -> None:
     console().print(table)
 
 
-def plot(found: Mapping[str, Any], path: Path, accuracy: Mapping[str, float] | None = None) -> None:
-    """Memory against time, one point a method; with accuracies, memory against accuracy beside it.
-
-    Methods that no other beats in both are joined by a line (the Pareto front).
+def plot(found: Mapping[str, Any], path: Path) -> None:
+    """Memory against time, one point a method. Methods that no other beats in both are joined (the Pareto front).
 
     Args:
         path: where to; its suffix says the format (svg, png, pdf).
-        accuracy: method -> share of right answers.
     """
     rows = {label(r): r for r in found["results"]}
     memory = {m: r["training_state_bytes"] / 2**20 for m, r in rows.items()}
     seconds = {m: r["step_seconds"]["median"] for m, r in rows.items()}
     ours = {m for m in rows if m.startswith("mdpd")}
-    figure, panels = new_figure(2 if accuracy else 1)
-    panel(panels[0], memory, seconds, (STATE, "seconds per step (median)"), ours, best=min)
-    if accuracy:
-        known = {m: memory[m] for m in memory if m in accuracy}
-        reached = {m: accuracy[m] for m in known}
-        panel(panels[1], known, reached, (STATE, "accuracy of what is deployed"), ours, best=max)
+    figure, (axes,) = new_figure(1)
+    panel(axes, memory, seconds, (STATE, "seconds per step (median)"), ours, best=min)
     save(figure, path)
 
 

@@ -3,15 +3,13 @@
     python -m tools.compare memory docs/memory.md --bench docs/data/bench_*.json --scaling docs/data/scaling_*.json \\
         --cached docs/data/cached_*.json
 
-Plots land in docs/plots. `--accuracy BENCH.json=RUNS.jsonl` adds accuracies (of a sweep, same configuration) to that
-benchmark's plot and table.
+Plots land in docs/plots.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import statistics
 import sys
 from pathlib import Path
 from typing import Any
@@ -20,39 +18,17 @@ from mdpd_plugins.benchmark.growth import slope
 from mdpd_plugins.benchmark.report import cells, header, markdown, plot
 from mdpd_plugins.registry import MDPDError
 from tools.compare.measured_pages import check_marks, write_measured
-from tools.compare.result_lines import read_runs
 
 TOOL = "tools/compare/memory_page.py"
-# Recomputation changes memory and time, not the arithmetic: these have their plain form's accuracy, and it theirs.
-SAME_ARITHMETIC = {"lora_checkpointed": "lora", "norm_checkpointed": "norm", "mdpd_low_memory": "mdpd"}
 
 
-def accuracies(runs: list[dict[str, Any]]) -> dict[str, tuple[float, float, int]]:
-    """method -> (mean, standard deviation, seeds) of what would be deployed: the side path of a ladder."""
-    found = {}
-    runs = [r for r in runs if r.get("split") != "val"]  # of a sweep that tuned
-    for method in dict.fromkeys(r["method"] for r in runs):
-        path = "side/accuracy" if method == "ladder" else "backbone/accuracy"
-        values = [r["metrics"][path] for r in runs if r["method"] == method]
-        found[method] = (statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else 0.0, len(values))
-    twins = {**SAME_ARITHMETIC, **{plain: other for other, plain in SAME_ARITHMETIC.items()}}
-    return {**found, **{m: found[o] for m, o in twins.items() if o in found and m not in found}}
-
-
-def bench_section(file: Path, found: dict[str, Any], runs: Path | None, plots: Path) -> str:
+def bench_section(file: Path, found: dict[str, Any], plots: Path) -> str:
     """Table, plot and ratios of one benchmark."""
     environment = found["environment"]
-    known = accuracies(read_runs(runs)) if runs else {}
-    columns, rows = header(found), [list(row) for row in cells(found)]
-    if known:
-        columns.append("accuracy (mean ± deviation, seeds)")
-        for row in rows:
-            a = known.get(row[0])
-            spread = f" ± {a[1]:.3f}" if a and a[2] > 1 else ""
-            row.append(f"{a[0]:.3f}{spread}, {a[2]}" if a else "-")
+    columns, rows = header(found), cells(found)
     plots.mkdir(exist_ok=True)
     picture = plots / f"{file.stem}.svg"
-    plot(found, picture, {m: a[0] for m, a in known.items()})
+    plot(found, picture)
     batch = found["results"][0]["batch_size"]
     methods = " ".join(dict.fromkeys(r["method"] for r in found["results"]))
     dtypes = " ".join(dict.fromkeys(r["dtype"] for r in found["results"] if "dtype" in r))
@@ -164,16 +140,14 @@ def main() -> int:
     p.add_argument("--plan", nargs="*", type=Path, default=[], help="of mdpd bench --plan")
     p.add_argument("--scaling", nargs="*", type=Path, default=[])
     p.add_argument("--cached", nargs="*", type=Path, default=[], help="of tools/compare/cached_epochs.py")
-    p.add_argument("--accuracy", nargs="*", default=[], metavar="BENCH.json=RUNS.jsonl")
     args = p.parse_args()
     try:
         check_marks(args.page, TOOL)
     except MDPDError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    runs = {Path(a): Path(b) for a, b in (pair.split("=", 1) for pair in args.accuracy)}
     plots = args.page.parent / "plots"
-    sections = [bench_section(f, json.loads(f.read_text()), runs.get(f), plots) for f in args.bench]
+    sections = [bench_section(f, json.loads(f.read_text()), plots) for f in args.bench]
     sections += [plan_section(f, json.loads(f.read_text())) for f in args.plan]
     sections += [scaling_section(f, json.loads(f.read_text())) for f in args.scaling]
     sections += [cached_section(args.cached)] if args.cached else []
