@@ -24,6 +24,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from mdpd_plugins.benchmark.process import end_with_parent
 from mdpd_plugins.files import write_json
 
 
@@ -122,6 +123,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args(arguments)
     if args.child:
+        end_with_parent()
         request = json.load(sys.stdin)
         asked = request.get("run")
         found = run(**asked) if asked else libraries(request["libraries"])

@@ -78,7 +78,7 @@ class Process:
 
 def serve(worker: Any) -> None:
     """Answer requests by the worker's methods, until the pipe closes or the process that asks is gone."""
-    _end_with(os.getppid())
+    end_with_parent()
     # Whatever a library prints must not end up between the answers.
     answers, sys.stdout = sys.stdout, sys.stderr
     for line in sys.stdin:
@@ -91,8 +91,9 @@ def serve(worker: Any) -> None:
         print(json.dumps(answer), file=answers, flush=True)
 
 
-def _end_with(parent: int) -> None:
+def end_with_parent() -> None:
     """Ask this process to end once its parent is gone: what is at work does not notice that the pipe has closed."""
+    parent = os.getppid()
 
     def watch() -> None:
         while os.getppid() == parent:
@@ -110,4 +111,4 @@ def _give_back() -> None:
         trim(0)
 
 
-__all__ = ["Process", "serve"]
+__all__ = ["Process", "end_with_parent", "serve"]
