@@ -16,8 +16,9 @@ from mdpd_plugins.engine.distiller import Distiller
 from mdpd_plugins.engine.masters import NARROW
 from mdpd_plugins.registry.errors import CapabilityError, MDPDError
 
-# float32 rounding of W + BA, through tens of layers; measured differences are some 1e-6 of the outputs (our choice).
-MERGE_TOLERANCE = 1e-4
+# float32 rounding of W + BA, through tens of layers, of the largest output (our choice). Measured differences are some
+# 1e-6; where a model picks neighbours by distance (ViG), one picked otherwise makes it 4e-4, and 1e-16 in float64.
+MERGE_TOLERANCE = 1e-3
 # Roundings of a bfloat16 or float16, of the largest output (our choice: several times what was measured).
 NARROW_ROUNDINGS = 16
 

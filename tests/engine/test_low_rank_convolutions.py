@@ -8,7 +8,7 @@ from timm.layers import StdConv2d
 from timm.models import ResNetV2
 from torch import nn
 
-from mdpd_plugins.adapters import Adapter, adapt
+from mdpd_plugins.adapters import Adapter, adapt, build_backbone
 from mdpd_plugins.engine import fade
 from mdpd_plugins.engine.low_rank import inject, low_rank_targets, remove
 from mdpd_plugins.registry import CapabilityError
@@ -104,3 +104,17 @@ def test_the_recipe_trains_a_convolutional_network_and_fades_to_the_plain_one():
     assert report.merged == 2 * 8 + 3 and report.keys_equal
     moved = {k for k, v in before.items() if not torch.equal(v, model.state_dict()[k])}
     assert sum("conv" in k or "downsample.0" in k for k in moved) == 19
+
+
+@pytest.mark.slow
+def test_a_graph_network_fades_though_rounding_picks_other_neighbours():
+    adapter = build_backbone("mmpretrain/vig-tiny_3rdparty_in1k", pretrained=None, num_classes=4)
+    distiller, _ = small_distiller(adapter, method="norm", backbone_update="norm+low_rank", rank=8)
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for update in distiller.low_rank.values():
+            update.normal_(generator=generator).mul_(0.05)
+    pictures = torch.randn(2, 3, 224, 224, generator=generator)
+    _, report = fade(distiller, {"image": pictures})
+    assert report.merged == 48 and report.keys_equal
+    assert 1e-5 < report.largest_difference / report.largest_output < 1e-3

@@ -135,6 +135,7 @@ def small_distiller(
     settings_ = Settings.from_dict(given)
     distiller = RunnerModel(adapter, task, settings_, max_steps=max_steps, accumulate=accumulate, amp=amp)
     optim = {
+        "type": "adamw",
         "scale": 1.0,
         "side_lr": 1e-2,
         "side_weight_decay": 0.05,
