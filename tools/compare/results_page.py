@@ -3,7 +3,7 @@
     python -m tools.compare results docs/results.md --runs docs/data/coach*.jsonl
 
 A table and a figure for every task and number of labels, over seeds: what each method reaches on test, the difference
-to low-rank updates from labels alone, of the same seeds, processor time with the coach's own, and what a step holds.
+of the same seeds to what trains the same weights untaught, processor time with the coach's own, and what a step holds.
 The same lines give the same page.
 """
 
@@ -25,6 +25,8 @@ from tools.compare.statistics import paired, spread
 
 TOOL = "tools/compare/results_page.py"
 BASE = "low_rank_alone"
+NORM_BASE = "norm_alone"  # of what trains norms and output layer alone
+OF_NORMS = {"mdpd_alone", "coach_norm", "coach_norm_raw"}
 Line = Mapping[str, Any]
 Found = dict[int, tuple[float, float]]  # seed -> (main metric on test, processor seconds)
 
@@ -43,6 +45,9 @@ ROWS = {
     "coach_reader": "control: taught by the reader",
     "self_training": "control: taught by the backbone from labels alone",
 }
+# Lines from before a coach was calibrated (docs/results.md says which commit): the ablation of calibration.
+RAW = "_raw"
+ROWS |= {f"{name}{RAW}": f"{ROWS[name]}, not calibrated" for name in list(ROWS) if name.startswith(("coach", "self"))}
 
 
 def found_of(lines: Sequence[Line]) -> dict[str, Found]:
@@ -55,7 +60,7 @@ def found_of(lines: Sequence[Line]) -> dict[str, Found]:
         for method, own in by_method.items()
     }
     for kind in ("reader", "ladder"):
-        own = by_method.get(f"coach_{kind}", {})
+        own = {**by_method.get(f"coach_{kind}{RAW}", {}), **by_method.get(f"coach_{kind}", {})}
         rows[f"{kind}_kept"] = {
             seed: (line["coach"]["kept"], line["coach"]["cpu_seconds"]) for seed, line in own.items()
         }
@@ -93,9 +98,10 @@ def _seconds(line: Line) -> float:
 
 def table(rows: Mapping[str, Found], memory: Mapping[str, int]) -> tuple[list[str], list[list[str]]]:
     """Header and rows of one task. `memory`: as of `memory_of`."""
-    header = ["method", "seeds", "on test", f"minus {ROWS[BASE]}", "p (paired t)", "CPU seconds", "step, MiB"]
-    found, base = [], rows.get(BASE, {})
+    header = ["method", "seeds", "on test", "minus untaught", "p (paired t)", "CPU seconds", "step, MiB"]
+    found = []
     for name, own in rows.items():
+        base = rows.get(NORM_BASE if name in OF_NORMS else BASE, {})
         mean, deviation = spread([value for value, _ in own.values()])
         shared = sorted(set(own) & set(base)) if name != BASE else []
         said = ["-", "-"]
