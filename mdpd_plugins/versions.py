@@ -13,25 +13,14 @@ DISTRIBUTION = "mdpd-plugins"
 ASIDE = re.compile(r"extra == [\"'](test|demo)[\"']")
 
 
-# What a backbone is made of, and what the conformance kit changes in it.
-BACKBONES = (
-    *(DISTRIBUTION, "torch", "torchvision", "numpy", "mmengine", "mmpretrain", "mmcv-lite", "transformers"),
-    *("open_clip_torch", "timm", "peft"),
-)
-
-
 def installed_versions() -> dict[str, str]:
     """Distribution -> version: this project, what it requires and what its extras bring, as far as it is installed."""
     texts = [t for t in importlib.metadata.requires(DISTRIBUTION) or [] if not ASIDE.search(t)]
-    return _versions([DISTRIBUTION, *(re.split(r"[^\w.-]", text, maxsplit=1)[0] for text in texts)])
+    return versions_of([DISTRIBUTION, *(re.split(r"[^\w.-]", text, maxsplit=1)[0] for text in texts)])
 
 
-def backbone_versions() -> dict[str, str]:
-    """Distribution -> version of what the conformance kit's results depend on, as far as it is installed."""
-    return _versions(BACKBONES)
-
-
-def _versions(names: Iterable[str]) -> dict[str, str]:
+def versions_of(names: Iterable[str]) -> dict[str, str]:
+    """Distribution -> version, of those that are installed."""
     found = {}
     for name in sorted(set(names)):
         try:
@@ -66,4 +55,4 @@ def _git(folder: Path, *arguments: str) -> str | None:
     return done.stdout.strip() if done.returncode == 0 else None
 
 
-__all__ = ["DISTRIBUTION", "backbone_versions", "installed_versions", "revisions"]
+__all__ = ["DISTRIBUTION", "installed_versions", "revisions", "versions_of"]

@@ -7,7 +7,6 @@ import sys
 import time
 
 from mdpd_plugins.registry import ConfigError, Registered, load_catalogue
-from mdpd_plugins.versions import backbone_versions
 from mdpd_plugins.zoos import verified
 
 
@@ -31,7 +30,7 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError("--jobs, --timeout and --memory must be above zero")
     from mdpd_plugins.testing import many
 
-    results = many.Results(args.json)
+    results = many.Results(args.json, verified.present())
     known = {n for n, row in results.rows.items() if not (args.retry and row["status"] == many.FAIL)}
     todo = [registered for registered in chosen if registered.name not in known]
     if len(todo) < len(chosen):
@@ -41,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
     start = time.monotonic()
     for done, row in enumerate(many.verify(todo, limits=limits, jobs=args.jobs, preload=frameworks), 1):
         results.add(row)
-        verified.remember_row(row, backbone_versions())
+        verified.remember_row(row, verified.present())
         left = (time.monotonic() - start) / done * (len(todo) - done)
         reason = f": {row['reason'][:200]}" if row["reason"] else ""
         print(

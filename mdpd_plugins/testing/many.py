@@ -16,7 +16,6 @@ from typing import Any
 
 from mdpd_plugins.files import write_text
 from mdpd_plugins.registry import ConfigError, MDPDError, MissingDependencyError, Registered, load_catalogue
-from mdpd_plugins.versions import backbone_versions
 
 PASS, FAIL, UNAVAILABLE = "pass", "fail", "unavailable"
 
@@ -164,14 +163,17 @@ def check_registered(name: str) -> dict[str, Any]:
 class Results:
     """Rows of a sweep, kept in a JSON file so that a sweep that was stopped goes on where it was.
 
+    Args:
+        versions: distribution -> version of what results depend on.
+
     Raises:
         ConfigError: the file exists and is not one of ours, or holds what was found with other versions of libraries,
             which says nothing about these.
     """
 
-    def __init__(self, path: str | Path | None):
+    def __init__(self, path: str | Path | None, versions: dict[str, str]):
         self.path = Path(path) if path else None
-        self.versions = backbone_versions()
+        self.versions = versions
         self.rows: dict[str, dict[str, Any]] = {}
         if self.path is not None and self.path.is_file():
             try:

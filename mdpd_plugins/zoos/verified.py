@@ -16,10 +16,16 @@ from typing import Any
 
 from mdpd_plugins.cache import add, recall
 from mdpd_plugins.registry import ConfigError, Registered, closest
+from mdpd_plugins.versions import versions_of
 
 FILE = Path(__file__).with_name("verified.json")
 DISTRIBUTION = "mdpd-plugins"
 HERE = "verified_here"  # name in the cache
+# What a backbone is made of, and what the kit changes in it: what its results depend on.
+DEPENDS = (
+    *(DISTRIBUTION, "torch", "torchvision", "numpy", "mmengine", "mmpretrain", "mmcv-lite", "transformers"),
+    *("open_clip_torch", "timm", "peft"),
+)
 PARTS = ("image", "text")
 
 # Capability -> the kit's check that exercises it, and what it says.
@@ -88,6 +94,11 @@ def load(path: Path = FILE) -> Verified:
         for name in group["names"]
     }
     return Verified(content["versions"], backbones)
+
+
+def present() -> dict[str, str]:
+    """Distribution -> version of what the kit's results depend on, as far as it is installed."""
+    return versions_of(DEPENDS)
 
 
 def remember_row(row: Mapping[str, Any], versions: Mapping[str, str]) -> None:

@@ -24,6 +24,14 @@ class Method:
     label: str
     overrides: tuple[str, ...]
 
+    @property
+    def text(self) -> str:
+        """What `read_method` reads this method from."""
+        if self.label in METHODS and _named(self.label) == self.overrides:
+            return self.label
+        recipe = ",".join(pair.removeprefix("distill.") if i == 0 else pair for i, pair in enumerate(self.overrides))
+        return f"{self.label}:{recipe}"
+
 
 def read_method(text: str) -> Method:
     """A method from what was typed: `name`, or `label:method=NAME,distill.KEY=VALUE,optim.KEY=VALUE,...`.
