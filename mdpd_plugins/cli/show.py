@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mdpd_plugins.registry import Registered, load_catalogue
+from mdpd_plugins.versions import versions_of
 from mdpd_plugins.zoos import verified
 
 
@@ -33,7 +34,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _verified(registered: Registered) -> dict[str, Any]:
     """What the conformance kit found of a built-in backbone, beside what was seen of it just now."""
-    here = verified.found_here(registered.name, present := verified.present())
+    here = verified.found_here(registered.name, present := versions_of(verified.DEPENDS))
     if here is not None:
         listed = ", ".join(f"{name} {version}" for name, version in present.items())
         return {

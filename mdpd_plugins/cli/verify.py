@@ -7,6 +7,7 @@ import sys
 import time
 
 from mdpd_plugins.registry import ConfigError, Registered, load_catalogue
+from mdpd_plugins.versions import versions_of
 from mdpd_plugins.zoos import verified
 
 
@@ -30,7 +31,7 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError("--jobs, --timeout and --memory must be above zero")
     from mdpd_plugins.testing import many
 
-    results = many.Results(args.json, verified.present())
+    results = many.Results(args.json, versions_of(verified.DEPENDS))
     known = {n for n, row in results.rows.items() if not (args.retry and row["status"] == many.FAIL)}
     todo = [registered for registered in chosen if registered.name not in known]
     if len(todo) < len(chosen):
@@ -40,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
     start = time.monotonic()
     for done, row in enumerate(many.verify(todo, limits=limits, jobs=args.jobs, preload=frameworks), 1):
         results.add(row)
-        verified.remember_row(row, verified.present())
+        verified.remember_row(row, versions_of(verified.DEPENDS))
         left = (time.monotonic() - start) / done * (len(todo) - done)
         reason = f": {row['reason'][:200]}" if row["reason"] else ""
         print(

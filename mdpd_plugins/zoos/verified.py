@@ -16,7 +16,6 @@ from typing import Any
 
 from mdpd_plugins.cache import add, recall
 from mdpd_plugins.registry import ConfigError, Registered, closest
-from mdpd_plugins.versions import versions_of
 
 FILE = Path(__file__).with_name("verified.json")
 DISTRIBUTION = "mdpd-plugins"
@@ -94,11 +93,6 @@ def load(path: Path = FILE) -> Verified:
         for name in group["names"]
     }
     return Verified(content["versions"], backbones)
-
-
-def present() -> dict[str, str]:
-    """Distribution -> version of what the kit's results depend on, as far as it is installed."""
-    return versions_of(DEPENDS)
 
 
 def remember_row(row: Mapping[str, Any], versions: Mapping[str, str]) -> None:

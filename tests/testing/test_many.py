@@ -7,6 +7,7 @@ from packages import run_mdpd, write_package
 
 from mdpd_plugins.registry import ConfigError
 from mdpd_plugins.testing.many import Results, matrix
+from mdpd_plugins.versions import versions_of
 from mdpd_plugins.zoos import verified
 
 PLUGIN = """
@@ -137,20 +138,20 @@ def test_a_file_of_something_else_is_not_overwritten(tmp_path):
     file = tmp_path / "mine.json"
     file.write_text('{"mine": 1}')
     with pytest.raises(ConfigError, match="holds no results"):
-        Results(file, verified.present())
+        Results(file, versions_of(verified.DEPENDS))
     assert file.read_text() == '{"mine": 1}'
 
 
 def test_results_found_with_other_versions_are_neither_believed_nor_lost(tmp_path):
     file = tmp_path / "found.json"
     row = {"name": "a/b", "zoo": "a", "status": "pass", "reason": "", "checks": {}}
-    Results(file, verified.present()).add(row)
-    assert Results(file, verified.present()).rows == {"a/b": row}
+    Results(file, versions_of(verified.DEPENDS)).add(row)
+    assert Results(file, versions_of(verified.DEPENDS)).rows == {"a/b": row}
     stored = json.loads(file.read_text())
     old = json.dumps({**stored, "versions": {**stored["versions"], "torch": "0.1"}})
     file.write_text(old)
     with pytest.raises(ConfigError, match=r"torch 0\.1 then, .* now\): name another file"):
-        Results(file, verified.present())
+        Results(file, versions_of(verified.DEPENDS))
     assert file.read_text() == old
     assert {"torch", "transformers"} <= set(stored["versions"]) and "openpyxl" not in stored["versions"]
 
