@@ -16,13 +16,13 @@ ASIDE = re.compile(r"extra == [\"'](test|demo)[\"']")
 def installed_versions() -> dict[str, str]:
     """Distribution -> version: this project, what it requires and what its extras bring, as far as it is installed."""
     texts = [t for t in importlib.metadata.requires(DISTRIBUTION) or [] if not ASIDE.search(t)]
-    return versions_of([DISTRIBUTION, *(re.split(r"[^\w.-]", text, maxsplit=1)[0] for text in texts)])
+    return versions_of(sorted({DISTRIBUTION, *(re.split(r"[^\w.-]", text, maxsplit=1)[0] for text in texts)}))
 
 
 def versions_of(names: Iterable[str]) -> dict[str, str]:
     """Distribution -> version, of those that are installed."""
     found = {}
-    for name in sorted(set(names)):
+    for name in names:
         try:
             found[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:

@@ -22,8 +22,8 @@ DISTRIBUTION = "mdpd-plugins"
 HERE = "verified_here"  # name in the cache
 # What a backbone is made of, and what the kit changes in it: what its results depend on.
 DEPENDS = (
-    *(DISTRIBUTION, "torch", "torchvision", "numpy", "mmengine", "mmpretrain", "mmcv-lite", "transformers"),
-    *("open_clip_torch", "timm", "peft"),
+    *("torch", "transformers", "mmpretrain", "mmcv-lite", "open_clip_torch", "timm", "torchvision", "mmengine", "peft"),
+    *("numpy", DISTRIBUTION),
 )
 PARTS = ("image", "text")
 
