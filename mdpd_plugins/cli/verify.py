@@ -31,7 +31,8 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError("--jobs, --timeout and --memory must be above zero")
     from mdpd_plugins.testing import many
 
-    results = many.Results(args.json, versions_of(verified.DEPENDS))
+    versions = versions_of(verified.DEPENDS)
+    results = many.Results(args.json, versions)
     known = {n for n, row in results.rows.items() if not (args.retry and row["status"] == many.FAIL)}
     todo = [registered for registered in chosen if registered.name not in known]
     if len(todo) < len(chosen):
@@ -41,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
     start = time.monotonic()
     for done, row in enumerate(many.verify(todo, limits=limits, jobs=args.jobs, preload=frameworks), 1):
         results.add(row)
-        verified.remember_row(row, versions_of(verified.DEPENDS))
+        verified.remember_row(row, versions)
         left = (time.monotonic() - start) / done * (len(todo) - done)
         reason = f": {row['reason'][:200]}" if row["reason"] else ""
         print(

@@ -16,9 +16,11 @@ from mdpd_plugins.engine.distiller import Distiller
 from mdpd_plugins.engine.masters import NARROW
 from mdpd_plugins.registry.errors import CapabilityError, MDPDError
 
-# float32 rounding of W + BA, through tens of layers, of the largest output (our choice). Measured differences are some
-# 1e-6; where a model picks neighbours by distance (ViG), one picked otherwise makes it 4e-4, and 1e-16 in float64.
-MERGE_TOLERANCE = 1e-3
+# float32 rounding of W + BA, through tens of layers; measured differences are some 1e-6 of the outputs (our choice).
+MERGE_TOLERANCE = 1e-4
+# Where a model picks neighbours by distance (ViG), the last bit of a weight moves its outputs by 6e-4. Merging may move
+# them by several times what one such bit does (our choice; measured: once).
+LAST_BITS = 8
 # Roundings of a bfloat16 or float16, of the largest output (our choice: several times what was measured).
 NARROW_ROUNDINGS = 16
 
@@ -31,7 +33,8 @@ class FadingReport:
         outputs_equal: the plain model's outputs equal the trained backbone path's, bit for bit.
         merged: layers that low-rank updates were added to. Adding them rounds, as does going back to the checkpoint's
             type, so then outputs are equal to `MERGE_TOLERANCE` of their largest value instead, or to
-            `NARROW_ROUNDINGS` roundings of the narrower of both types.
+            `NARROW_ROUNDINGS` roundings of the narrower of both types, or to `LAST_BITS` times what the last bit of
+            one weight moves them by.
         quantization: how linear layers were held in training, "none", "int8" or "nf4". The plain model has the
             checkpoint's own weights there, so its outputs differ by what quantising took away, which has no bound.
         exported_quantized: it has the quantised ones instead, in the form that its library saves. Outputs then differ
@@ -112,6 +115,8 @@ def fade(
     largest = float(before.abs().max())
     requantized = quantization != NONE and (not quantized or bool(merged))
     close = requantized or (rounded and difference <= tolerance * largest)
+    if rounded and not close:
+        close = difference <= LAST_BITS * _moved_by_the_last_bit(adapter, inputs, after)
     report = FadingReport(
         outputs_equal=bool(torch.equal(before, after)),
         keys_equal=keys == distiller.trained.original_keys,
@@ -139,6 +144,22 @@ def fade(
         adapter.keep_quantized()
     adapter.set_labels(distiller.task.classes, distiller.task.kind)
     return adapter.model, report
+
+
+@torch.no_grad()
+def _moved_by_the_last_bit(adapter: Adapter, inputs: Any, outputs: torch.Tensor) -> float:
+    """By how much outputs move, at most, where one matrix of the first block is rounded up or down. It is put back."""
+    matrices = [p for p in adapter.blocks()[0].parameters() if p.dim() > 1 and p.is_floating_point()]
+    moved = 0.0
+    for matrix in matrices[:1]:
+        own = matrix.data
+        try:
+            for limit in (float("inf"), -float("inf")):
+                matrix.data = torch.nextafter(own, torch.full_like(own, limit))
+                moved = max(moved, float((adapter.forward(inputs).float() - outputs).abs().max()))
+        finally:
+            matrix.data = own
+    return moved
 
 
 def check_savable(adapter: Adapter) -> None:

@@ -55,6 +55,16 @@ class Coach:
     about: dict[str, Any]
 
 
+@dataclass(frozen=True)
+class _Candidate:
+    """A network that may become the coach, None for the backbone; what it says of val, (N, C); what is known of it."""
+
+    network: Any
+    outputs: torch.Tensor
+    labels: torch.Tensor
+    about: dict[str, Any]
+
+
 def first_stage(config: Config, parts: Parts) -> Experiment:
     """What the coach learns with, beside a backbone that `coached` leaves as it came. Nothing is written.
 
@@ -113,28 +123,30 @@ def _learned(
     """A coach of that kind, and the state of its network; of "auto" the better one on val."""
     parts, metric = experiment.parts, experiment.task.main_metric
     path = "backbone" if kind == "backbone" else "side"
-    found: dict[str, tuple[float, Any, dict[str, Any]]] = {}  # kind -> score on val, its network, what is known of it
+    found: dict[str, _Candidate] = {}
     if kind != "reader":
         epochs = _trained(experiment, folder, resume=resume)
-        score = _scored(experiment, experiment.val_loader, path)
-        found["ladder" if kind == "auto" else str(kind)] = score, experiment.distiller.side, {"epochs": epochs}
+        answers = _answers(experiment, experiment.val_loader, path)
+        found["ladder" if kind == "auto" else str(kind)] = _Candidate(
+            experiment.distiller.side, *answers, {"epochs": epochs}
+        )
     if kind in ("auto", "reader"):
         experiment.distiller.to(get_device())
-        score, strength, reader = _fit_reader(experiment)
-        found["reader"] = score, reader, {"strength": strength}
-    best = max(found, key=lambda name: signed(metric, found[name][0]))  # of equals the first
-    experiment.distiller.side = found[best][1]
-    temperature = _temperature(experiment, path)
-    outputs, kept = _outputs(experiment, path) / temperature, found[best][0]
+        found["reader"] = _fit_reader(experiment)
+    scores = {name: _score(experiment, one.outputs, one.labels) for name, one in found.items()}
+    best = max(found, key=lambda name: signed(metric, scores[name]))  # of equals the first
+    experiment.distiller.side = found[best].network
+    temperature = _temperature(experiment.task.kind, found[best].outputs, found[best].labels)
+    outputs, kept = _outputs(experiment, path) / temperature, scores[best]
     if experiment.eval_loader is not experiment.val_loader:
-        kept = _scored(experiment, experiment.eval_loader, path)
+        kept = _score(experiment, *_answers(experiment, experiment.eval_loader, path))
     about = {
         "kind": best,
         "metric": metric,
-        "scores": {name: score for name, (score, _, _) in found.items()},
+        "scores": scores,
         "kept": kept,
         "temperature": temperature,
-        **{key: value for _, _, more in found.values() for key, value in more.items()},
+        **{key: value for one in found.values() for key, value in one.about.items()},
         "labelled": len(parts.train),
         "unlabelled": 0 if parts.unlabelled is None else len(parts.unlabelled),
         **_said(outputs[len(parts.train) :], parts),
@@ -219,35 +231,36 @@ def _trained(experiment: Experiment, folder: Path, *, resume: bool) -> float:
 
 
 @torch.no_grad()
-def _scored(experiment: Experiment, loader: DataLoader, path: str) -> float:
-    results: list[dict] = []
-    for batch in loader:
-        results += experiment.distiller.val_step(batch)
-    return experiment.metric.compute_metrics(results)[f"{path}/{experiment.task.main_metric}"]
+def _answers(experiment: Experiment, loader: DataLoader, path: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """(outputs (N, C) float32, labels) of all examples of an evaluation."""
+    found = [experiment.distiller.answers(batch) for batch in loader]
+    return torch.cat([outputs[path].cpu() for outputs, _ in found]), torch.cat([labels.cpu() for _, labels in found])
 
 
-@torch.no_grad()
-def _temperature(experiment: Experiment, path: str) -> float:
+def _score(experiment: Experiment, outputs: torch.Tensor, labels: torch.Tensor) -> float:
+    """The task's main metric."""
+    return experiment.task.metrics(outputs, labels)[experiment.task.main_metric]
+
+
+def _temperature(kind: str, outputs: torch.Tensor, labels: torch.Tensor) -> float:
     """What outputs are divided by before they teach, so that their probabilities are likeliest on val; 1 for numbers.
 
     Temperature scaling (Guo et al., arXiv:1706.04599). A reader that is regularised so that it is right most often may
     answer 0.51 to 0.49 throughout, and a network that has fitted a hundred examples 0.99. As Platt does for sigmoids,
     labels are taken for right with probability (n + 1) / (n + 2): so a coach that is right on all of val has an answer.
+
+    Args:
+        kind: of the task's labels. outputs: (N, C) of val. labels: theirs.
     """
     from scipy.optimize import minimize_scalar
 
-    task, found = experiment.task, []
-    if task.kind == "float":
+    if kind == "float":
         return 1.0
-    for batch in experiment.val_loader:
-        inputs = {k: v.to(experiment.adapter.device) for k, v in batch["inputs"].items()}
-        found.append((experiment.distiller(inputs)[path].double().cpu(), batch["labels"]))
-    outputs, labels = (torch.cat(column) for column in zip(*found, strict=True))
-    doubt = 1 / (len(outputs) + 2)
+    outputs, doubt = outputs.double(), 1 / (len(outputs) + 2)
 
     def loss(log_temperature: float) -> float:
         scaled = outputs / math.exp(log_temperature)
-        if task.kind == "multi":
+        if kind == "multi":
             return float(F.binary_cross_entropy_with_logits(scaled, labels.double() * (1 - 2 * doubt) + doubt))
         return float(F.cross_entropy(scaled, labels, label_smoothing=doubt))
 
@@ -270,24 +283,22 @@ def _outputs(experiment: Experiment, path: str) -> torch.Tensor:
 
 
 @torch.no_grad()
-def _fit_reader(experiment: Experiment) -> tuple[float, float, PooledReader]:
-    """(main metric on val, strength, reader) of the best strength; of equals the most regularised."""
+def _fit_reader(experiment: Experiment) -> _Candidate:
+    """The reader of the best strength on val; of equals the most regularised."""
     task = experiment.task
     dataset: Any = experiment.train_loader.dataset
     ordered = evaluation_loader(experiment.config, dataset, experiment.train_loader.collate_fn)
     train, known = _pooled(experiment, ordered, "train")
     val, labels = _pooled(experiment, experiment.val_loader, "val")
-    best: tuple[float, float, PooledReader] | None = None
+    found = []
     for strength in STRENGTHS:
         reader = fitted(task.kind, train, known, task.num_outputs, strength)
         outputs = reader.linear((val - reader.mean) * reader.scale)
-        score = task.metrics(outputs, labels)[task.main_metric]
-        if best is None or signed(task.main_metric, score) > signed(task.main_metric, best[0]):
-            best = score, strength, reader
-    assert best is not None
-    return best[0], best[1], best[2].to(experiment.adapter.device)
+        found.append(_Candidate(reader.to(experiment.adapter.device), outputs, labels, {"strength": strength}))
+    return max(found, key=lambda one: signed(task.main_metric, _score(experiment, one.outputs, one.labels)))
 
 
+@torch.no_grad()
 def _pooled(experiment: Experiment, loader: DataLoader, split: str) -> tuple[torch.Tensor, torch.Tensor]:
     """(pooled states (N, F), labels) of all examples, from features that are kept."""
     features, labels = [], []

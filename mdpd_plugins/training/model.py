@@ -54,15 +54,18 @@ class RunnerModel(Distiller, BaseModel):
         Args:
             data: as in `train_step`; "samples" number the evaluation data.
         """
+        found, labels = self.answers(data)
+        scored = {path: self.task.scored(outputs, labels) for path, outputs in found.items()}
+        return [
+            {"label": label, **{path: scores[i] for path, scores in scored.items()}} for i, label in enumerate(labels)
+        ]
+
+    def answers(self, data: dict[str, Any]) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+        """(path -> its outputs as float32, labels) of a batch of evaluation data, from features that are kept."""
         data = self.data_preprocessor(data, False)
         samples = data.get("samples")
         names = None if samples is None else [("val", n) for n in samples.tolist()]
-        found = self(data["inputs"], names)
-        scored = {path: self.task.scored(outputs.float(), data["labels"]) for path, outputs in found.items()}
-        return [
-            {"label": label, **{path: scores[i] for path, scores in scored.items()}}
-            for i, label in enumerate(data["labels"])
-        ]
+        return {path: outputs.float() for path, outputs in self(data["inputs"], names).items()}, data["labels"]
 
 
 __all__ = ["RunnerModel"]

@@ -79,9 +79,11 @@ def test_moments_of_eight_bits_take_a_byte_each_and_a_resume_is_the_same_bit_for
     plain = write_config(tmp_path / "plain", key, distill=WIDE, train=train)
     trained(plain, tmp_path / "plain" / "run")
     one, other = weights(tmp_path / "whole", 4), weights(tmp_path / "plain" / "run", 4)
-    # Other weights than with moments of four bytes, and close to them: each has gone at most four steps of the rate.
-    assert not same(one, other)
-    assert all(torch.allclose(one[k].float(), other[k].float(), atol=2e-2) for k in other if k.startswith("backbone."))
+    before = weights(tmp_path / "plain" / "run", 2)
+    # Other weights than with moments of four bytes, by far less than two steps are long.
+    learned = [k for k in other if other[k].is_floating_point() and not torch.equal(other[k], before[k])]
+    apart, moved = (sum(float((other[k] - w[k]).square().sum()) for k in learned) ** 0.5 for w in (one, before))
+    assert 0 < apart < 0.3 * moved, (apart, moved)
     few, many = moments(tmp_path / "whole"), moments(tmp_path / "plain" / "run")
     assert few.keys() == many.keys() and 0 < sum(t.dtype == torch.uint8 for t in few.values()) < len(few)
     assert all(few[k].numel() == many[k].numel() >= 4096 for k in few if few[k].dtype == torch.uint8)

@@ -47,13 +47,9 @@ def append_run(path: Path, run: Mapping[str, Any]) -> None:
         os.fsync(file.fileno())
 
 
-def main_metric(run: Mapping[str, Any], path: str | None = None) -> str:
-    """Key in `run["metrics"]` of the task's main metric.
-
-    Args:
-        path: "backbone" or "side"; by default the path that the method deploys.
-    """
-    return f"{path or run['deploys']}/{run['metric']}"
+def main_metric(run: Mapping[str, Any]) -> str:
+    """Key in `run["metrics"]` of the task's main metric, of the path that the method deploys."""
+    return f"{run['deploys']}/{run['metric']}"
 
 
 def score(run: Mapping[str, Any]) -> float:

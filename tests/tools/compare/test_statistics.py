@@ -14,38 +14,27 @@ FIRST = [0.7, -1.6, -0.2, -1.2, -0.1, 3.4, 3.7, 0.8, 0.0, 2.0]
 
 def test_the_paired_test_finds_students_own_figures():
     found = paired(SECOND, FIRST)
-    # t = 4.0621 on 9 degrees of freedom; mean 1.58, interval as in R's t.test(extra ~ group, paired = TRUE).
+    # t = 4.0621 on 9 degrees of freedom; mean 1.58, as in R's t.test(extra ~ group, paired = TRUE).
     assert found.pairs == 10 and found.mean == pytest.approx(1.58)
     assert found.t_test == pytest.approx(0.002833, abs=1e-6)
-    assert (found.low, found.high) == pytest.approx((0.7001142, 2.4598858), abs=1e-6)
-    # Nine patients differ, all in one direction.
-    assert found.wilcoxon == pytest.approx(2 / 2**9)
 
 
 def test_turned_round_the_signs_turn_and_nothing_else():
     one, other = paired(SECOND, FIRST), paired(FIRST, SECOND)
-    assert (other.mean, other.low, other.high) == pytest.approx((-one.mean, -one.high, -one.low))
-    assert (other.t_test, other.wilcoxon) == pytest.approx((one.t_test, one.wilcoxon))
+    assert other.mean == pytest.approx(-one.mean) and other.t_test == pytest.approx(one.t_test)
 
 
 def test_three_pairs_by_hand():
     found = paired([3.0, 5.0, 7.0], [2.0, 3.0, 4.0])
-    # Differences 1, 2, 3: t = 2 / (1 / sqrt 3), the 97.5 % point of t with 2 degrees of freedom is 4.302653.
-    assert (found.low, found.high) == pytest.approx((2 - 4.302653 / 3**0.5, 2 + 4.302653 / 3**0.5), abs=1e-6)
+    # Differences 1, 2, 3: t = 2 / (1 / sqrt 3), on 2 degrees of freedom.
     assert found.t_test == pytest.approx(0.0741799, abs=1e-6)
-    assert found.wilcoxon is None
 
 
 def test_differences_without_spread_and_single_pairs_have_no_p():
     same = paired([0.3, 0.2, 0.7], [0.2, 0.1, 0.6])
-    assert same.mean == pytest.approx(0.1) and (same.t_test, same.low, same.high) == (None, None, None)
+    assert same.mean == pytest.approx(0.1) and same.t_test is None
     single = paired([0.5], [0.25])
-    assert (single.pairs, single.mean, single.low, single.t_test) == (1, 0.25, None, None)
-
-
-def test_pairs_that_do_not_differ_do_not_count_for_the_signed_ranks():
-    assert paired([1, 2, 3, 4, 5, 6, 9], [0, 0, 0, 0, 0, 0, 9]).wilcoxon == pytest.approx(2 / 2**6)
-    assert paired([1, 2, 3, 4, 5, 9, 9], [0, 0, 0, 0, 0, 9, 9]).wilcoxon is None
+    assert (single.pairs, single.mean, single.t_test) == (1, 0.25, None)
 
 
 def test_what_is_no_pairs_is_refused():
