@@ -10,7 +10,7 @@ import copy
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import fields, is_dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,7 @@ from mdpd_plugins.adapters.inspection.structure import (
     ordered_blocks,
 )
 from mdpd_plugins.adapters.original import Original
+from mdpd_plugins.adapters.outputs import logits_of
 from mdpd_plugins.adapters.preparation import Preparation
 from mdpd_plugins.adapters.quantized import NONE, quantized_layers
 from mdpd_plugins.adapters.storage.checkpoint import SAFETENSORS_FORMAT
@@ -45,7 +46,6 @@ from mdpd_plugins.files import fresh_folder
 from mdpd_plugins.registry.errors import CapabilityError, ConfigError
 
 WEIGHTS_FILE = "model.safetensors"
-LOGITS = ("logits", "outputs", "output", "out", "scores", "predictions", "prediction", "preds", "pred")
 
 
 class Adapter(Preparation):
@@ -617,39 +617,4 @@ def _with_outputs(old: nn.Linear | nn.Conv2d, num_outputs: int) -> nn.Module:
     return nn.Conv2d(old.in_channels, num_outputs, size, stride, padding, bias=old.bias is not None)  # type: ignore[arg-type]
 
 
-def logits_of(output: Any) -> torch.Tensor:
-    """The logits in what a model returned: a tensor, the one that is called so, the only one, or a tuple's first.
-
-    Raises:
-        CapabilityError: there is none, or several under names that do not say which.
-    """
-    if isinstance(output, torch.Tensor):
-        return output
-    named = _named(output)
-    if named is None:
-        return first_tensor(output)
-    tensors = {k: v for k, v in named.items() if isinstance(v, torch.Tensor) and v.is_floating_point()}
-    for name in LOGITS:
-        if name in tensors:
-            return tensors[name]
-    if sum(t.dim() == 2 for t in tensors.values()) > 1:
-        raise CapabilityError(
-            f"the model returns a {type(output).__name__} with {', '.join(map(repr, tensors))}, and none of them is "
-            f"called 'logits': give a model whose forward returns the logits, or an adapter with a _call of its own"
-        )
-    return first_tensor(tensors)
-
-
-def _named(output: Any) -> Mapping[str, Any] | None:
-    """The parts of a model's output by name: of a mapping, a dataclass or a named tuple; None for any other."""
-    if isinstance(output, Mapping):
-        return output
-    if is_dataclass(output) and not isinstance(output, type):
-        return {f.name: getattr(output, f.name) for f in fields(output)}
-    if hasattr(output, "_asdict"):
-        return output._asdict()
-    found = getattr(output, "logits", None)
-    return None if found is None else {"logits": found}
-
-
-__all__ = ["Adapter", "logits_of"]
+__all__ = ["Adapter"]

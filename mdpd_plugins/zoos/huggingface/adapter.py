@@ -15,8 +15,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from mdpd_plugins.adapters.adapter import Adapter, logits_of
+from mdpd_plugins.adapters.adapter import Adapter
 from mdpd_plugins.adapters.built import Built, as_built
+from mdpd_plugins.adapters.outputs import logits_of
 from mdpd_plugins.adapters.transform import PictureTransform, Size, TextTransform
 from mdpd_plugins.registry.errors import CapabilityError, CheckpointError, ConfigError
 from mdpd_plugins.zoos.huggingface.image_processor import (

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from mdpd_plugins.adapters.adapter import logits_of
+from mdpd_plugins.adapters.outputs import logits_of
 from mdpd_plugins.adapters.storage.checkpoint import check_keys
 from mdpd_plugins.adapters.storage.trust import remote_code_trusted
 from mdpd_plugins.adapters.transform import TextTransform
