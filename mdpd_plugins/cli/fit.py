@@ -44,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
         if candidate.plan is None:
             line = f"cannot be planned: {candidate.refused}"
         else:
-            sizes = f"{candidate.plan.weights / 1e9:.3f} + {candidate.plan.step.total / 1e9:.3f} GB"
+            sizes = f"{candidate.plan.run / 1e9:.3f} GB, {candidate.plan.weights / 1e9:.3f} of it weights"
             line = f"{sizes}, {'fits' if candidate.fits(memory) else 'does not fit'}"
         print(f"{planning.as_options(candidate.options)}: {line}", file=sys.stderr, flush=True)
 
@@ -55,8 +55,6 @@ def run(args: argparse.Namespace) -> int:
             {"options": c.options, "plan": c.plan.as_dict() if c.plan else None, "refused": c.refused} for c in tried
         ]
         write_json(args.json, {"memory": memory, "best": best.options, "tried": rows})
-    print(
-        f"weights {best.plan.weights / 1e9:.3f} GB and training {best.plan.step.total / 1e9:.3f} GB, of {args.memory}:"
-    )
+    print(f"a run of {best.plan.run / 1e9:.3f} GB, {best.plan.weights / 1e9:.3f} of it weights, in {args.memory}:")
     print(f"mdpd train {args.config} --cfg-options {planning.as_options(best.options)}")
     return 0

@@ -59,6 +59,10 @@ class RowsInMemory:
         self.held += size
         return True
 
+    def expected(self, examples: int) -> int:
+        """Bytes that so many examples will take, if they are like those that are there."""
+        return min(self.budget, self.held * examples // max(1, len(self._rows)))
+
     def close(self) -> None:
         """As `Rows`."""
         self._rows.clear()

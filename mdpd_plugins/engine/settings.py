@@ -225,6 +225,12 @@ class Settings:
         return self.side and self.feature_distillation
 
 
+def evaluation_size(config: Any) -> int:
+    """Samples of an evaluation step of a configuration (`data.eval_batch_size`)."""
+    together = Settings.from_dict(config.distill.to_dict()).sub_batch or config.data.batch_size
+    return config.data.eval_batch_size or together
+
+
 def _check_layers_setting(key: str, value: Any) -> None:
     if value == "auto" or (isinstance(value, float) and 0 <= value <= 1):
         return
@@ -236,4 +242,4 @@ def _check_layers_setting(key: str, value: Any) -> None:
     )
 
 
-__all__ = ["COACHES", "METHODS", "NORM_GRADIENTS", "UPDATES", "Settings"]
+__all__ = ["COACHES", "METHODS", "NORM_GRADIENTS", "UPDATES", "Settings", "evaluation_size"]

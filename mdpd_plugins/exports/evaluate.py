@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader
 
 from mdpd_plugins.data import READS, LabelledDataset, Source, load_source, stack_blocks
 from mdpd_plugins.engine.precision import autocast_dtype
+from mdpd_plugins.engine.settings import evaluation_size
 from mdpd_plugins.exports.exported import ExportedModel
 from mdpd_plugins.registry.errors import DataError
 from mdpd_plugins.tasks import Language, make_task
@@ -46,7 +47,7 @@ def evaluate_export(exported: ExportedModel, config: Config, split: str | None =
         dataset = [(block, block) for block in exported.prepare([text for text, _ in source])["input_ids"]]
     loader = DataLoader(
         dataset,
-        batch_size=config.data.eval_batch_size,
+        batch_size=evaluation_size(config),
         num_workers=config.data.num_workers,
         collate_fn=stack_blocks if language else collate,
     )

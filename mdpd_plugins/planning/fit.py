@@ -43,8 +43,8 @@ class Candidate:
     refused: str = ""
 
     def fits(self, memory: int) -> bool:
-        """Whether weights and step fit."""
-        return self.plan is not None and self.plan.peak <= memory
+        """Whether the run fits."""
+        return self.plan is not None and self.plan.run <= memory
 
 
 def memory_of(text: str) -> int:
@@ -67,7 +67,7 @@ def fit(
     sizes: Sequence[int] = (),
     told: Callable[[Candidate], object] = lambda _: None,
 ) -> tuple[Candidate, list[Candidate]]:
-    """The best candidate whose weights and step fit into `memory` bytes, and all that were tried on the way.
+    """The best candidate whose run fits into `memory` bytes (`Plan.run`), and all that were tried on the way.
 
     An earlier method is better than a later one; for one method, a larger picture; then the checkpoint's own type
     before bfloat16, and that before quantised layers of 8 and of 4 bits; then larger sub-batches, which give the same
@@ -100,11 +100,11 @@ def fit(
     planned = [c for c in tried if c.plan is not None]
     if not planned:
         raise PlanError(tried[-1].refused)
-    least = min(planned, key=lambda c: c.plan.peak)  # type: ignore[union-attr]
+    least = min(planned, key=lambda c: c.plan.run)  # type: ignore[union-attr]
     assert least.plan is not None
     raise ConfigError(
         f"nothing that was tried fits into {memory / 1e9:.2f} GB. Least needs {as_options(least.options)}: "
-        f"{least.plan.peak / 1e9:.2f} GB, of which {least.plan.weights / 1e9:.2f} GB are the weights. Choose a smaller "
+        f"{least.plan.run / 1e9:.2f} GB, of which {least.plan.weights / 1e9:.2f} GB are the weights. Choose a smaller "
         f"backbone, a smaller data.input_size or data.max_length, or allow more memory"
     )
 

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from PIL import Image
 
+from mdpd_plugins.engine.settings import evaluation_size
 from mdpd_plugins.reporting.pictures import thumbnail
 from mdpd_plugins.training.experiment import Experiment
 
@@ -88,7 +89,7 @@ def find_examples(experiment: Experiment) -> Examples | None:
 
 
 def _predictions(experiment: Experiment, dataset, chosen: list[int]) -> Iterator[tuple[list[int], list[dict]]]:
-    size = experiment.config.data.eval_batch_size
+    size = evaluation_size(experiment.config)
     distiller, collate = experiment.distiller, experiment.eval_loader.collate_fn
     for start in range(0, len(chosen), size):
         numbers = chosen[start : start + size]

@@ -126,8 +126,9 @@ class MeasuredHook(Hook):
 @torch.no_grad()
 def fingerprint(distiller: Distiller) -> list[float]:
     """Two sums over each trained parameter: others than before when the weights are others."""
-    trained = [p.detach().double() for own in distiller.trained_by_path().values() for p in own]
-    return torch.stack([s for p in trained for s in (p.sum(), p.square().sum())]).tolist() if trained else []
+    trained = (p.detach().double() for own in distiller.trained_by_path().values() for p in own)  # one at a time
+    sums = [s for p in trained for s in (p.sum(), p.square().sum())]
+    return torch.stack(sums).tolist() if sums else []
 
 
 def check_hooks(config: Config) -> None:

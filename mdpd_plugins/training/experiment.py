@@ -38,6 +38,7 @@ from mdpd_plugins.data import (
 from mdpd_plugins.engine import Settings
 from mdpd_plugins.engine.fading import check_savable
 from mdpd_plugins.engine.precision import autocast_dtype
+from mdpd_plugins.engine.settings import evaluation_size
 from mdpd_plugins.registry.errors import ConfigError
 from mdpd_plugins.tasks import KINDS, AnyTask, Language, PathMetric, Retrieval, balanced_weights, make_task
 from mdpd_plugins.training.config import settings_of
@@ -342,7 +343,7 @@ def evaluation_loader(config: Config, dataset: Any, collate: Any) -> DataLoader:
 
     return DataLoader(
         dataset,
-        batch_size=config.data.eval_batch_size,
+        batch_size=evaluation_size(config),
         sampler=DefaultSampler(dataset, shuffle=False),
         collate_fn=collate,
         num_workers=config.data.num_workers,

@@ -20,6 +20,7 @@ from mdpd_plugins.training.card import print_summary, write_card
 from mdpd_plugins.training.checkpoints import read_summary
 from mdpd_plugins.training.coach import read_coach
 from mdpd_plugins.training.experiment import Experiment, build_experiment, first_batch
+from mdpd_plugins.training.freed_memory import give_back
 from mdpd_plugins.training.run_record import config_of_work_dir
 from mdpd_plugins.training.two_opinions import paths_of
 
@@ -63,6 +64,7 @@ def finish(
         CheckpointError: the export, loaded once more, is not the model that was trained; nothing has its name then.
     """
     config, adapter = experiment.config, experiment.adapter
+    give_back()
     parameters, paths = parameters_of(experiment), paths_of(experiment)
     batch = first_batch(experiment.eval_loader)["inputs"]
     inputs = {k: v[:COMPARED].to(adapter.device) for k, v in batch.items()}
@@ -70,6 +72,7 @@ def finish(
     _, report = fade(experiment.distiller, inputs, quantized=config.backbone.quantized_export)
     if torch.cuda.is_available():
         memory = {**memory, "cuda_peak": torch.cuda.max_memory_allocated()}
+    give_back()
     with fresh_folder(export_dir) as folder:
         adapter.write(folder)
         quantized: dict[str, float] = {}

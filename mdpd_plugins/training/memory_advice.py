@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 from mmengine.config import Config
 
+from mdpd_plugins.engine.settings import evaluation_size
 from mdpd_plugins.registry.errors import OutOfMemory
 from mdpd_plugins.shortages import out_of_memory
 
@@ -42,7 +43,7 @@ def _advice(config: Config) -> str:
     batch, part = config.data.batch_size, config.distill.get("sub_batch")
     now = part or batch
     lower = [f"distill.sub_batch={max(1, now // 2)}, which changes no result"] if now > 1 else []
-    lower += [f"data.batch_size (now {batch})", f"data.eval_batch_size (now {config.data.eval_batch_size})"]
+    lower += [f"data.batch_size (now {batch})", f"data.eval_batch_size (now {evaluation_size(config)})"]
     return f"Lower what it needs: {', '.join(lower)}. `mdpd bench CONFIG --plan` compares methods before training"
 
 

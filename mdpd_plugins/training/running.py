@@ -12,6 +12,7 @@ from mdpd_plugins.training.averaging import AverageHook, MeasuredHook, fingerpri
 from mdpd_plugins.training.best import BestHook
 from mdpd_plugins.training.checkpoints import refuse_last
 from mdpd_plugins.training.experiment import Experiment, watches
+from mdpd_plugins.training.freed_memory import FreedMemoryHook
 from mdpd_plugins.training.mmengine_runner import (
     FadingRunner,
     NonFiniteWeightError,
@@ -52,6 +53,7 @@ def build_runner(experiment: Experiment, checkpoint: Path | None, launcher: str 
         custom_hooks=[
             PlainCheckpointHook(),
             StepClockHook(),
+            FreedMemoryHook(),
             MeasuredHook(experiment.distiller),
             *([_average_hook(experiment)] if config.train.ema else []),
             *([ShardHook()] if config.parallel.shard else []),

@@ -63,7 +63,12 @@ class DataSection:
         '"rest" (what train_size leaves), with its keys, and size',
     )
     batch_size: int = setting(16, "samples of a training step", at_least=1)
-    eval_batch_size: int = setting(64, "samples of an evaluation step", at_least=1)
+    eval_batch_size: int | None = setting(
+        None,
+        "samples of an evaluation step; None: as many as pass through a training step together (distill.sub_batch, "
+        "else batch_size), so that an evaluation does not need more memory than training",
+        at_least=1,
+    )
     num_workers: int = setting(0, "processes that read data beside the training", at_least=0)
     input_size: int | None = setting(None, "side of images in pixels; None: the backbone's own", at_least=1)
     resize: str = setting(

@@ -11,6 +11,7 @@ import torch
 
 from mdpd_plugins.engine import TensorMeter
 from mdpd_plugins.engine.fake_tensors import Imagination, imagined
+from mdpd_plugins.engine.feature_store import RowsInMemory
 from mdpd_plugins.registry.errors import MDPDError
 from mdpd_plugins.training.experiment import Experiment, first_batch
 from mdpd_plugins.training.optim import build_optim
@@ -41,6 +42,11 @@ class StepMemory:
     def total(self) -> int:
         """Training state in bytes."""
         return self.side_parameters + self.masters + self.optimiser + self.transient
+
+    @property
+    def between(self) -> int:
+        """Bytes that stay from step to step: all but what a step creates and drops."""
+        return self.total - self.transient
 
     def as_dict(self) -> dict[str, int]:
         """Plain data."""
@@ -73,6 +79,28 @@ def measure_step(experiment: Experiment, data: dict[str, Any]) -> StepMemory:
         transient=meter.peak,
         masters=sum(p.nbytes for p in distiller.masters.parameters()),
     )
+
+
+def measure_evaluation(experiment: Experiment, data: dict[str, Any]) -> int:
+    """Bytes that an evaluation step holds at most, above weights, side network, masters and optimisers' state.
+
+    Args:
+        data: a batch of the evaluation data.
+    """
+    distiller = experiment.distiller
+    with TensorMeter([*distiller.parameters(), *distiller.buffers()]) as meter:
+        distiller.val_step({k: data[k] for k in ("inputs", "labels")})
+    return meter.peak
+
+
+def features_held(experiment: Experiment) -> int:
+    """Bytes of main memory that the features of all examples will take, where they are kept, but for those that
+    `measure_step` has left there. To be asked after it."""
+    cache = experiment.distiller.cache
+    if cache is None or not isinstance(cache.rows, RowsInMemory):
+        return 0
+    count = len(experiment.train_loader.dataset) + len(experiment.val_loader.dataset)  # type: ignore[arg-type]
+    return cache.rows.expected(count) - cache.rows.held
 
 
 def planned_step(experiment: Experiment) -> StepMemory:
@@ -132,6 +160,8 @@ def weights_by_type(experiment: Experiment) -> dict[str, int]:
 __all__ = [
     "PlanError",
     "StepMemory",
+    "features_held",
+    "measure_evaluation",
     "measure_step",
     "plannable",
     "planned_step",

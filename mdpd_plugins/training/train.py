@@ -46,7 +46,13 @@ from mdpd_plugins.training.run_record import (
     repetition,
 )
 from mdpd_plugins.training.running import build_runner, measured, run_to_the_end
-from mdpd_plugins.training.step_memory import measure_step, step_bytes, weight_bytes, weights_by_type
+from mdpd_plugins.training.step_memory import (
+    measure_evaluation,
+    measure_step,
+    step_bytes,
+    weight_bytes,
+    weights_by_type,
+)
 from mdpd_plugins.training.visualizers import check_visualizer
 
 
@@ -65,6 +71,7 @@ def dry_run(config: Config, *, repeats: Mapping[str, Any] | None = None) -> dict
     try:
         experiment.distiller.to(get_device())
         memory = measure_step(experiment, first_batch(experiment.train_loader))
+        evaluation = measure_evaluation(experiment, first_batch(experiment.eval_loader))
         parameters, weights = parameters_of(experiment), weight_bytes(experiment)
     finally:
         experiment.distiller.drop_side()  # features that are kept in a file are let go
@@ -73,13 +80,14 @@ def dry_run(config: Config, *, repeats: Mapping[str, Any] | None = None) -> dict
     out.print(f"trained parameters: {parameters['backbone_trained']:,} backbone, {parameters['side']:,} side")
     types = weights_by_type(experiment)
     by_type = {f"weights in {name}": size for name, size in types.items()}
-    whole = {"in all": weights + memory.total}
+    whole = {"in all": weights + memory.total, "evaluation, in all": weights + memory.between + evaluation}
     for key, value in {"weights": weights, **by_type, **memory.as_dict(), **whole}.items():
         out.print(f"{key.replace('_', ' ')}: {value / 2**20:.1f} MiB")
     return {
         "weights": weights,
         "weights_by_type": types,
         "memory": memory.as_dict(),
+        "evaluation": evaluation,
         "parameters": parameters,
         "steps": experiment.max_steps,
         "examples": data,

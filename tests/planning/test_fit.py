@@ -27,7 +27,7 @@ def config(tmp_path_factory):
 
 
 def peak(config, **options):
-    return plan(load_config(config, options)).peak
+    return plan(load_config(config, options)).run
 
 
 def test_with_room_it_is_the_first_method_at_once_and_without_recomputation(config):
@@ -41,7 +41,7 @@ def test_a_tighter_bound_takes_smaller_pieces_then_another_type_and_what_it_says
     whole = peak(config, **{"distill.method": "mdpd_low_rank"})
     best, tried = fit(load_config(config), whole - 1, methods=METHODS)
     assert best.options["distill.method"] == "mdpd_low_rank" and best.options["distill.sub_batch"] == 1
-    assert best.plan.peak < whole and not tried[0].fits(whole - 1)
+    assert best.plan.run < whole and not tried[0].fits(whole - 1)
     least = peak(config, **{"distill.method": "mdpd_low_rank", "distill.sub_batch": 1})
     best, tried = fit(load_config(config), least - 1, methods=METHODS)
     assert best.options["backbone.dtype"] == "bfloat16" and best.options["distill.method"] == "mdpd_low_rank"
@@ -56,7 +56,7 @@ def test_a_tighter_bound_takes_smaller_pieces_then_another_type_and_what_it_says
     said = printed.out.splitlines()[-1]
     arguments = shlex.split(said)
     assert arguments[:4] == ["mdpd", "train", str(config), "--cfg-options"]
-    assert plan(load_config(config, read_overrides(arguments[4:]))).peak <= narrow
+    assert plan(load_config(config, read_overrides(arguments[4:]))).run <= narrow
     assert "does not fit" in printed.err and "fits" in printed.err
 
 

@@ -12,7 +12,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 
 from mdpd_plugins.cli.main import main
 from mdpd_plugins.engine.fake_tensors import Imagination, imagined
-from mdpd_plugins.planning.plan import plan
+from mdpd_plugins.planning.plan import BESIDES, plan
 from mdpd_plugins.training import load_config
 from mdpd_plugins.training.experiment import build_experiment
 from mdpd_plugins.training.train import dry_run
@@ -35,7 +35,28 @@ def test_a_plan_equals_what_is_then_measured(tmp_path, capsys, small_backbone, m
     capsys.readouterr()
     assert ours.weights == theirs["weights"] > 0
     assert ours.step.as_dict() == theirs["memory"]
+    assert ours.evaluation == theirs["evaluation"] > 0
     assert ours.trained == theirs["parameters"]["backbone_trained"] and ours.side == theirs["parameters"]["side"]
+
+
+def test_a_run_holds_its_evaluations_and_what_is_kept(tmp_path):
+    def planned(**options):
+        return plan(load_config(write_config(tmp_path, "hf-vit"), options))
+
+    same = planned()  # as many samples in an evaluation as in a training step, which holds more
+    assert same.run == same.weights + same.step.total + BESIDES and same.features == 0
+    large = planned(**{"data.eval_batch_size": 8 * load_config(write_config(tmp_path, "hf-vit")).data.batch_size})
+    assert large.step == same.step and large.evaluation > same.evaluation
+    assert large.run == large.weights + large.step.between + large.evaluation + BESIDES > same.run
+    assert planned(**{"distill.sub_batch": 1}).evaluation < same.evaluation
+    kept = planned(**{"distill.method": "ladder", "distill.cache_features": 100})
+    assert kept.features > 0 and kept.run >= kept.weights + kept.step.total + kept.features
+
+
+def test_a_run_with_a_coach_holds_what_its_larger_stage_holds(tmp_path):
+    found = plan(load_config(write_config(tmp_path, "hf-vit", distill={"method": "mdpd_coach"})))
+    assert found.first is not None and found.first.features > 0 and found.first.side > 0 == found.side
+    assert found.run == max(found.first.run, found.weights + found.step.total + BESIDES)
 
 
 @pytest.mark.parametrize(

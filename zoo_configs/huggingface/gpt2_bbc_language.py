@@ -20,7 +20,6 @@ task = dict(kind="language")
 data = dict(
     source=dict(type="packaged", name="bbc-topics", train_size=120, val_size=40),
     batch_size=8,
-    eval_batch_size=8,
     max_length=128,
 )
 distill = dict(method="mdpd_low_rank")

@@ -91,8 +91,6 @@ def compare(
     """
     check(methods, rivals, steps, rounds)
     given = {**options, "train.max_steps": steps}
-    size = load_config(config, given).data.batch_size
-    given.setdefault("data.eval_batch_size", size)  # or an evaluation would hold more than a step
     # One GPU or none: a Trainer would take all that there are.
     seen = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0] if device == "cuda" else ""
     environ = {"CUDA_VISIBLE_DEVICES": seen}
