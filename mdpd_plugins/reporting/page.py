@@ -48,7 +48,8 @@ def write_report(work_dir: Path, out: Path | None = None, *, bench: Path | None 
     costs = benchmark_costs(bench, record) if bench else planned_costs(record)
     experiment = build_experiment(record.config)
     began, start = experiment.adapter.origin, norm_values(experiment.adapter)
-    load_learned(experiment.distiller, load_run(experiment, record.checkpoint), repr(str(record.checkpoint)))
+    state = load_run(experiment, record.checkpoint, resuming=False)
+    load_learned(experiment.distiller, state, repr(str(record.checkpoint)))
     origin = experiment.adapter.origin
     experiment.distiller.to(get_device())
     context = {

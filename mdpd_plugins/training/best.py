@@ -190,7 +190,7 @@ def exported_state(experiment: Experiment, work_dir: Path, checkpoint: str | Pat
         CheckpointError: it does not exist, is not what this run wrote, or does not fit the run's config.
     """
     newest = latest_checkpoint(work_dir)
-    state = load_run(experiment, newest)  # where its weights came from
+    state = load_run(experiment, newest, resuming=False)  # where its weights came from
     if checkpoint is None:
         checkpoint = best_weights(work_dir) if experiment.config.train.keep == "best" else newest
     elif Path(checkpoint) != newest:

@@ -1,4 +1,8 @@
-"""A work directory's checkpoints: which is the newest, does it fit, and what an earlier run left behind."""
+"""A work directory's checkpoints: which is the newest, does it fit, and what an earlier run left behind.
+
+`iter_N.pth` holds what was learned, and `optimizer_N.pth` beside it what a resume alone needs: the optimisers' moments,
+twice as large. The former knows the latter by its SHA-256.
+"""
 
 from __future__ import annotations
 
@@ -24,6 +28,7 @@ from mdpd_plugins.training.run_record import RUN_FILE, check_run
 SUMMARY_FILE = "summary.json"
 SUMS = "checkpoints.json"  # name of a checkpoint -> its SHA-256
 EARLIER = "previous"
+OPTIMIZER = "optimizer"  # in a checkpoint's "meta": the SHA-256 of the file beside it
 REFUSED = "nonfinite_"
 NOTES = logging.getLogger(__name__)
 
@@ -32,6 +37,37 @@ def checkpoints(work_dir: str | Path) -> list[Path]:
     """The complete `iter_*.pth` of a work directory, oldest first."""
     found = [p for p in Path(work_dir).glob("iter_*.pth") if p.stem[5:].isdigit()]
     return sorted(found, key=lambda p: int(p.stem[5:]))
+
+
+def optimizer_file(checkpoint: Path) -> Path:
+    """Where the optimisers' state of an `iter_N.pth` lies."""
+    return checkpoint.with_name(f"optimizer_{checkpoint.stem[5:]}.pth")
+
+
+def read_run(checkpoint: Path) -> dict[str, Any]:
+    """All that a resume needs, memory-mapped: a checkpoint with the optimisers' state as "optimizer".
+
+    Raises:
+        CheckpointError: that state is missing, or is not what the checkpoint was written with.
+    """
+    run: dict[str, Any] = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
+    if (known := run.get("meta", {}).get(OPTIMIZER)) is None:
+        return run  # written by an older version, with everything in it
+    path = optimizer_file(checkpoint)
+    if not path.is_file() or sha256(path) != known:
+        raise CheckpointError(
+            f"{str(path)!r} is missing, damaged, or of another run, and nothing goes on from {checkpoint.name} without "
+            f"it: put it back, or train without --resume. What was learned can still be exported"
+        )
+    return {**run, "optimizer": torch.load(path, map_location="cpu", weights_only=True, mmap=True)}
+
+
+def clear_optimizers(work_dir: Path) -> None:
+    """Remove the optimisers' state of checkpoints that are no longer there."""
+    kept = {optimizer_file(checkpoint) for checkpoint in checkpoints(work_dir)}
+    for path in work_dir.glob("optimizer_*.pth"):
+        if path not in kept:
+            path.unlink()
 
 
 def write_summary(work_dir: Path, run: str, summary: Mapping[str, Any]) -> None:
@@ -188,11 +224,14 @@ def load_weights_alone(experiment: Experiment, checkpoint: Path) -> dict[str, to
     return state
 
 
-def load_run(experiment: Experiment, checkpoint: Path) -> dict[str, torch.Tensor]:
+def load_run(experiment: Experiment, checkpoint: Path, *, resuming: bool = True) -> dict[str, torch.Tensor]:
     """What a run had learned, in a checkpoint of it, checked before anything is written or changed.
 
     The backbone's weights are from now on said to come from where the run took them, not from where they were
     found when the experiment was built: a hub may have appeared or gone since.
+
+    Args:
+        resuming: whether the run goes on from there, so that the optimisers' state counts, too.
 
     Raises:
         CheckpointError: the file holds pickled code or is no run's, or it belongs to another run, configuration or
@@ -200,21 +239,14 @@ def load_run(experiment: Experiment, checkpoint: Path) -> dict[str, torch.Tensor
     """
     state = load_weights_alone(experiment, checkpoint)
     run: dict[str, Any] = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
-    wanted = {name: _form(wrapper.state_dict()) for name, wrapper in experiment.optim.items()}
     try:
-        found = {name: _form(saved) for name, saved in run["optimizer"].items()}
         meta = run["meta"]
         origin = meta["weights"]
-    except (KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(
-            f"{str(checkpoint)!r} is no checkpoint of a training run ({error} is missing): remove it"
-        ) from error
+    except (KeyError, TypeError) as error:
+        raise _no_checkpoint(checkpoint, error) from error
     check_run(checkpoint.parent, checkpoint, meta.get("run"))
-    if found != wanted:
-        raise CheckpointError(
-            f"{str(checkpoint)!r} was written by a run that trained other parameters, or with another optimiser: "
-            f"resume with the settings in {checkpoint.parent / 'config.py'}, or start anew with another --work-dir"
-        )
+    if resuming:
+        _check_optimizers(experiment, checkpoint)
     if (RAW in run) != bool(experiment.config.train.ema):
         how = "with" if RAW in run else "without"
         raise CheckpointError(
@@ -223,6 +255,23 @@ def load_run(experiment: Experiment, checkpoint: Path) -> dict[str, torch.Tensor
         )
     experiment.adapter.origin = origin
     return state
+
+
+def _check_optimizers(experiment: Experiment, checkpoint: Path) -> None:
+    run, wanted = read_run(checkpoint), {name: _form(w.state_dict()) for name, w in experiment.optim.items()}
+    try:
+        found = {name: _form(saved) for name, saved in run["optimizer"].items()}
+    except (KeyError, TypeError, AttributeError) as error:
+        raise _no_checkpoint(checkpoint, error) from error
+    if found != wanted:
+        raise CheckpointError(
+            f"{str(checkpoint)!r} was written by a run that trained other parameters, or with another optimiser: "
+            f"resume with the settings in {checkpoint.parent / 'config.py'}, or start anew with another --work-dir"
+        )
+
+
+def _no_checkpoint(checkpoint: Path, error: Exception) -> CheckpointError:
+    return CheckpointError(f"{str(checkpoint)!r} is no checkpoint of a training run ({error} is missing): remove it")
 
 
 def _form(state: dict[str, Any]) -> tuple[list[int], str]:
@@ -239,12 +288,13 @@ def clear_leftovers(work_dir: Path, *, keep_checkpoints: bool) -> None:
         leftover.unlink()
     for leftover in work_dir.glob(".export.*"):
         shutil.rmtree(leftover, ignore_errors=True)
+    clear_optimizers(work_dir)
     found = checkpoints(work_dir)
     if found and not keep_checkpoints:
         aside = work_dir / EARLIER
         shutil.rmtree(aside, ignore_errors=True)
         aside.mkdir()
-        for path in [*found, work_dir / SUMS, work_dir / RUN_FILE]:
+        for path in [*found, *map(optimizer_file, found), work_dir / SUMS, work_dir / RUN_FILE]:
             if path.is_file():
                 path.rename(aside / path.name)
 
@@ -267,15 +317,19 @@ def refuse_last(work_dir: Path, steps: int) -> str:
 
 
 __all__ = [
+    "OPTIMIZER",
     "SUMMARY_FILE",
     "SUMS",
     "add_sum",
     "check_file",
     "checkpoints",
     "clear_leftovers",
+    "clear_optimizers",
     "latest_checkpoint",
     "load_run",
     "load_weights_alone",
+    "optimizer_file",
+    "read_run",
     "read_summary",
     "refuse_last",
     "write_summary",

@@ -15,12 +15,13 @@ import torch
 from mmengine.dist import master_only
 from mmengine.hooks import Hook
 from mmengine.runner import IterBasedTrainLoop, Runner
+from mmengine.utils import apply_to
 
 from mdpd_plugins.console import WIDTH
 from mdpd_plugins.engine import NonFiniteLossError
 from mdpd_plugins.engine.learned import load_learned
-from mdpd_plugins.files import fresh_file, write_text
-from mdpd_plugins.training.checkpoints import add_sum
+from mdpd_plugins.files import fresh_file, sha256, write_text
+from mdpd_plugins.training.checkpoints import OPTIMIZER, add_sum, clear_optimizers, optimizer_file, read_run
 from mdpd_plugins.training.config import RUN_CONFIG
 from mdpd_plugins.training.interrupts import InterruptHook
 from mdpd_plugins.training.parallel.sharding import place, whole
@@ -128,7 +129,7 @@ class FadingRunner(Runner):
         Raises:
             CheckpointError: it belongs to another configuration, or to other frozen weights; nothing is changed.
         """
-        checkpoint = torch.load(filename, map_location="cpu", weights_only=True, mmap=True)
+        checkpoint = read_run(Path(filename))
         self.call_hook("after_load_checkpoint", checkpoint=checkpoint)
         load_learned(self.model, checkpoint["state_dict"], repr(str(filename)))
         self._has_loaded = True
@@ -137,6 +138,8 @@ class FadingRunner(Runner):
 
     def save_checkpoint(self, out_dir, filename, *args, **kwargs) -> None:
         """As mmengine's, through a temporary name: a kill while writing leaves the previous checkpoints valid.
+
+        The optimisers' state has a file of its own, written first (see `checkpoints`).
 
         Raises:
             NonFiniteWeightError: a weight is not finite; nothing is written.
@@ -151,9 +154,19 @@ class FadingRunner(Runner):
         with whole(self.model):  # of all processes, of which the first one writes
             if self.rank != 0:
                 return super().save_checkpoint(out_dir, filename, *args, **kwargs)
+            meta = {**(kwargs.get("meta") or {}), OPTIMIZER: self._save_optimizers(optimizer_file(target))}
             with fresh_file(target) as temporary:
+                kwargs |= {"meta": meta, "save_optimizer": False}
                 super().save_checkpoint(out_dir, temporary.name, *args, **kwargs)
                 add_sum(temporary, target)
+            clear_optimizers(target.parent)
+
+    def _save_optimizers(self, target: Path) -> str:
+        state = apply_to(self.optim_wrapper.state_dict(), torch.is_tensor, lambda tensor: tensor.cpu())
+        with fresh_file(target) as temporary:
+            with temporary.open("wb") as file:  # given a name, PyTorch writes that into the file
+                torch.save(state, file)
+            return sha256(temporary)
 
 
 def _for_the_screen(record: logging.LogRecord) -> bool:

@@ -8,9 +8,11 @@ import torch
 from running import forget, main, same, trained, weights, write_config
 from small_zoo import ONE_OF_EACH
 
+from mdpd_plugins.training.checkpoints import read_run
+
 
 def rates(checkpoint):
-    saved = torch.load(checkpoint, weights_only=True)["optimizer"]
+    saved = read_run(checkpoint)["optimizer"]
     return {name: [group["initial_lr"] for group in state["param_groups"]] for name, state in saved.items()}
 
 
@@ -39,7 +41,7 @@ def test_each_kind_of_parameter_has_its_own_rate(tmp_path, capsys):
         config = write_config(tmp_path, optim=given, distill={"method": method}, train={"max_steps": 1})
         folder = tmp_path / method
         assert main([str(config), "--work-dir", str(folder)]) == 0
-        saved = torch.load(folder / "iter_1.pth", weights_only=True)["optimizer"]["backbone"]
+        saved = read_run(folder / "iter_1.pth")["optimizer"]["backbone"]
         assert [(g["initial_lr"], g["weight_decay"]) for g in saved["param_groups"]] == wanted
         trained = [len(g["params"]) for g in saved["param_groups"]]
         assert all(trained)
@@ -56,7 +58,7 @@ EIGHT = {"type": "adamw_8bit"}
 
 def moments(work_dir):
     """(path, parameter, which) -> a moment of AdamW, by either optimiser's name for it."""
-    saved = torch.load(work_dir / "iter_4.pth", weights_only=True)["optimizer"]
+    saved = read_run(work_dir / "iter_4.pth")["optimizer"]
     own = {"exp_avg": 1, "exp_avg_sq": 2, "state1": 1, "state2": 2}
     flat = [
         (path, n, {**s, **s.get("__bnb_optimizer_quant_state__", {})})

@@ -9,10 +9,10 @@ import time
 from itertools import islice
 
 import pytest
-import torch
 from running import image_folder, run, same, start, text_table, weights, write_config
 
 from mdpd_plugins.training import build_experiment, load_config
+from mdpd_plugins.training.checkpoints import read_run
 
 STEPS = 12
 KILL = {"imports": ["kill_hook"]}
@@ -89,7 +89,7 @@ def untouched(tmp_path_factory, data):
 
 def assert_same_end(work_dir, untouched):
     """Weights, optimisers, schedules, the exported file and the metrics are equal."""
-    ours, theirs = (torch.load(w / f"iter_{STEPS}.pth", weights_only=True) for w in (work_dir, untouched))
+    ours, theirs = (read_run(w / f"iter_{STEPS}.pth") for w in (work_dir, untouched))
     assert same(ours["state_dict"], theirs["state_dict"])
     for name, state in theirs["optimizer"].items():
         for index, moments in state["state"].items():

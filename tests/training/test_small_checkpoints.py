@@ -79,15 +79,39 @@ def test_a_checkpoint_holds_what_trains_and_its_two_moments_and_nothing_twice(ke
     distill = {"reduction": 4, "bottleneck": 8, "method": method, "backbone_every": 1}
     config = config_of(tmp_path, key, dtype=dtype, distill=distill)
     trained(config, tmp_path / "run")
-    file = tmp_path / "run" / f"iter_{STEPS}.pth"
-    found = tensors_in(torch.load(file, weights_only=True))
-    # A view would bring the whole tensor that it looks at along.
-    assert all(t.untyped_storage().nbytes() == t.nbytes for t in found)
-    assert len({t.untyped_storage().data_ptr() for t in found if t.numel()}) == len([t for t in found if t.numel()])
+    files = [tmp_path / "run" / f"{name}_{STEPS}.pth" for name in ("iter", "optimizer")]
+    found = [tensors_in(torch.load(file, weights_only=True)) for file in files]
+    for own in found:
+        # A view would bring the whole tensor that it looks at along.
+        assert all(t.untyped_storage().nbytes() == t.nbytes for t in own)
+        assert len({t.untyped_storage().data_ptr() for t in own if t.numel()}) == len([t for t in own if t.numel()])
     distiller = build_experiment(load_config(config)).distiller
     trains = sum(p.numel() for p in [*distiller.trainable.values(), *distiller.side_parameters()])
-    # Three float32 numbers for each that trains; then what each tensor is called, and what is said of the run.
-    assert 12 * trains <= file.stat().st_size < 12 * trains + 400 * len(found) + 20_000
+    # A float32 number for each that trains, and two for its moments; then what each tensor is called, and of the run.
+    for file, own, size in zip(files, found, (4, 8), strict=True):
+        assert size * trains <= file.stat().st_size < size * trains + 400 * len(own) + 20_000
+
+
+def test_a_resume_alone_needs_the_optimisers_state_and_checks_it(tmp_path, capsys):
+    config = config_of(tmp_path, train={"max_steps": 6, "checkpoint_every": 2})
+    run = tmp_path / "run"
+    trained(config, run)
+    assert sorted(p.name for p in run.glob("*.pth")) == [f"{n}_{s}.pth" for n in ("iter", "optimizer") for s in (4, 6)]
+    kept = (run / "optimizer_6.pth").read_bytes()
+    for damaged in (None, kept[: len(kept) // 2], (run / "optimizer_4.pth").read_bytes()):
+        (run / "optimizer_6.pth").unlink() if damaged is None else (run / "optimizer_6.pth").write_bytes(damaged)
+        before = contents(run)
+        capsys.readouterr()
+        assert main([config, "--work-dir", run, "--resume", "--cfg-options", "train.max_steps=8"]) == 2
+        said = " ".join(capsys.readouterr().err.split())
+        assert "optimizer_6.pth' is missing, damaged, or of another run" in said and contents(run) == before
+    export_work_dir(run, tmp_path / "again")  # what was learned is whole
+    assert same(exported(tmp_path / "again"), exported(run / "export"))
+    (run / "optimizer_6.pth").write_bytes(kept)
+    assert main([config, "--work-dir", run, "--resume", "--cfg-options", "train.max_steps=8"]) == 0
+    assert sorted(p.name for p in run.glob("*.pth")) == [f"{n}_{s}.pth" for n in ("iter", "optimizer") for s in (6, 8)]
+    trained(config, run)  # anew: what was there is set aside
+    assert sorted(p.name for p in (run / "previous").glob("*.pth"))[-1] == "optimizer_8.pth"
 
 
 def test_the_best_evaluations_file_is_as_small_and_is_what_is_exported(tmp_path):
