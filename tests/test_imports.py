@@ -12,7 +12,7 @@ ROOT = Path(__file__).parent.parent
 
 # What each part may import besides itself, in one direction. Zoos are reached through their entry points; from their
 # folder comes plain data only: what was verified.
-_ADAPTERS = {"registry", "files", "cache", "console", "shortages"}
+_ADAPTERS = {"registry", "files", "freed_memory", "cache", "console", "shortages"}
 _ENGINE = _ADAPTERS | {"adapters", "checked"}
 _TASKS = _ENGINE | {"engine"}
 _EXPORTS = _TASKS | {"tasks", "data"}
@@ -21,6 +21,7 @@ _TOP = _TRAINING | {"training", "planning"}
 ALLOWED = {
     "registry": set(),
     "files": {"registry"},
+    "freed_memory": set(),
     "cache": {"registry", "files"},
     "console": set(),
     "versions": set(),

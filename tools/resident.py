@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import itertools
 import json
 import subprocess
 import sys
@@ -67,14 +66,11 @@ def watched() -> Iterator[list[int]]:
         original(self, *args, **kwargs)
 
     def look() -> None:
-        mapped = {}
-        for count in itertools.count():
-            if done.wait(0.02):
-                return
-            if count % 10 == 0:  # it takes some milliseconds
-                there = [adapter for reference in adapters if (adapter := reference()) is not None]
-                with suppress(RuntimeError, AttributeError):  # it is being built, or changed just now
-                    mapped = {id(adapter): in_files(adapter) for adapter in there}
+        mapped: dict[int, int] = {}
+        while not done.wait(0.02):
+            there = [adapter for reference in adapters if (adapter := reference()) is not None]
+            with suppress(RuntimeError, AttributeError):  # it is being built, or changed just now
+                mapped = {id(adapter): in_files(adapter) for adapter in there}
             most[0] = max(most[0], resident("RssAnon") + max(mapped.values(), default=0))
 
     looking = threading.Thread(target=look, daemon=True)

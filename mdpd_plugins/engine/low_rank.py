@@ -17,6 +17,7 @@ from mdpd_plugins.adapters.quantized_attention import QuantizedAttention, added,
 from mdpd_plugins.adapters.quantized_linear import QuantizedLinear, QuantizedTransposed, transposed
 from mdpd_plugins.adapters.storage.mapped import mapped
 from mdpd_plugins.adapters.storage.precision import weight_type
+from mdpd_plugins.freed_memory import give_back
 from mdpd_plugins.registry.errors import CapabilityError, MissingDependencyError
 
 # LoRA's usual places (arXiv:2106.09685, sec. 4.2): query and value; fused projections count as both.
@@ -296,6 +297,7 @@ def remove(model: nn.Module, *, merge: bool, in_files: bool = False) -> int:
                 parameter.data = mapped(parameter.data)
         parent, _, attribute = name.rpartition(".")
         setattr(model.get_submodule(parent), attribute, plain)
+        give_back()  # wider copies of weights lie between those that stay
     vars(model).pop("peft_config", None)  # peft's note of what it put in
     return len(names)
 

@@ -12,6 +12,7 @@ from mdpd_plugins.engine import fade
 from mdpd_plugins.engine.learned import load_learned
 from mdpd_plugins.exports import check_reloads, record_of
 from mdpd_plugins.files import fresh_folder
+from mdpd_plugins.freed_memory import give_back
 from mdpd_plugins.registry.errors import ConfigError
 from mdpd_plugins.tasks import Language, by_class
 from mdpd_plugins.training.announcing import described
@@ -20,7 +21,6 @@ from mdpd_plugins.training.card import print_summary, write_card
 from mdpd_plugins.training.checkpoints import read_summary
 from mdpd_plugins.training.coach import read_coach
 from mdpd_plugins.training.experiment import Experiment, build_experiment, first_batch
-from mdpd_plugins.training.freed_memory import give_back
 from mdpd_plugins.training.run_record import config_of_work_dir
 from mdpd_plugins.training.two_opinions import paths_of
 

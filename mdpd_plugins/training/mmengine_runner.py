@@ -21,6 +21,7 @@ from mdpd_plugins.console import WIDTH
 from mdpd_plugins.engine import NonFiniteLossError
 from mdpd_plugins.engine.learned import load_learned
 from mdpd_plugins.files import fresh_file, sha256, write_text
+from mdpd_plugins.freed_memory import give_back
 from mdpd_plugins.training.checkpoints import OPTIMIZER, add_sum, clear_optimizers, optimizer_file, read_run
 from mdpd_plugins.training.config import RUN_CONFIG
 from mdpd_plugins.training.interrupts import InterruptHook
@@ -248,6 +249,18 @@ class StepClockHook(Hook):
         runner.spent["cpu_seconds"] += time.process_time() - self.start[1]
 
 
+class FreedMemoryHook(Hook):
+    """Gives back what training steps freed before an evaluation, and what that freed before they go on."""
+
+    def before_val(self, runner) -> None:
+        """See the class."""
+        give_back()
+
+    def after_val(self, runner) -> None:
+        """See the class."""
+        give_back()
+
+
 def _plain(value: Any) -> bool:
     if isinstance(value, dict):
         return all(_plain(k) and _plain(v) for k, v in value.items())
@@ -256,4 +269,11 @@ def _plain(value: Any) -> bool:
     return type(value) in PLAIN
 
 
-__all__ = ["FadingRunner", "NonFiniteWeightError", "PlainCheckpointHook", "ResumableLoop", "StepClockHook"]
+__all__ = [
+    "FadingRunner",
+    "FreedMemoryHook",
+    "NonFiniteWeightError",
+    "PlainCheckpointHook",
+    "ResumableLoop",
+    "StepClockHook",
+]

@@ -12,9 +12,9 @@ from mdpd_plugins.training.averaging import AverageHook, MeasuredHook, fingerpri
 from mdpd_plugins.training.best import BestHook
 from mdpd_plugins.training.checkpoints import refuse_last
 from mdpd_plugins.training.experiment import Experiment, watches
-from mdpd_plugins.training.freed_memory import FreedMemoryHook
 from mdpd_plugins.training.mmengine_runner import (
     FadingRunner,
+    FreedMemoryHook,
     NonFiniteWeightError,
     PlainCheckpointHook,
     ResumableLoop,

@@ -10,8 +10,6 @@ import ctypes
 import functools
 from collections.abc import Callable
 
-from mmengine.hooks import Hook
-
 
 def give_back() -> None:
     """Give freed memory back; nothing where the C library is not glibc."""
@@ -26,16 +24,4 @@ def _trim() -> Callable[[int], object]:
         return lambda _: None
 
 
-class FreedMemoryHook(Hook):
-    """Gives back what training steps freed before an evaluation, and what that freed before they go on."""
-
-    def before_val(self, runner) -> None:
-        """See the class."""
-        give_back()
-
-    def after_val(self, runner) -> None:
-        """See the class."""
-        give_back()
-
-
-__all__ = ["FreedMemoryHook", "give_back"]
+__all__ = ["give_back"]
