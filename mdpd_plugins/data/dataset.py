@@ -6,7 +6,7 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, Subset
 
 from mdpd_plugins.data.source import Label, Source
 from mdpd_plugins.data.transforms import Transform
@@ -15,8 +15,7 @@ from mdpd_plugins.data.transforms import Transform
 class LabelledDataset(Dataset[tuple[Any, torch.Tensor]]):
     """Examples with their label as a tensor.
 
-    Indices are virtual: index v stands for example `v % len` in epoch `v // len`, and the augmentation is
-        seeded
+    Indices are virtual: index v stands for example `v % len` in epoch `v // len`, and the augmentation is seeded
     by (seed, epoch, example). So a sample does not depend on worker processes or on the state of any global
     generator, and a resumed run sees what an uninterrupted one sees. Plain indices are those of epoch 0.
 
@@ -29,13 +28,23 @@ class LabelledDataset(Dataset[tuple[Any, torch.Tensor]]):
         transform: augmentation, used in training only; see `make_transform`.
         seed: seed of the augmentation.
         train: without it, examples come as they are.
+        views: how many different views of an example there are: itself, and augmented ones; epoch e has view
+            e % views. 0: another one in every epoch.
     """
 
-    def __init__(self, source: Source, transform: Transform | None = None, seed: int = 0, train: bool = False) -> None:
+    def __init__(
+        self,
+        source: Source,
+        transform: Transform | None = None,
+        seed: int = 0,
+        train: bool = False,
+        views: int = 0,
+    ) -> None:
         self.source = source
         self.transform = transform
         self.seed = seed
         self.train = train
+        self.views = views
 
     @property
     def metainfo(self) -> dict[str, Any]:
@@ -60,8 +69,10 @@ class LabelledDataset(Dataset[tuple[Any, torch.Tensor]]):
         if epoch < 0 or (epoch and not self.train):
             raise IndexError(f"index {index} is outside a data set of {len(self.source)} examples")
         item, label = self.source[example]
-        if self.train and self.transform is not None:
-            item = self.transform(item, np.random.default_rng((self.seed, epoch, example)))
+        view = epoch % self.views if self.views else epoch
+        as_it_is = self.views > 0 and view == 0
+        if self.train and self.transform is not None and not as_it_is:
+            item = self.transform(item, np.random.default_rng((self.seed, view, example)))
         return item, self._label(label)
 
     def blank(self) -> torch.Tensor:
@@ -79,7 +90,10 @@ class LabelledDataset(Dataset[tuple[Any, torch.Tensor]]):
 
 
 class NumberedDataset(Dataset[tuple[Any, int]]):
-    """`dataset[v]` is (what a `LabelledDataset` gives there, which example that is), the same number in each epoch."""
+    """`dataset[v]` is (what a `LabelledDataset` gives there, which example and view that is).
+
+    The number is the same in each epoch that has the same view.
+    """
 
     def __init__(self, dataset: LabelledDataset):
         self.dataset = dataset
@@ -90,4 +104,13 @@ class NumberedDataset(Dataset[tuple[Any, int]]):
         return len(self.dataset)
 
     def __getitem__(self, index: int) -> tuple[Any, int]:
-        return self.dataset[index], int(index) % len(self.dataset)
+        return self.dataset[index], int(index) % self.count
+
+    @property
+    def count(self) -> int:
+        """Different numbers: examples times views."""
+        return len(self.dataset) * max(1, self.dataset.views)
+
+    def all_views(self) -> Subset:
+        """Every view of every example, once."""
+        return Subset(self, range(self.count))

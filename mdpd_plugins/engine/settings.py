@@ -128,8 +128,14 @@ class Settings:
     cache_features: int = setting(
         0,
         "MiB of main memory for hidden states of a frozen backbone, kept from epoch to epoch; 0 keeps none. Only where "
-        "the output layer alone is trained, and on data without augmentation",
+        "the output layer alone is trained, and on data without augmentation but for cache_views",
         at_least=0,
+    )
+    cache_views: int = setting(
+        1,
+        "where hidden states are kept, by a coach too: how many views of each example, itself and augmented ones "
+        "(data.augment); epoch n learns from view n modulo this. 1: the example alone",
+        at_least=1,
     )
     cache_folder: str | None = setting(
         None,
@@ -169,6 +175,11 @@ class Settings:
                 f"distill.{key}={getattr(self, key)!r} keeps hidden states from epoch to epoch, but "
                 f"backbone_update={self.backbone_update!r} with norm_gradient={self.norm_gradient!r} changes them: "
                 f"use norm_gradient='head', or {key}={0 if key == 'cache_features' else None}"
+            )
+        if self.cache_views > 1 and not self.keeps_features and self.coach in (None, "backbone"):
+            raise ConfigError(
+                f"distill.cache_views={self.cache_views} is of hidden states that are kept, and none are: set "
+                f"distill.cache_features or cache_folder, or leave it at 1"
             )
         for key in ("shallow", "deep"):
             _check_layers_setting(key, getattr(self, key))

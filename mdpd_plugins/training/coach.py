@@ -24,7 +24,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from mdpd_plugins.console import console
-from mdpd_plugins.data import Collate, LabelledDataset
+from mdpd_plugins.data import Collate, LabelledDataset, NumberedDataset
 from mdpd_plugins.engine import Settings
 from mdpd_plugins.engine.reader import STRENGTHS, PooledReader, fitted, pooled_states
 from mdpd_plugins.files import fresh_file, read_signed, sha256, write_signed
@@ -207,7 +207,14 @@ def _stage(config: Config, settings: Settings) -> Config:
     first.train.max_epochs, first.train.max_steps = given.max_epochs, None
     first.train.patience, first.train.keep = given.patience, "best"
     if settings.side:
-        first.data.batch_size, first.data.augment = given.batch_size, "none"
+        first.data.batch_size = given.batch_size
+        if settings.cache_views == 1:
+            first.data.augment = "none"
+        elif config.text_backbone.name:
+            raise ConfigError(
+                f"distill.cache_views={settings.cache_views} is of features that are kept, and those of a pair of "
+                f"towers are not: leave it at 1"
+            )
         first.train.val_every = first.train.checkpoint_every = None
         # What a pair of towers puts out is not kept; nor in memory what a file holds.
         elsewhere = config.text_backbone.name or settings.cache_folder is not None
@@ -284,9 +291,10 @@ def _outputs(experiment: Experiment, path: str) -> torch.Tensor:
 
 @torch.no_grad()
 def _fit_reader(experiment: Experiment) -> _Candidate:
-    """The reader of the best strength on val; of equals the most regularised."""
+    """The reader of the best strength on val; of equals the most regularised. It learns from every view."""
     task = experiment.task
     dataset: Any = experiment.train_loader.dataset
+    dataset = dataset.all_views() if isinstance(dataset, NumberedDataset) else dataset
     ordered = evaluation_loader(experiment.config, dataset, experiment.train_loader.collate_fn)
     train, known = _pooled(experiment, ordered, "train")
     val, labels = _pooled(experiment, experiment.val_loader, "val")

@@ -307,7 +307,8 @@ def _loaders(
         # Augmentation cuts a part out at random, which is then stretched, as every zoo does it in training.
         collate = Collate(parts.adapter.transform(stretch=transform is not None))
         evaluation_collate = Collate(parts.adapter.transform())
-        dataset = LabelledDataset(parts.train, transform, seed=seed, train=True)
+        views = settings.cache_views if settings.keeps_features else 0
+        dataset = LabelledDataset(parts.train, transform, seed=seed, train=True, views=views)
         watched, evaluated = (LabelledDataset(source, None, seed=seed) for source in (parts.watched, parts.evaluated))
     if settings.coach is not None:
         more = None
@@ -318,11 +319,17 @@ def _loaders(
         dataset, collate = TaughtDataset(dataset, more, blank if taught is None else taught), TaughtCollate(collate)
     final = evaluated, evaluation_collate
     if settings.keeps_features:
-        if transform is not None:
+        if transform is not None and settings.cache_views == 1:
             raise ConfigError(
                 f"distill.cache_features keeps what the backbone makes of each picture, but "
                 f"data.augment={config.data.augment!r} changes them in every epoch: set data.augment='none', or "
-                f"distill.cache_features=0"
+                f"distill.cache_views=4 to keep each picture and three changed ones, or distill.cache_features=0"
+            )
+        if transform is None and settings.cache_views > 1:
+            raise ConfigError(
+                f"distill.cache_views={settings.cache_views} keeps augmented views of each picture, but "
+                f"data.augment={config.data.augment!r} comes to none here: choose one, such as 'crop', or set "
+                f"distill.cache_views=1"
             )
         dataset, watched = NumberedDataset(dataset), NumberedDataset(watched)
         collate, evaluation_collate = NumberedCollate(collate), NumberedCollate(evaluation_collate)

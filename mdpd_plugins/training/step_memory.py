@@ -99,7 +99,7 @@ def features_held(experiment: Experiment) -> int:
     cache = experiment.distiller.cache
     if cache is None or not isinstance(cache.rows, RowsInMemory):
         return 0
-    count = len(experiment.train_loader.dataset) + len(experiment.val_loader.dataset)  # type: ignore[arg-type]
+    count = experiment.train_loader.dataset.count + experiment.val_loader.dataset.count  # type: ignore[attr-defined]
     return cache.rows.expected(count) - cache.rows.held
 
 

@@ -57,6 +57,35 @@ def test_augmented_data_is_refused_with_the_way_out(tmp_path):
     assert build_experiment(load_config(config(tmp_path, 64, **data))).distiller.cache is not None
 
 
+def test_each_view_of_each_picture_is_kept_and_the_first_is_the_picture_itself(tmp_path):
+    data = {"data_root": str(image_folder(tmp_path / "pictures")), "data": {"batch_size": 8, "augment": "crop"}}
+
+    def built(**distill):
+        given = {"distill.cache_views": 3, **{f"distill.{k}": v for k, v in distill.items()}}
+        return build_experiment(load_config(config(tmp_path, 64, **data), given))
+
+    experiment = built()
+    dataset, size = experiment.train_loader.dataset, len(experiment.parts.train)
+    batches, computed, views = iter(experiment.train_loader), [], []
+    for _ in range(7):
+        for _ in range(experiment.steps_per_epoch):
+            experiment.distiller.train_step(next(batches), experiment.optim)
+        computed.append(experiment.distiller.cache.computed)
+    assert computed == [size, 2 * size, *[3 * size] * 5]
+    for epoch in range(7):
+        (picture, _), number = dataset[epoch * size + 1]
+        assert number == epoch % 3 * size + 1
+        views.append(picture.tobytes())
+    assert views[0] == experiment.parts.train[1][0].tobytes() and len(set(views)) == 3
+    assert views == [views[n % 3] for n in range(7)]
+    assert [number for _, number in dataset.all_views()] == list(range(3 * size))
+    with pytest.raises(ConfigError, match="cache_views=3 is of hidden states that are kept, and none are"):
+        built(cache_features=0)
+    data["data"]["augment"] = "none"
+    with pytest.raises(ConfigError, match="keeps augmented views of each picture, but data.augment='none' comes to no"):
+        built()
+
+
 def test_a_run_that_failed_and_a_dry_run_let_go_of_the_file(tmp_path):
     """In one process, as in a notebook."""
     cache = {"distill": {"method": "linear", "cache_folder": str(tmp_path / "kept")}, "train": {"max_steps": 2}}
