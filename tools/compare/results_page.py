@@ -26,7 +26,7 @@ from tools.compare.statistics import paired, spread
 TOOL = "tools/compare/results_page.py"
 BASE = "low_rank_alone"
 NORM_BASE = "norm_alone"  # of what trains norms and output layer alone
-OF_NORMS = {"mdpd_alone", "coach_norm", "coach_norm_raw"}
+OF_NORMS = {"mdpd_alone", "coach_norm"}
 Line = Mapping[str, Any]
 Found = dict[int, tuple[float, float]]  # seed -> (main metric on test, processor seconds)
 
@@ -47,7 +47,11 @@ ROWS = {
 }
 # Lines from before a coach was calibrated (docs/results.md says which commit): the ablation of calibration.
 RAW = "_raw"
-ROWS |= {f"{name}{RAW}": f"{ROWS[name]}, not calibrated" for name in list(ROWS) if name.startswith(("coach", "self"))}
+# Everything that learns sees augmented pictures; a reader learns from kept views of them.
+AUGMENTED = "_aug"
+_AUGMENTED_ROWS = {f"{name}{AUGMENTED}": f"{said}, augmented" for name, said in ROWS.items()}
+_RAW_ROWS = {f"{n}{RAW}": f"{said}, not calibrated" for n, said in ROWS.items() if n.startswith(("coach", "self"))}
+ROWS |= _AUGMENTED_ROWS | _RAW_ROWS
 
 
 def found_of(lines: Sequence[Line]) -> dict[str, Found]:
@@ -59,11 +63,11 @@ def found_of(lines: Sequence[Line]) -> dict[str, Found]:
         method: {seed: (_metric(line), _seconds(line)) for seed, line in own.items()}
         for method, own in by_method.items()
     }
-    for kind in ("reader", "ladder"):
-        own = {**by_method.get(f"coach_{kind}{RAW}", {}), **by_method.get(f"coach_{kind}", {})}
-        rows[f"{kind}_kept"] = {
-            seed: (line["coach"]["kept"], line["coach"]["cpu_seconds"]) for seed, line in own.items()
-        }
+    kept = {f"{kind}_kept": (f"coach_{kind}{RAW}", f"coach_{kind}") for kind in ("reader", "ladder")}
+    kept[f"reader_kept{AUGMENTED}"] = (f"coach_reader{AUGMENTED}",)
+    for name, methods in kept.items():
+        taught = {seed: line for method in methods for seed, line in by_method.get(method, {}).items()}
+        rows[name] = {seed: (line["coach"]["kept"], line["coach"]["cpu_seconds"]) for seed, line in taught.items()}
     # What coach="auto" does: the better of both on val, of equals the ladder. Both had to be trained for it.
     both = [by_method.get(f"coach_{kind}", {}) for kind in ("ladder", "reader")]
     rows["coach_low_rank"] = {}
@@ -101,9 +105,11 @@ def table(rows: Mapping[str, Found], memory: Mapping[str, int]) -> tuple[list[st
     header = ["method", "seeds", "on test", "minus untaught", "p (paired t)", "CPU seconds", "step, MiB"]
     found = []
     for name, own in rows.items():
-        base = rows.get(NORM_BASE if name in OF_NORMS else BASE, {})
+        end = AUGMENTED if name.endswith(AUGMENTED) else ""
+        plain = name.removesuffix(AUGMENTED).removesuffix(RAW)
+        base = rows.get((NORM_BASE if plain in OF_NORMS else BASE) + end, {})
         mean, deviation = spread([value for value, _ in own.values()])
-        shared = sorted(set(own) & set(base)) if name != BASE else []
+        shared = sorted(set(own) & set(base)) if plain != BASE else []
         said = ["-", "-"]
         if shared:
             result = paired([own[s][0] for s in shared], [base[s][0] for s in shared])

@@ -50,6 +50,16 @@ def test_differences_are_of_the_same_seeds():
     assert cells[ROWS["reader_kept"]][-1] == "-"
 
 
+def test_what_saw_augmented_pictures_is_compared_with_what_saw_them_too():
+    more = [
+        *(line("low_rank_alone_aug", seed, 0.80) for seed in range(2)),
+        *(line("coach_reader_aug", seed, 0.85, val=0.6, kept=0.75) for seed in range(2)),
+    ]
+    cells = {row[0]: row for row in table(found_of([*LINES, *more]), {})[1]}
+    assert cells[ROWS["coach_reader_aug"]][3] == "+0.0500" and cells[ROWS["reader_kept_aug"]][3] == "-0.0500"
+    assert cells[ROWS["low_rank_alone_aug"]][3] == "-" and cells[ROWS["coach_reader"]][3] == "+0.1950"
+
+
 def test_the_same_lines_give_the_same_page_and_prose_stays(tmp_path, monkeypatch, capsys):
     runs, target = tmp_path / "runs.jsonl", tmp_path / "page.md"
     runs.write_text("".join(json.dumps(one) + "\n" for one in LINES))
