@@ -3,26 +3,38 @@
 # From the root of a checkout, after the data and weights that the configurations name:
 #   sh tools/compare/few_labels.sh docs/data/coach.jsonl 1 0 1 2 3 4      (file, jobs, seeds)
 # TASKS="digits" takes one of the tasks digits, fashion, solar, snippets, topics and tweets; LABELS=400 (into a file of its
-# own) another number of labelled examples. A seed draws the division of the data, too. Which epoch is kept is decided on
-# 200 examples of val.
+# own) another number of labelled examples; AUGMENT=crop+randaugment the rows of which everything sees augmented pictures.
+# A seed draws the division of the data, too. Which epoch is kept is decided on 200 examples of val.
 out=$1; jobs=$2; shift 2
 low="distill.backbone_update=norm+low_rank"
 alone="train.max_epochs=36,train.patience=5,train.val_every=28"
 size="${UNLABELLED:-1500}"
 tasks="${TASKS:-digits fashion solar snippets topics tweets}"
 sweep() {
-    config=$1 seed=$2; shift 2
+    config=$1 seed=$2 options=$3
     taught="data.unlabelled.type=rest,data.unlabelled.size=$size,train.max_epochs=2,train.val_every=50"
     coach="method=mdpd_coach_low_rank,$taught"
+    if [ -n "$AUGMENT" ]; then
+        options="$options data.augment=$AUGMENT"
+        views="distill.coach=reader,distill.cache_views=10"
+        set -- "norm_alone_aug:method=norm,optim.scale=3,$alone" "lora_alone_aug:method=lora,$alone" \
+            "low_rank_alone_aug:method=norm,$low,$alone" \
+            "mdpd_alone_aug:method=mdpd,distill.backbone_every=1,optim.scale=3,$alone" \
+            "coach_norm_aug:method=mdpd_coach,optim.scale=3,$views,$taught" "coach_reader_aug:$coach,$views" \
+            "self_training_aug:$coach,distill.coach=backbone,coach.max_epochs=36"
+    else
+        set -- "linear_alone:method=linear,optim.scale=3,$alone" "norm_alone:method=norm,optim.scale=3,$alone" \
+            "lora_alone:method=lora,$alone" "low_rank_alone:method=norm,$low,$alone" \
+            "mdpd_alone:method=mdpd,distill.backbone_every=1,optim.scale=3,$alone" \
+            "mdpd_low_rank_alone:method=mdpd_low_rank,$alone" \
+            "coach_norm:method=mdpd_coach,optim.scale=3,$taught" "coach_ladder:$coach,distill.coach=ladder" \
+            "coach_reader:$coach,distill.coach=reader" "self_training:$coach,distill.coach=backbone,coach.max_epochs=36"
+    fi
+    # shellcheck disable=SC2086  # options are words
     python -m tools.compare sweep "zoo_configs/huggingface/$config.py" --seeds "$seed" --jobs "$jobs" --out "$out" \
-        --methods "linear_alone:method=linear,optim.scale=3,$alone" "norm_alone:method=norm,optim.scale=3,$alone" \
-        "lora_alone:method=lora,$alone" "low_rank_alone:method=norm,$low,$alone" \
-        "mdpd_alone:method=mdpd,distill.backbone_every=1,optim.scale=3,$alone" \
-        "mdpd_low_rank_alone:method=mdpd_low_rank,$alone" \
-        "coach_norm:method=mdpd_coach,optim.scale=3,$taught" "coach_ladder:$coach,distill.coach=ladder" \
-        "coach_reader:$coach,distill.coach=reader" "self_training:$coach,distill.coach=backbone,coach.max_epochs=36" \
+        --methods "$@" \
         --cfg-options data.source.train_size="${LABELS:-100}" data.source.val_size=200 data.source.test_size=1000 \
-        "data.source.split_seed=$seed" data.batch_size=16 train.keep=best distill.recompute=False "$@"
+        "data.source.split_seed=$seed" data.batch_size=16 train.keep=best distill.recompute=False $options
 }
 for seed in "$@"; do
     case $tasks in *digits*) sweep dinov2_s_mnist "$seed" ;; esac

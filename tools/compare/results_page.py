@@ -51,6 +51,7 @@ RAW = "_raw"
 AUGMENTED = "_aug"
 _AUGMENTED_ROWS = {f"{name}{AUGMENTED}": f"{said}, augmented" for name, said in ROWS.items()}
 _RAW_ROWS = {f"{n}{RAW}": f"{said}, not calibrated" for n, said in ROWS.items() if n.startswith(("coach", "self"))}
+_AUGMENTED_ROWS[f"coach_norm{AUGMENTED}"] = "`mdpd_coach`: norms, taught by the reader, augmented"
 ROWS |= _AUGMENTED_ROWS | _RAW_ROWS
 
 
