@@ -21,13 +21,11 @@ from mdpd_plugins.training.step_memory import (
     measure_evaluation,
     measure_step,
     plannable,
+    run_bytes,
     weight_bytes,
     weights_by_type,
 )
 
-BESIDES = 24 * 2**20
-"""Bytes that a run holds besides its tensors: Python's objects, tokenizers and readers of data, stacks of threads. Our
-choice, of what `tools.resident` finds for models of the three zoos (docs/scale.md)."""
 PACKED = ("int8", "uint8")
 """Types of quantised weights: a byte each, or two weights in a byte with their scales."""
 
@@ -66,7 +64,7 @@ class Plan:
     def run(self) -> int:
         """Bytes at most in the whole run, above the imported libraries: of a training or an evaluation step, with
         weights and features, in the stage that holds more."""
-        own = BESIDES + self.weights + self.features + max(self.step.total, self.step.between + self.evaluation)
+        own = run_bytes(self.weights, self.step, self.evaluation, self.features)
         return own if self.first is None else max(own, self.first.run)
 
     def as_dict(self) -> dict[str, Any]:

@@ -16,6 +16,10 @@ from mdpd_plugins.registry.errors import MDPDError
 from mdpd_plugins.training.experiment import Experiment, first_batch
 from mdpd_plugins.training.optim import build_optim
 
+BESIDES = 24 * 2**20
+"""Bytes that a run holds besides its tensors: Python's objects, tokenizers and readers of data, stacks of threads. Our
+choice, of what `tools.resident` finds (docs/scale.md)."""
+
 
 class PlanError(MDPDError):
     """A model's code needs numbers that a plan does not have."""
@@ -103,6 +107,11 @@ def features_held(experiment: Experiment) -> int:
     return cache.rows.expected(count) - cache.rows.held
 
 
+def run_bytes(weights: int, step: StepMemory, evaluation: int, features: int) -> int:
+    """Bytes that a stage of a run holds at most, above the imported libraries, in a training or an evaluation step."""
+    return BESIDES + weights + features + max(step.total, step.between + evaluation)
+
+
 def planned_step(experiment: Experiment) -> StepMemory:
     """What `measure_step` would count, without running a step: on a copy whose weights have sizes and no numbers.
 
@@ -158,6 +167,7 @@ def weights_by_type(experiment: Experiment) -> dict[str, int]:
 
 
 __all__ = [
+    "BESIDES",
     "PlanError",
     "StepMemory",
     "features_held",
@@ -165,6 +175,7 @@ __all__ = [
     "measure_step",
     "plannable",
     "planned_step",
+    "run_bytes",
     "step_bytes",
     "weight_bytes",
     "weights_by_type",

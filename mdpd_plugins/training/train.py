@@ -47,8 +47,10 @@ from mdpd_plugins.training.run_record import (
 )
 from mdpd_plugins.training.running import build_runner, measured, run_to_the_end
 from mdpd_plugins.training.step_memory import (
+    features_held,
     measure_evaluation,
     measure_step,
+    run_bytes,
     step_bytes,
     weight_bytes,
     weights_by_type,
@@ -72,6 +74,7 @@ def dry_run(config: Config, *, repeats: Mapping[str, Any] | None = None) -> dict
         experiment.distiller.to(get_device())
         memory = measure_step(experiment, first_batch(experiment.train_loader))
         evaluation = measure_evaluation(experiment, first_batch(experiment.eval_loader))
+        features = features_held(experiment)
         parameters, weights = parameters_of(experiment), weight_bytes(experiment)
     finally:
         experiment.distiller.drop_side()  # features that are kept in a file are let go
@@ -80,7 +83,9 @@ def dry_run(config: Config, *, repeats: Mapping[str, Any] | None = None) -> dict
     out.print(f"trained parameters: {parameters['backbone_trained']:,} backbone, {parameters['side']:,} side")
     types = weights_by_type(experiment)
     by_type = {f"weights in {name}": size for name, size in types.items()}
-    whole = {"in all": weights + memory.total, "evaluation, in all": weights + memory.between + evaluation}
+    run = run_bytes(weights, memory, evaluation, features)
+    stage = "the run after its coach's stage" if settings_of(config).coach else "the run"
+    whole = {"in all": weights + memory.total, "evaluation, in all": weights + memory.between + evaluation, stage: run}
     for key, value in {"weights": weights, **by_type, **memory.as_dict(), **whole}.items():
         out.print(f"{key.replace('_', ' ')}: {value / 2**20:.1f} MiB")
     return {
@@ -88,6 +93,7 @@ def dry_run(config: Config, *, repeats: Mapping[str, Any] | None = None) -> dict
         "weights_by_type": types,
         "memory": memory.as_dict(),
         "evaluation": evaluation,
+        "run": run,
         "parameters": parameters,
         "steps": experiment.max_steps,
         "examples": data,

@@ -12,9 +12,10 @@ from torch._subclasses.fake_tensor import FakeTensor
 
 from mdpd_plugins.cli.main import main
 from mdpd_plugins.engine.fake_tensors import Imagination, imagined
-from mdpd_plugins.planning.plan import BESIDES, plan
+from mdpd_plugins.planning.plan import plan
 from mdpd_plugins.training import load_config
 from mdpd_plugins.training.experiment import build_experiment
+from mdpd_plugins.training.step_memory import BESIDES
 from mdpd_plugins.training.train import dry_run
 
 CASES = [
@@ -35,7 +36,7 @@ def test_a_plan_equals_what_is_then_measured(tmp_path, capsys, small_backbone, m
     capsys.readouterr()
     assert ours.weights == theirs["weights"] > 0
     assert ours.step.as_dict() == theirs["memory"]
-    assert ours.evaluation == theirs["evaluation"] > 0
+    assert ours.evaluation == theirs["evaluation"] > 0 and ours.run == theirs["run"] > theirs["weights"]
     assert ours.trained == theirs["parameters"]["backbone_trained"] and ours.side == theirs["parameters"]["side"]
 
 
