@@ -93,10 +93,13 @@ class NumberedDataset(Dataset[tuple[Any, int]]):
     """`dataset[v]` is (what a `LabelledDataset` gives there, which example and view that is).
 
     The number is the same in each epoch that has the same view.
+
+    Args:
+        views: how many views of an example there are, as the data set has it.
     """
 
-    def __init__(self, dataset: LabelledDataset):
-        self.dataset = dataset
+    def __init__(self, dataset: LabelledDataset, views: int = 1):
+        self.dataset, self.views = dataset, views
         self.metainfo = dataset.metainfo
         self.epoch_stride = dataset.epoch_stride
 
@@ -109,7 +112,7 @@ class NumberedDataset(Dataset[tuple[Any, int]]):
     @property
     def count(self) -> int:
         """Different numbers: examples times views."""
-        return len(self.dataset) * max(1, self.dataset.views)
+        return len(self.dataset) * self.views
 
     def all_views(self) -> Subset:
         """Every view of every example, once."""

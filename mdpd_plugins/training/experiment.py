@@ -331,7 +331,7 @@ def _loaders(
                 f"data.augment={config.data.augment!r} comes to none here: choose one, such as 'crop', or set "
                 f"distill.cache_views=1"
             )
-        dataset, watched = NumberedDataset(dataset), NumberedDataset(watched)
+        dataset, watched = NumberedDataset(dataset, settings.cache_views), NumberedDataset(watched)
         collate, evaluation_collate = NumberedCollate(collate), NumberedCollate(evaluation_collate)
     sampler = DefaultSampler(dataset, shuffle=True, seed=seed)
     batches = EpochBatchSampler(sampler, config.data.batch_size, seed=seed)

@@ -75,8 +75,8 @@ def test_the_zoos_preparation_and_forward_give_the_logits_of_training(runs, key)
     batch, source = first_batch(experiment.val_loader), load_source(experiment.config.data.source, "val")
     with torch.no_grad():
         ours = experiment.adapter.forward(batch["inputs"])
-    theirs = exported.logits([source[i][0] for i in range(len(source))])
-    assert len(theirs) == len(source) and theirs.std() > 0
+    theirs = exported.logits([source[i][0] for i in range(len(ours))])
+    assert len(theirs) > 1 and theirs.std() > 0
     if key.startswith("mm"):  # it normalises on the scale of 0 to 255
         torch.testing.assert_close(theirs, ours, rtol=1e-4, atol=1e-5)
     else:

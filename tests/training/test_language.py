@@ -76,7 +76,8 @@ def test_a_resumed_run_ends_where_an_uninterrupted_one_does(tmp_path):
     config = language_config(tmp_path, train={"max_steps": 6, "checkpoint_every": 3})
     trained(config, tmp_path / "whole")
     (tmp_path / "part").mkdir()
-    (tmp_path / "part" / "iter_3.pth").write_bytes((tmp_path / "whole" / "iter_3.pth").read_bytes())
+    for name in ("iter_3.pth", "optimizer_3.pth"):
+        (tmp_path / "part" / name).write_bytes((tmp_path / "whole" / name).read_bytes())
     (tmp_path / "part" / "last_checkpoint").write_text(str(tmp_path / "part" / "iter_3.pth"))
     loaded = load_config(config)
     loaded.work_dir = str(tmp_path / "part")

@@ -52,7 +52,7 @@ def test_a_learning_rate_that_breaks_the_backbone_stops_at_the_next_step(tmp_pat
     assert f"--resume goes on from {work_dir / 'iter_1.pth'}" in line
     assert not (work_dir / "export").exists() and not (work_dir / "summary.json").exists()
     assert main([str(config(tmp_path, "mended", norm_lr=1e-3)), "--work-dir", str(work_dir), "--resume"]) == 0
-    last = torch.load(work_dir / "iter_10.pth", weights_only=True)
+    last = read_run(work_dir / "iter_10.pth")
     assert finite(last["state_dict"])
     assert last["optimizer"]["backbone"]["param_groups"][0]["initial_lr"] == 1e-3
 

@@ -11,6 +11,7 @@ import torch
 from running import image_folder, main, run, trained, weights, write_config
 
 from mdpd_plugins.training import load_config
+from mdpd_plugins.training.checkpoints import read_run
 from mdpd_plugins.training.experiment import build_experiment
 
 ONE_OF_EACH = ("hf-vit", "mm-vit", "oc-image")
@@ -147,7 +148,7 @@ def test_resuming_follows_a_changed_learning_rate_and_length(tmp_path, capsys):
     options = ["--cfg-options", "train.max_steps=8", "optim.side_lr=1e-4"]
     assert main([*arguments, "--resume", *options]) == 0
     capsys.readouterr()
-    last = torch.load(tmp_path / "run" / "iter_6.pth", weights_only=True)
+    last = read_run(tmp_path / "run" / "iter_6.pth")
     (group,) = last["optimizer"]["side"]["param_groups"]
     # The cosine of 8 steps, three quarters through: (1 + cos(0.75 pi)) / 2.
     assert group["initial_lr"] == 1e-4 and group["lr"] == pytest.approx(1e-4 * 0.14644661)

@@ -12,6 +12,7 @@ from running import main, write_config
 
 from mdpd_plugins.registry.errors import ConfigError
 from mdpd_plugins.training import load_config
+from mdpd_plugins.training.checkpoints import read_run
 from mdpd_plugins.training.schedules import SCHEDULES, schedulers, started_anew
 
 STEPS = 20
@@ -65,7 +66,7 @@ def test_a_run_follows_its_schedule_and_a_resume_follows_a_change(tmp_path, caps
     assert main(run) == 0
 
     def rate(step):
-        saved = torch.load(tmp_path / "run" / f"iter_{step}.pth", weights_only=True)
+        saved = read_run(tmp_path / "run" / f"iter_{step}.pth")
         return saved["optimizer"]["side"]["param_groups"][0]["lr"]
 
     assert rate(6) == pytest.approx(0.004)  # half of the way down from step 4
