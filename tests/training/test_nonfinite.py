@@ -8,6 +8,8 @@ import pytest
 import torch
 from running import image_folder, main, text_table, weights, write_config
 
+from mdpd_plugins.training.checkpoints import read_run
+
 HUGE = 1e30
 
 
