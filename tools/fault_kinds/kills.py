@@ -19,7 +19,8 @@ from running import preload, same, start, weights, write_config
 
 from mdpd_plugins.exports import read_record
 from mdpd_plugins.files import sha256
-from mdpd_plugins.registry.errors import MDPDError
+from mdpd_plugins.registry.errors import CheckpointError, MDPDError
+from mdpd_plugins.training.checkpoints import optimizer_file, read_run
 from tools.fault_kinds.attempt import CRASH, HALF, HANG, OTHER, RIGHT, SECONDS, Case
 from tools.fault_kinds.kills_of_sweeps import UntouchedSweep, sweep_kills, untouched_sweep
 
@@ -183,7 +184,7 @@ def _moment(work_dir: Path, log: Path) -> str:
         return "at its end"
     if list(work_dir.glob(".export.*")) or (work_dir / "export").exists():
         return "while exporting"
-    if list(work_dir.rglob(".iter_*")) or list(work_dir.rglob(".best_*")):
+    if any(list(work_dir.rglob(f".{name}_*")) for name in ("iter", "optimizer", "best")):
         return "while writing a checkpoint"
     if _newest(work_dir) == STEPS:
         return "after the last checkpoint"
@@ -210,6 +211,10 @@ def _half_written(work_dir: Path) -> str:
         for path in folder.glob("iter_*.pth"):
             if known.get(path.name) != sha256(path):
                 return str(path.relative_to(work_dir))
+            try:
+                read_run(path)  # with its optimisers' state
+            except CheckpointError:
+                return str(optimizer_file(path).relative_to(work_dir))
         for path in [*folder.glob("*.json"), *folder.glob("export/*.json")]:
             try:
                 json.loads(path.read_text())
