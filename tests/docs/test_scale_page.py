@@ -31,16 +31,18 @@ def test_the_page_has_two_commands_with_their_tables():
 @pytest.mark.parametrize("table", TABLES)
 def test_tables_have_the_form_that_the_command_prints(table, monkeypatch, capsys):
     plans = {}
-    for line in lines(table)[1:-2]:
+    for line in lines(table)[1:-3]:
         name, *values = line.split()
         weights, total, side, optimiser, transient = (round(float(v.replace(",", "")) * 2**20) for v in values[:5])
         step = StepMemory(side_parameters=side, optimiser=optimiser, transient=transient)
         assert abs(step.total - total) < 0.2 * 2**20, "the columns do not add up"
-        plans[name] = Plan(weights=weights, step=step, trained=int(values[6].replace(",", "")), side=0, batch=32)
+        trained = int(values[7].replace(",", ""))
+        plans[name] = Plan(weights=weights, step=step, evaluation=0, features=0, trained=trained, side=0, batch=32)
+        assert abs(plans[name].run - float(values[6].replace(",", "")) * 2**20) < 0.2 * 2**20
     monkeypatch.setenv("COLUMNS", "100")
     print_plans(plans)
     printed = lines(capsys.readouterr().out)
-    assert printed[0] == lines(table)[0] and printed[-2:] == lines(table)[-2:]
+    assert printed[0] == lines(table)[0] and printed[-3:] == lines(table)[-3:]
     # Sums of rounded numbers may differ in their last digit.
     assert [len(line) for line in printed] == [len(line) for line in lines(table)]
 
