@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import textwrap
 import time
 import warnings
@@ -155,11 +156,15 @@ class FadingRunner(Runner):
         with whole(self.model):  # of all processes, of which the first one writes
             if self.rank != 0:
                 return super().save_checkpoint(out_dir, filename, *args, **kwargs)
-            meta = {**(kwargs.get("meta") or {}), OPTIMIZER: self._save_optimizers(optimizer_file(target))}
-            with fresh_file(target) as temporary:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            own = re.fullmatch(r"iter_\d+\.pth", filename)  # another hook of mmengine's may write under other names
+            if own and kwargs.get("save_optimizer", True):
+                meta = {**(kwargs.get("meta") or {}), OPTIMIZER: self._save_optimizers(optimizer_file(target))}
                 kwargs |= {"meta": meta, "save_optimizer": False}
+            with fresh_file(target) as temporary:
                 super().save_checkpoint(out_dir, temporary.name, *args, **kwargs)
-                add_sum(temporary, target)
+                if own:
+                    add_sum(temporary, target)
             clear_optimizers(target.parent)
 
     def _save_optimizers(self, target: Path) -> str:

@@ -11,6 +11,7 @@ from mdpd_plugins.adapters import build_backbone
 from mdpd_plugins.adapters.storage.checkpoint import read_state_dict
 from mdpd_plugins.files import sha256
 from mdpd_plugins.training import build_experiment, load_config
+from mdpd_plugins.training.checkpoints import read_run
 from mdpd_plugins.training.finishing import export_work_dir
 
 STEPS = 4
@@ -180,3 +181,15 @@ def test_a_moving_average_is_resumed_from_a_small_checkpoint(dtype, tmp_path):
     assert main([config, "--work-dir", tmp_path / "part", "--resume"]) == 0
     assert same(weights(tmp_path / "part", STEPS), weights(tmp_path / "whole", STEPS))
     assert same(exported(tmp_path / "part" / "export"), exported(tmp_path / "whole" / "export"))
+
+
+def test_another_hook_of_mmengines_writes_whole_files_under_its_own_names(tmp_path):
+    given = {"type": "CheckpointHook", "interval": 2, "by_epoch": False, "filename_tmpl": "step_{}.pth"}
+    hooks = [given, {**given, "out_dir": str(tmp_path / "elsewhere"), "filename_tmpl": "iter_{}.pth"}]
+    config = config_of(tmp_path, custom_hooks=hooks)
+    trained(config, tmp_path / "run")
+    whole = torch.load(tmp_path / "run" / f"step_{STEPS}.pth", weights_only=True)
+    assert same(whole["state_dict"], weights(tmp_path / "run", STEPS)) and "optimizer" in whole
+    assert "optimizer" in read_run(tmp_path / "elsewhere" / "run" / f"iter_{STEPS}.pth")
+    options = ["--cfg-options", f"train.max_steps={STEPS + 2}"]
+    assert main([config, "--work-dir", tmp_path / "run", "--resume", *options]) == 0
