@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from functools import cached_property
@@ -36,12 +36,13 @@ from mdpd_plugins.adapters.inspection.structure import (
     ordered_blocks,
 )
 from mdpd_plugins.adapters.original import Original
+from mdpd_plugins.adapters.output_layer import replace_output_layer
 from mdpd_plugins.adapters.outputs import logits_of
 from mdpd_plugins.adapters.preparation import Preparation
 from mdpd_plugins.adapters.quantized import NONE, quantized_layers
 from mdpd_plugins.adapters.storage.checkpoint import SAFETENSORS_FORMAT
 from mdpd_plugins.adapters.storage.precision import weight_type
-from mdpd_plugins.adapters.transform import Size, Tensors
+from mdpd_plugins.adapters.transform import Tensors
 from mdpd_plugins.files import fresh_folder
 from mdpd_plugins.registry.errors import CapabilityError, ConfigError
 
@@ -203,50 +204,6 @@ class Adapter(Preparation):
         """What a zoo's adapter overrides: `inputs` to logits."""
         return logits_of(self.model(inputs["image"]) if inputs.keys() == {"image"} else self.model(**inputs))
 
-    def as_inputs(self, given: Any, *, example: bool = False) -> Tensors:
-        """Inputs in the form that `forward` takes, on the backbone's device.
-
-        Args:
-            given: a tensor (pictures, or tokens), a mapping of tensors, or what a HuggingFace tokenizer or image
-                processor returns.
-            example: whether they show what the model takes, so that pictures may be of any type.
-
-        Raises:
-            ConfigError: something else, or pictures that are whole numbers.
-        """
-        if isinstance(given, torch.Tensor):
-            given = {"input_ids" if self.modality == "text" else "image": given}
-        if not isinstance(given, Mapping) or not given or not all(isinstance(v, torch.Tensor) for v in given.values()):
-            raise ConfigError(
-                f"inputs of {self.name} are a tensor, a mapping of tensors, or what a tokenizer or image processor "
-                f"returns with return_tensors='pt', and {type(given).__name__} was given; adapter.transform() makes "
-                f"them from pictures or texts"
-            )
-        names = {"pixel_values": "image"}
-        pictures = given.get("image", given.get("pixel_values"))
-        known = None if self.given_example is None else self.given_example.get("image")
-        whole = pictures is not None and not pictures.is_floating_point()
-        if whole and not example and (known is None or known.is_floating_point()):
-            raise ConfigError(
-                f"pictures of {self.name} are numbers as its transform makes them, and {pictures.dtype} was given, the "
-                f"levels of a file: prepare them with adapter.transform(), or scale and normalise them yourself"
-            )
-        return {names.get(str(key), str(key)): value.to(self.device) for key, value in given.items()}
-
-    given_example: Tensors | None = None
-    """Inputs that the model is known to take, of any number of samples; None where its own size says enough."""
-
-    def example_inputs(self, batch: int = 2) -> Tensors:
-        """Inputs of the model's own size, drawn from a fixed seed: for inspection and tests."""
-        if self.given_example is not None:
-            return {k: v[torch.arange(batch) % len(v)].to(self.device) for k, v in self.given_example.items()}
-        return self._example_images(batch, self.image_size)
-
-    def _example_images(self, batch: int, size: Size) -> dict[str, torch.Tensor]:
-        generator = torch.Generator().manual_seed(0)
-        image = torch.randn((batch, self.in_channels, *size), generator=generator)
-        return {"image": image.to(self.device)}
-
     def set_labels(self, classes: tuple[str, ...], kind: str = "single") -> None:
         """Write class names and `task.kind` where the zoo keeps them; a library without such a place keeps none."""
         self.labels = (kind, tuple(classes))
@@ -263,28 +220,6 @@ class Adapter(Preparation):
     def parts(self) -> dict[str, Any]:
         """What an export's record says of how the backbone was built."""
         return {"backbone": self.name, "options": self.options}
-
-    fixed_length = False
-    """Whether texts always fill one number of tokens, padding included, so that none is shorter than another."""
-
-    @property
-    def in_channels(self) -> int:
-        """Channels of an input image: what the first convolution reads."""
-        first = next((m for m in self.model.modules() if isinstance(m, nn.Conv2d)), None)
-        if first is None or first.in_channels <= 4:
-            return 3 if first is None else first.in_channels
-        return 3 if self._takes_three_channels else first.in_channels
-
-    @cached_property
-    def _takes_three_channels(self) -> bool:
-        # TResNet's first convolution reads 16 pixels of three colours at once.
-        size = self.image_size
-        try:
-            with torch.no_grad():
-                self._run({"image": torch.zeros((1, 3, *size), device=self.device)})
-        except RuntimeError:  # a convolution given other channels than its own
-            return False
-        return True
 
     @property
     def num_outputs(self) -> int:
@@ -557,22 +492,7 @@ class Adapter(Preparation):
         Raises:
             CapabilityError: no linear layer or convolution is known to be this model's output layer.
         """
-        owners = {key.rpartition(".")[0] for key in self.head_parameters()}
-        layers = {n: m for n, m in self.model.named_modules() if n in owners and isinstance(m, (nn.Linear, nn.Conv2d))}
-        if not layers:
-            raise CapabilityError(
-                f"{self.name} has no linear layer or convolution behind its blocks that could be its output layer; "
-                f"build it with num_classes={num_outputs}"
-            )
-        last = list(layers)[-1]
-        parent = last.rpartition(".")[0]
-        for name, old in layers.items():
-            # A distilled DeiT averages two output layers that stand side by side.
-            beside = name.rpartition(".")[0] == parent and old.weight.shape == layers[last].weight.shape
-            if name == last or beside:
-                new = _with_outputs(old, num_outputs).train(old.training)
-                owner = self.model.get_submodule(parent)
-                setattr(owner, name.rpartition(".")[2], new.to(old.weight.device, old.weight.dtype))
+        replace_output_layer(self.model, self.head_parameters(), num_outputs, self.name)
 
     def with_outputs(self, num_outputs: int) -> Adapter:
         """An adapter of this model with `num_outputs` outputs: this one, unless the model has to be wrapped for it.
@@ -607,14 +527,6 @@ class Adapter(Preparation):
         model = copy.deepcopy(self.model)
         load_model(model, str(Path(folder) / WEIGHTS_FILE))
         return model
-
-
-def _with_outputs(old: nn.Linear | nn.Conv2d, num_outputs: int) -> nn.Module:
-    if isinstance(old, nn.Linear):
-        return nn.Linear(old.in_features, num_outputs, bias=old.bias is not None)
-    # SqueezeNet's and ResNet-like networks' output layer where a convolution reads every position.
-    size, stride, padding = old.kernel_size, old.stride, old.padding
-    return nn.Conv2d(old.in_channels, num_outputs, size, stride, padding, bias=old.bias is not None)  # type: ignore[arg-type]
 
 
 __all__ = ["Adapter"]

@@ -1,13 +1,14 @@
-"""Preparing inputs: the part of an adapter that makes tensors of pictures and texts."""
+"""The part of an adapter that knows its inputs: what the model takes, and tensors of pictures and texts for it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from PIL import Image
+from torch import nn
 
 from mdpd_plugins.adapters.transform import (
     RESIZE,
@@ -16,6 +17,7 @@ from mdpd_plugins.adapters.transform import (
     ImageTransform,
     PictureTransform,
     Size,
+    Tensors,
     TextTransform,
     Transform,
 )
@@ -28,6 +30,13 @@ class Preparation:
     model: Any
     name: str
     modality: str
+
+    if TYPE_CHECKING:  # what `Adapter` has
+
+        @property
+        def device(self) -> torch.device: ...
+
+        def _run(self, inputs: Tensors) -> torch.Tensor: ...
 
     input_size: Size | None = None
     """(height, width) that pictures are prepared at; None for the checkpoint's own."""
@@ -116,6 +125,76 @@ class Preparation:
     def _given(self) -> EachPicture:
         assert self.given_transform is not None
         return EachPicture(self.given_transform)
+
+    # --- what the model takes ----------------------------------------------------------------------------
+
+    def as_inputs(self, given: Any, *, example: bool = False) -> Tensors:
+        """Inputs in the form that `forward` takes, on the backbone's device.
+
+        Args:
+            given: a tensor (pictures, or tokens), a mapping of tensors, or what a HuggingFace tokenizer or image
+                processor returns.
+            example: whether they show what the model takes, so that pictures may be of any type.
+
+        Raises:
+            ConfigError: something else, or pictures that are whole numbers.
+        """
+        if isinstance(given, torch.Tensor):
+            given = {"input_ids" if self.modality == "text" else "image": given}
+        if not isinstance(given, Mapping) or not given or not all(isinstance(v, torch.Tensor) for v in given.values()):
+            raise ConfigError(
+                f"inputs of {self.name} are a tensor, a mapping of tensors, or what a tokenizer or image processor "
+                f"returns with return_tensors='pt', and {type(given).__name__} was given; adapter.transform() makes "
+                f"them from pictures or texts"
+            )
+        names = {"pixel_values": "image"}
+        pictures = given.get("image", given.get("pixel_values"))
+        known = None if self.given_example is None else self.given_example.get("image")
+        whole = pictures is not None and not pictures.is_floating_point()
+        if whole and not example and (known is None or known.is_floating_point()):
+            raise ConfigError(
+                f"pictures of {self.name} are numbers as its transform makes them, and {pictures.dtype} was given, the "
+                f"levels of a file: prepare them with adapter.transform(), or scale and normalise them yourself"
+            )
+        return {names.get(str(key), str(key)): value.to(self.device) for key, value in given.items()}
+
+    given_example: Tensors | None = None
+    """Inputs that the model is known to take, of any number of samples; None where its own size says enough."""
+
+    def example_inputs(self, batch: int = 2) -> Tensors:
+        """Inputs of the model's own size, drawn from a fixed seed: for inspection and tests."""
+        if self.given_example is not None:
+            return {k: v[torch.arange(batch) % len(v)].to(self.device) for k, v in self.given_example.items()}
+        return self._example_images(batch, self.image_size)
+
+    def _example_images(self, batch: int, size: Size) -> dict[str, torch.Tensor]:
+        generator = torch.Generator().manual_seed(0)
+        image = torch.randn((batch, self.in_channels, *size), generator=generator)
+        return {"image": image.to(self.device)}
+
+    fixed_length = False
+    """Whether texts always fill one number of tokens, padding included, so that none is shorter than another."""
+
+    @property
+    def in_channels(self) -> int:
+        """Channels of an input image: what the first convolution reads."""
+        first = next((m for m in self.model.modules() if isinstance(m, nn.Conv2d)), None)
+        if first is None or first.in_channels <= 4:
+            return 3 if first is None else first.in_channels
+        return 3 if self._takes_three_channels else first.in_channels
+
+    @cached_property
+    def _takes_three_channels(self) -> bool:
+        # TResNet's first convolution reads 16 pixels of three colours at once.
+        size = self.image_size
+        try:
+            with torch.no_grad():
+                self._run({"image": torch.zeros((1, 3, *size), device=self.device)})
+        except RuntimeError:  # a convolution given other channels than its own
+            return False
+        return True
+
+    # --- what a zoo's adapter overrides ------------------------------------------------------------------
 
     def _image_transform(self, size: Size | None, stretch: bool) -> PictureTransform:
         """What a zoo's adapter overrides: a transform by the zoo's own code.

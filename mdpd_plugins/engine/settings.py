@@ -176,11 +176,6 @@ class Settings:
                 f"backbone_update={self.backbone_update!r} with norm_gradient={self.norm_gradient!r} changes them: "
                 f"use norm_gradient='head', or {key}={0 if key == 'cache_features' else None}"
             )
-        if self.cache_views > 1 and not self.keeps_features and self.coach in (None, "backbone"):
-            raise ConfigError(
-                f"distill.cache_views={self.cache_views} is of hidden states that are kept, and none are: set "
-                f"distill.cache_features or cache_folder, or leave it at 1"
-            )
         for key in ("shallow", "deep"):
             _check_layers_setting(key, getattr(self, key))
         if ("auto" in (self.shallow, self.deep)) and self.shallow != self.deep:
@@ -209,6 +204,11 @@ class Settings:
     def keeps_features(self) -> bool:
         """Whether hidden states of the frozen backbone are kept; those of a coach's stage always are."""
         return self.coach is None and (self.cache_features > 0 or self.cache_folder is not None)
+
+    @property
+    def takes_views(self) -> bool:
+        """Whether something is kept that there may be several views of: features, of this stage or of a coach's."""
+        return self.keeps_features or self.coach not in (None, "backbone")
 
     @property
     def automatic(self) -> bool:

@@ -75,12 +75,15 @@ def settings_of(config: Config) -> Settings:
 
 
 def any_method(config: Config) -> Config:
-    """A copy that any method can be put into: without the inputs that only a coach teaches on.
+    """A copy that any method can be put into: without the inputs that only a coach teaches on, and without views that
+    only kept features have.
 
     A step of a method is the same with them, and other methods refuse them.
     """
     changed = copy.deepcopy(config)
     changed.data.unlabelled = {}
+    if not settings_of(changed).takes_views:
+        changed.distill.pop("cache_views", None)
     return changed
 
 

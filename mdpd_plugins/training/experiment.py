@@ -318,6 +318,11 @@ def _loaders(
         blank = torch.zeros(count, parts.task.num_outputs)
         dataset, collate = TaughtDataset(dataset, more, blank if taught is None else taught), TaughtCollate(collate)
     final = evaluated, evaluation_collate
+    if settings.cache_views > 1 and not settings.takes_views:
+        raise ConfigError(
+            f"distill.cache_views={settings.cache_views} is of hidden states that are kept, and none are: set "
+            f"distill.cache_features or cache_folder, or leave it at 1"
+        )
     if settings.keeps_features:
         if transform is not None and settings.cache_views == 1:
             raise ConfigError(

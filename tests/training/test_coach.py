@@ -13,6 +13,7 @@ from running import forget, main, run, same, start, trained, weights, write_conf
 from mdpd_plugins.cli.main import main as mdpd
 from mdpd_plugins.exports import load_export
 from mdpd_plugins.planning.fit import fit
+from mdpd_plugins.planning.plan import plan
 from mdpd_plugins.registry.errors import CheckpointError, ConfigError, MDPDError
 from mdpd_plugins.reporting.costs import planned_costs
 from mdpd_plugins.reporting.history import read_record
@@ -282,6 +283,17 @@ def test_other_methods_are_planned_and_compared_on_the_same_configuration(coache
     assert not costs.missing and {"full", "lora", "ladder"} <= costs.memory.keys()
     best, _ = fit(load_config(config), 10**9)
     assert best.options["distill.method"] == "mdpd_coach_low_rank"
+
+
+def test_a_configuration_with_kept_views_is_planned_with_any_method(tmp_path):
+    config = write_config(tmp_path, **{**COACH, "distill": {**COACH["distill"], "cache_views": 2}})
+    options = {"data.augment": "crop"}
+    found = {m: plan(load_config(config, {**options, "distill.method": m})) for m in ("mdpd_coach", "mdpd", "norm")}
+    assert found["mdpd_coach"].first.features > 0 == found["mdpd"].features
+    loaded = load_config(config, {**options, "distill.method": "mdpd"})
+    loaded.data.unlabelled = {}
+    with pytest.raises(ConfigError, match="cache_views=2 is of hidden states that are kept, and none are"):
+        build_experiment(loaded)
 
 
 def test_the_best_evaluation_is_chosen_on_val_and_reported_on_test(coached):
