@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -97,7 +98,10 @@ def imagined(mode: Imagination) -> Iterator[None]:
     """Inside, new tensors are imagined, and modules of such tensors can be moved and cast."""
     # Whether a model runs at a size is found out by trying, and PyTorch logs a page for each try that does not.
     log = logging.getLogger("torch._subclasses.fake_tensor")
-    with mode, patch.object(nn.Module, "_apply", _apply), patch.object(log, "disabled", True):
+    quiet = patch.object(log, "disabled", True)
+    with mode, patch.object(nn.Module, "_apply", _apply), quiet, warnings.catch_warnings():
+        # PyTorch looks for numbers where a model is copied, and there are none.
+        warnings.filterwarnings("ignore", message="Accessing the data pointer of FakeTensor")
         yield
 
 

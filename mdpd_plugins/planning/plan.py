@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from mmengine.config import Config
@@ -94,13 +94,13 @@ def plan(config: Config) -> Plan:
         MDPDError: the configuration cannot be used.
     """
     config = any_method(config)
-    first = None
-    if settings_of(config).coach is not None:
-        first = _plan(config, lambda parts: first_stage(config, parts))
-    return _plan(config, lambda parts: build_experiment(config, parts=parts), first)
+    found = _plan(config, lambda parts: build_experiment(config, parts=parts))
+    if settings_of(config).coach is None:
+        return found
+    return replace(found, first=_plan(config, lambda parts: first_stage(config, parts)))
 
 
-def _plan(config: Config, build: Callable[[Parts], Experiment], first: Plan | None = None) -> Plan:
+def _plan(config: Config, build: Callable[[Parts], Experiment]) -> Plan:
     mode = Imagination()
     with plannable(config.backbone.name):
         with imagined(mode):
@@ -119,7 +119,6 @@ def _plan(config: Config, build: Callable[[Parts], Experiment], first: Plan | No
         side=sum(p.numel() for p in distiller.side_parameters()),
         batch=len(batch["labels"]),
         types=weights_by_type(experiment),
-        first=first,
     )
 
 

@@ -79,7 +79,8 @@ def first_stage(config: Config, parts: Parts) -> Experiment:
     # A stage of its own, whatever happened before it in this process.
     set_random_seed(config.train.seed)
     # A reader needs the features that the ladder reads.
-    stage = _stage(config, settings.first_stage("backbone" if settings.coach == "backbone" else "ladder"))
+    learns = settings.first_stage("backbone" if settings.coach == "backbone" else "ladder")
+    stage = _stage(config, learns, pair=len(parts.adapter.towers) > 1)
     return build_experiment(stage, parts=parts, restorable=True)
 
 
@@ -201,8 +202,12 @@ def coach_lines(about: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _stage(config: Config, settings: Settings) -> Config:
-    """The configuration of the coach's own training, with these settings."""
+def _stage(config: Config, settings: Settings, *, pair: bool) -> Config:
+    """The configuration of the coach's own training, with these settings.
+
+    Args:
+        pair: whether the backbone is a pair of towers, whose features are not kept.
+    """
     first, given = copy.deepcopy(config), config.coach
     first.train.max_epochs, first.train.max_steps = given.max_epochs, None
     first.train.patience, first.train.keep = given.patience, "best"
@@ -210,15 +215,15 @@ def _stage(config: Config, settings: Settings) -> Config:
         first.data.batch_size = given.batch_size
         if settings.cache_views == 1:
             first.data.augment = "none"
-        elif config.text_backbone.name:
+        elif pair:
             raise ConfigError(
                 f"distill.cache_views={settings.cache_views} is of features that are kept, and those of a pair of "
                 f"towers are not: leave it at 1"
             )
         first.train.val_every = first.train.checkpoint_every = None
-        # What a pair of towers puts out is not kept; nor in memory what a file holds.
-        elsewhere = config.text_backbone.name or settings.cache_folder is not None
-        settings = replace(settings, cache_features=0 if elsewhere else given.memory)
+        # Nor is in memory what a file holds.
+        in_memory = not pair and settings.cache_folder is None
+        settings = replace(settings, cache_features=given.memory if in_memory else 0)
     first.distill = asdict(settings)
     first.data.unlabelled = {}  # it learns from labels; what it says of the others comes afterwards
     first.work_dir, first.export_dir = str(Path(config.work_dir) / COACH_FOLDER), None

@@ -14,6 +14,8 @@ from small_zoo import BACKBONES
 
 from mdpd_plugins.cli.main import main
 from mdpd_plugins.exports import load_export
+from mdpd_plugins.planning.plan import plan
+from mdpd_plugins.registry.errors import ConfigError
 from mdpd_plugins.training import build_experiment, load_config
 from mdpd_plugins.training.experiment import first_batch
 
@@ -298,6 +300,14 @@ def test_labels_for_both_towers_of_one_model(table, tmp_path, refused):
 def test_matching_on_what_has_no_two_towers(table, tmp_path, refused):
     said = refused(config_of(tmp_path / "c", "vilt", table, data={"source": source_of(table, "matches")}))
     assert "two towers" in said
+
+
+def test_a_coach_of_two_towers_is_planned_without_kept_features_and_refused_where_it_cannot_teach(table, tmp_path):
+    coach = {"distill.method": "mdpd_coach"}
+    found = plan(load_config(config_of(tmp_path / "c", "pair", table), coach))
+    assert found.first is not None and found.first.features == 0 < found.first.side
+    with pytest.raises(ConfigError, match="a coach teaches examples one by one"):
+        plan(load_config(config_of(tmp_path / "d", "open_clip", table), coach))
 
 
 def test_classes_on_an_export_that_answers_others(runs, table, tmp_path, capsys):
