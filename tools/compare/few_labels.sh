@@ -2,12 +2,18 @@
 # Few labels and many inputs without: the lines behind docs/results.md. It goes on where it was stopped.
 # From the root of a checkout, after the data and weights that the configurations name:
 #   sh tools/compare/few_labels.sh docs/data/coach.jsonl 1 0 1 2 3 4      (file, jobs, seeds)
-# TASKS="digits" takes one of the tasks digits, fashion, solar, snippets, topics and tweets; LABELS=400 (into a file of its
-# own) another number of labelled examples; AUGMENT=crop+randaugment the rows of which everything sees augmented pictures.
+# TASKS="digits" takes one of the tasks digits, fashion, solar, snippets, topics and tweets; LABELS=400 another number of
+# labelled examples; AUGMENT=crop+randaugment the rows of which everything sees augmented pictures; and
+# ROWS="low_rank_alone coach_reader" some of the rows.
 # A seed draws the division of the data, too. Which epoch is kept is decided on 200 examples of val.
 out=$1; jobs=$2; shift 2
 low="distill.backbone_update=norm+low_rank"
-alone="train.max_epochs=36,train.patience=5,train.val_every=28"
+labels="${LABELS:-100}"
+# From fewer labels as many steps, and as many before one gives up.
+epochs=$((labels < 100 ? 3600 / labels : 36))
+first=""
+[ "$labels" -lt 100 ] && first=",coach.patience=$((1000 / labels)),coach.max_epochs=$((6000 / labels))"
+alone="train.max_epochs=$epochs,train.patience=5,train.val_every=28"
 size="${UNLABELLED:-1500}"
 tasks="${TASKS:-digits fashion solar snippets topics tweets}"
 sweep() {
@@ -21,19 +27,25 @@ sweep() {
             "low_rank_alone_aug:method=norm,$low,$alone" \
             "mdpd_alone_aug:method=mdpd,distill.backbone_every=1,optim.scale=3,$alone" \
             "coach_norm_aug:method=mdpd_coach,optim.scale=3,$views,$taught" "coach_reader_aug:$coach,$views" \
-            "self_training_aug:$coach,distill.coach=backbone,coach.max_epochs=36"
+            "self_training_aug:$coach,distill.coach=backbone$first,coach.max_epochs=$epochs"
     else
         set -- "linear_alone:method=linear,optim.scale=3,$alone" "norm_alone:method=norm,optim.scale=3,$alone" \
             "lora_alone:method=lora,$alone" "low_rank_alone:method=norm,$low,$alone" \
             "mdpd_alone:method=mdpd,distill.backbone_every=1,optim.scale=3,$alone" \
             "mdpd_low_rank_alone:method=mdpd_low_rank,$alone" \
-            "coach_norm:method=mdpd_coach,optim.scale=3,$taught" "coach_ladder:$coach,distill.coach=ladder" \
-            "coach_reader:$coach,distill.coach=reader" "self_training:$coach,distill.coach=backbone,coach.max_epochs=36"
+            "coach_norm:method=mdpd_coach,optim.scale=3,$taught$first" "coach_ladder:$coach,distill.coach=ladder$first" \
+            "coach_reader:$coach,distill.coach=reader" \
+            "self_training:$coach,distill.coach=backbone$first,coach.max_epochs=$epochs"
     fi
+    for row in "$@"; do  # those that were asked for
+        shift
+        case " ${ROWS:-${row%%:*}} " in *" ${row%%:*} "*) set -- "$@" "$row" ;; esac
+    done
+    [ $# -gt 0 ] || return 0
     # shellcheck disable=SC2086  # options are words
     python -m tools.compare sweep "zoo_configs/huggingface/$config.py" --seeds "$seed" --jobs "$jobs" --out "$out" \
         --methods "$@" \
-        --cfg-options data.source.train_size="${LABELS:-100}" data.source.val_size=200 data.source.test_size=1000 \
+        --cfg-options data.source.train_size="$labels" data.source.val_size=200 data.source.test_size=1000 \
         "data.source.split_seed=$seed" data.batch_size=16 train.keep=best distill.recompute=False $options
 }
 for seed in "$@"; do

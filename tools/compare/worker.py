@@ -22,7 +22,7 @@ from mmengine.device import get_device
 
 from mdpd_plugins.files import write_json
 from mdpd_plugins.registry.errors import MDPDError
-from mdpd_plugins.training.best import load_best
+from mdpd_plugins.training.best import load_best, read_history
 from mdpd_plugins.training.coach import coached, first_stage
 from mdpd_plugins.training.compiling import compiled
 from mdpd_plugins.training.config import load_config, read_overrides, settings_of
@@ -103,6 +103,7 @@ def run_once(config: Config, *, measure: bool) -> dict[str, Any]:
         **runner.spent,
         "coach": {**coach.about, "cpu_seconds": spent} if coach else {},
         "steps": int(experiment.distiller.step),
+        "evaluations": [[entry["step"], entry["score"]] for entry in read_history(Path(config.work_dir))],
         "parameters": parameters_of(experiment),
         "memory": memory,
         "weights": experiment.adapter.origin,
