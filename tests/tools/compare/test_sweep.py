@@ -115,12 +115,15 @@ def test_a_run_of_a_sweep_finds_what_training_alone_finds(killed_and_resumed, tm
 
 
 def test_its_lines_make_a_page(killed_and_resumed, tmp_path):
-    page = tmp_path / "results.md"
-    page.write_text("<!-- measured: written by tools/compare/results_page.py -->\n<!-- end of measured -->\n")
-    command = [sys.executable, "-m", "tools.compare", "results", str(page), "--runs", str(killed_and_resumed[1])]
+    page, appendix = tmp_path / "results.md", tmp_path / "appendix.md"
+    for file in (page, appendix):
+        file.write_text("<!-- measured: written by tools/compare/results_page.py -->\n<!-- end of measured -->\n")
+    command = [sys.executable, "-m", "tools.compare", "results", str(page), "--appendix", str(appendix), "--runs"]
+    command.append(str(killed_and_resumed[1]))
     made = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
     assert made.returncode == 0, made.stderr
-    assert "| own | 2 |" in page.read_text() and len(list((tmp_path / "plots").iterdir())) == 1
+    assert "| own | 2 |" in appendix.read_text() and "| own | 0." in page.read_text()
+    assert len(list((tmp_path / "plots").iterdir())) == 1
 
 
 def test_tuning_takes_the_best_of_the_deployed_path_on_validation_and_seeds_see_test_only(tmp_path):
