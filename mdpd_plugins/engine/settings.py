@@ -11,7 +11,8 @@ from mdpd_plugins.registry.errors import ConfigError, closest
 NORM_GRADIENTS = ("exact", "last_k", "local", "head")
 TEACHERS = ("side", "mean", "backbone")
 UPDATES = ("norm", "head", "all", "none", "lora", "norm+low_rank")
-COACHES = ("auto", "ladder", "reader", "backbone")
+COACHES = ("auto", "ladder", "reader", "auto+backbone", "ladder+backbone", "reader+backbone")
+CONTROLS = ("backbone", "backbone+backbone")  # coaches without a side network
 
 # Baselines and ablations are the same engine with switches turned: no second path to compare against.
 METHODS: dict[str, dict[str, Any]] = {
@@ -92,8 +93,9 @@ class Settings:
         None,
         "who learns first, alone and from labels, on features of the frozen backbone, and teaches the backbone "
         "afterwards: ladder, the side network; reader, a logistic regression on the pooled states of all layers; auto, "
-        "the better of both on validation; or backbone, a control: the backbone itself, which is self-training",
-        choices=COACHES,
+        "the better of both on validation. With +backbone: the mean of it and of the backbone, which learns from "
+        "labels as well and is put back. backbone and backbone+backbone are controls: self-training, no side network",
+        choices=COACHES + CONTROLS,
     )
     labels_weight: float = setting(4.0, "where a coach teaches: weight of the labels' own loss", at_least=0)
     confidence: float = setting(
@@ -192,13 +194,18 @@ class Settings:
         """Settings of the stage in which the coach learns, from labels alone.
 
         Args:
-            coach: "ladder", or "backbone" for the control.
+            coach: one of `coaches`.
         """
         alone = replace(self, coach=None)
         if coach == "backbone":
-            return alone
+            return replace(alone, cache_views=1)  # nothing of it is kept
         # What the ladder reads is kept, so nothing of it has to be saved by working it out twice.
         return replace(alone, side=True, backbone_update="none", logits_distillation=False, recompute=False)
+
+    @property
+    def coaches(self) -> tuple[str, ...]:
+        """Who learns first, one after the other; what they say is averaged. Empty: nobody does."""
+        return tuple(self.coach.split("+")) if self.coach else ()
 
     @property
     def keeps_features(self) -> bool:
@@ -208,7 +215,7 @@ class Settings:
     @property
     def takes_views(self) -> bool:
         """Whether something is kept that there may be several views of: features, of this stage or of a coach's."""
-        return self.keeps_features or self.coach not in (None, "backbone")
+        return self.keeps_features or self.coach in COACHES
 
     @property
     def automatic(self) -> bool:

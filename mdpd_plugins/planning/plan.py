@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from mmengine.config import Config
@@ -42,7 +43,7 @@ class Plan:
         trained, side: numbers of parameters that train, in the backbone and in the side network.
         batch: samples of the step.
         types: bytes of the weights by their type, such as {"bfloat16": ...}.
-        first: of the stage in which a coach learns, where there is one.
+        first: of the stage in which a coach learns, where there is one; of several coaches, of the one that holds most.
     """
 
     weights: int
@@ -95,9 +96,9 @@ def plan(config: Config) -> Plan:
     """
     config = any_method(config)
     found = _plan(config, lambda parts: build_experiment(config, parts=parts))
-    if settings_of(config).coach is None:
-        return found
-    return replace(found, first=_plan(config, lambda parts: first_stage(config, parts)))
+    coaches = range(len(settings_of(config).coaches))
+    stages = [_plan(config, partial(first_stage, config, number=number)) for number in coaches]
+    return replace(found, first=max(stages, key=lambda stage: stage.run, default=None))
 
 
 def _plan(config: Config, build: Callable[[Parts], Experiment]) -> Plan:

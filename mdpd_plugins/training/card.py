@@ -10,6 +10,7 @@ from mdpd_plugins.adapters.built import RANDOM
 from mdpd_plugins.adapters.quantized import NONE
 from mdpd_plugins.console import console
 from mdpd_plugins.files import without_home
+from mdpd_plugins.training.coach import coach_name
 
 TITLE = ", fine-tuned with Masked Dual Path Distillation"
 
@@ -65,9 +66,9 @@ def _taught(coach: dict[str, Any]) -> str:
     """A line on the coach, if one taught."""
     if not coach:
         return ""
-    more = f" and {coach['unlabelled']:,} without" if coach["unlabelled"] else ""
+    name, more = coach_name(coach), f" and {coach['unlabelled']:,} without" if coach["unlabelled"] else ""
     return (
-        f"- Coach: {coach['kind']} ({coach['metric']} {coach['scores'][coach['kind']]:.4f} on val), which learned "
+        f"- Coach: {name} ({coach['metric']} {coach['scores'][name]:.4f} on val), which learned "
         f"first and taught on {coach['labelled']:,} examples with labels{more}\n"
     )
 
@@ -97,7 +98,7 @@ def print_summary(summary: dict[str, Any]) -> None:
         table.add_row(f"{metric}, {path} path", f"{value:.4f}")
     if coach := summary["coach"]:
         scores = ", ".join(f"{kind} {score:.4f}" for kind, score in coach["scores"].items())
-        table.add_row("coach", f"{coach['kind']} ({coach['metric']} on val: {scores})")
+        table.add_row("coach", f"{coach_name(coach)} ({coach['metric']} on val: {scores})")
         table.add_row(f"{coach['metric']}, coach kept", f"{coach['kept']:.4f}")
         table.add_row("taught on", f"{coach['labelled']:,} labelled, {coach['unlabelled']:,} unlabelled examples")
     counts = {key: f"{value:,}" for key, value in summary["parameters"].items()}

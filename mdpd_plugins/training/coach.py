@@ -1,7 +1,8 @@
 """The first stage of methods with a coach: it learns alone, and what it says of every training example is kept.
 
 It lies in WORK_DIR/coach: the ladder's checkpoints and evaluations, as of any run; then, once it has learned, its
-outputs and what is known of it. A run that is resumed later begins with the second stage.
+outputs and what is known of it. Where two teach together, the second one's checkpoints lie in WORK_DIR/coach_2. A run
+that is resumed later begins with the second stage.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from mdpd_plugins.training.best import load_best, read_history
 from mdpd_plugins.training.checkpoints import checkpoints, clear_leftovers, latest_checkpoint, load_run
 from mdpd_plugins.training.config import settings_of
 from mdpd_plugins.training.experiment import Experiment, Parts, build_experiment, evaluation_loader
-from mdpd_plugins.training.run_record import COACH_FOLDER, check_run, run_name
+from mdpd_plugins.training.run_record import COACH_FOLDER, COACH_FOLDERS, check_run, run_name
 from mdpd_plugins.training.running import build_runner, run_to_the_end
 
 ABOUT = "coach.json"
@@ -65,22 +66,34 @@ class _Candidate:
     about: dict[str, Any]
 
 
-def first_stage(config: Config, parts: Parts) -> Experiment:
-    """What the coach learns with, beside a backbone that `coached` leaves as it came. Nothing is written.
+@dataclass(frozen=True)
+class _Learned:
+    """One coach: calibrated outputs of all training examples and of val, val's labels, its network's state, and what is
+    known of it."""
+
+    outputs: torch.Tensor
+    on_val: torch.Tensor
+    labels: torch.Tensor
+    network: dict[str, torch.Tensor]
+    about: dict[str, Any]
+
+
+def first_stage(config: Config, parts: Parts, number: int = 0) -> Experiment:
+    """What a coach learns with, beside a backbone that `coached` leaves as it came. Nothing is written.
 
     Args:
-        config: of the whole run.
+        config: of the whole run. number: which of `Settings.coaches`.
 
     Raises:
         MDPDError: as `build_experiment`.
     """
     settings = settings_of(config)
-    assert settings.coach is not None
-    # A stage of its own, whatever happened before it in this process.
-    set_random_seed(config.train.seed)
+    coach = settings.coaches[number]
     # A reader needs the features that the ladder reads.
-    learns = settings.first_stage("backbone" if settings.coach == "backbone" else "ladder")
-    stage = _stage(config, learns, pair=len(parts.adapter.towers) > 1)
+    learns = settings.first_stage("backbone" if coach == "backbone" else "ladder")
+    stage = _stage(config, learns, number, pair=len(parts.adapter.towers) > 1)
+    # A stage of its own, whatever happened before it in this process.
+    set_random_seed(stage.train.seed)
     return build_experiment(stage, parts=parts, restorable=True)
 
 
@@ -95,7 +108,9 @@ def coached(config: Config, experiment: Experiment, *, resume: bool) -> Coach:
         The coach. `about` has "kind", "metric", "scores" (kind -> the main metric on val), "kept" (its main metric on
         `data.eval_split`: what it would have if it were kept), "temperature" (see `_temperature`), "epochs" of the
         ladder, the reader's "strength", "labelled" and "unlabelled" (numbers of examples), and, of one label,
-        "answers" (class -> how many of the unlabelled) and "certainty" (mean probability of the answer).
+        "answers" (class -> how many of the unlabelled) and "certainty" (mean probability of the answer). Where two
+        teach together, "together" holds the same of the second, "scores" has their mean, too, and "answers" and
+        "certainty" are of the mean.
 
     Raises:
         ConfigError: what is there was made with other settings.
@@ -103,32 +118,39 @@ def coached(config: Config, experiment: Experiment, *, resume: bool) -> Coach:
         MDPDError: as a training.
     """
     folder, identity = Path(config.work_dir) / COACH_FOLDER, _identity(config)
+    parts, (first, *others) = experiment.parts, settings_of(config).coaches
     try:
         if resume and (folder / ABOUT).is_file():
             return _read(folder, identity)
         if not resume:
-            _clear(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        coach, network = _learned(experiment, settings_of(config).coach, folder, resume=resume)
+            _clear(config)
+        found = _learned(experiment, first, folder, resume=resume)
     finally:
         experiment.distiller.close()
-    _write(folder, coach, network, identity)
+    for number, kind in enumerate(others, 1):
+        stage = first_stage(config, parts, number)
+        try:
+            found = _mean(stage, found, _learned(stage, kind, Path(stage.config.work_dir), resume=resume))
+        finally:
+            stage.distiller.close()
+    examples = {"labelled": len(parts.train), "unlabelled": 0 if parts.unlabelled is None else len(parts.unlabelled)}
+    about = {**found.about, **examples, **_said(found.outputs[len(parts.train) :], parts)}
+    coach = Coach(found.outputs, about)
+    _write(folder, coach, found.network, identity)
     for line in coach_lines(coach.about):
         console(stderr=True).print(line, markup=False, highlight=False)
     return coach
 
 
-def _learned(
-    experiment: Experiment, kind: str | None, folder: Path, *, resume: bool
-) -> tuple[Coach, dict[str, torch.Tensor]]:
-    """A coach of that kind, and the state of its network; of "auto" the better one on val."""
-    parts, metric = experiment.parts, experiment.task.main_metric
-    path = "backbone" if kind == "backbone" else "side"
+def _learned(experiment: Experiment, kind: str, folder: Path, *, resume: bool) -> _Learned:
+    """A coach of that kind; of "auto" the better one on val."""
+    metric, path = experiment.task.main_metric, "backbone" if kind == "backbone" else "side"
+    folder.mkdir(parents=True, exist_ok=True)
     found: dict[str, _Candidate] = {}
     if kind != "reader":
         epochs = _trained(experiment, folder, resume=resume)
         answers = _answers(experiment, experiment.val_loader, path)
-        found["ladder" if kind == "auto" else str(kind)] = _Candidate(
+        found["ladder" if kind == "auto" else kind] = _Candidate(
             experiment.distiller.side, *answers, {"epochs": epochs}
         )
     if kind in ("auto", "reader"):
@@ -136,8 +158,9 @@ def _learned(
         found["reader"] = _fit_reader(experiment)
     scores = {name: _score(experiment, one.outputs, one.labels) for name, one in found.items()}
     best = max(found, key=lambda name: signed(metric, scores[name]))  # of equals the first
-    experiment.distiller.side = found[best].network
-    temperature = _temperature(experiment.task.kind, found[best].outputs, found[best].labels)
+    chosen = found[best]
+    experiment.distiller.side = chosen.network
+    temperature = _temperature(experiment.task.kind, chosen.outputs, chosen.labels)
     outputs, kept = _outputs(experiment, path) / temperature, scores[best]
     if experiment.eval_loader is not experiment.val_loader:
         kept = _score(experiment, *_answers(experiment, experiment.eval_loader, path))
@@ -148,11 +171,18 @@ def _learned(
         "kept": kept,
         "temperature": temperature,
         **{key: value for one in found.values() for key, value in one.about.items()},
-        "labelled": len(parts.train),
-        "unlabelled": 0 if parts.unlabelled is None else len(parts.unlabelled),
-        **_said(outputs[len(parts.train) :], parts),
     }
-    return Coach(outputs, about), _state(experiment.distiller.side)
+    state = _state(experiment.distiller.side)
+    return _Learned(outputs, chosen.outputs / temperature, chosen.labels, state, about)
+
+
+def _mean(experiment: Experiment, first: _Learned, second: _Learned) -> _Learned:
+    """Two coaches as one: their outputs' mean, as `teacher="mean"` has it of both paths. Its network is the first's."""
+    on_val = (first.on_val + second.on_val) / 2
+    name = f"{first.about['kind']}+{second.about['kind']}"
+    scores = {**second.about["scores"], **first.about["scores"], name: _score(experiment, on_val, first.labels)}
+    about = {**first.about, "scores": scores, "together": second.about}
+    return _Learned((first.outputs + second.outputs) / 2, on_val, first.labels, first.network, about)
 
 
 def has_begun(work_dir: Path) -> bool:
@@ -191,10 +221,15 @@ def load_coach(experiment: Experiment, work_dir: Path) -> None:
     experiment.distiller.side.load_state_dict(state)
 
 
+def coach_name(about: dict[str, Any]) -> str:
+    """Who taught, such as "ladder" or "reader+backbone"; a key of "scores"."""
+    return about["kind"] + (f"+{about['together']['kind']}" if "together" in about else "")
+
+
 def coach_lines(about: dict[str, Any]) -> list[str]:
     """What is known of a coach, in short lines."""
     scores = ", ".join(f"{kind} {score:.4f}" for kind, score in about["scores"].items())
-    lines = [f"coach: {about['kind']} ({about['metric']} on val: {scores})"]
+    lines = [f"coach: {coach_name(about)} ({about['metric']} on val: {scores})"]
     if about["unlabelled"]:
         answers = ", ".join(f"{name} {count:,}" for name, count in about.get("answers", {}).items())
         said = f": {answers}; {about['certainty']:.2f} sure on average" if answers else ""
@@ -202,10 +237,11 @@ def coach_lines(about: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _stage(config: Config, settings: Settings, *, pair: bool) -> Config:
-    """The configuration of the coach's own training, with these settings.
+def _stage(config: Config, settings: Settings, number: int, *, pair: bool) -> Config:
+    """The configuration of a coach's own training, with these settings.
 
     Args:
+        number: which of several it is.
         pair: whether the backbone is a pair of towers, whose features are not kept.
     """
     first, given = copy.deepcopy(config), config.coach
@@ -226,7 +262,10 @@ def _stage(config: Config, settings: Settings, *, pair: bool) -> Config:
         settings = replace(settings, cache_features=given.memory if in_memory else 0)
     first.distill = asdict(settings)
     first.data.unlabelled = {}  # it learns from labels; what it says of the others comes afterwards
-    first.work_dir, first.export_dir = str(Path(config.work_dir) / COACH_FOLDER), None
+    coaches = settings_of(config).coaches
+    # Two of a kind differ by their seed; others learn as each would alone.
+    first.train.seed = config.train.seed + coaches[:number].count(coaches[number])
+    first.work_dir, first.export_dir = str(Path(config.work_dir) / COACH_FOLDERS[number]), None
     return first
 
 
@@ -343,9 +382,13 @@ def _identity(config: Config) -> str:
     return digest(json.dumps(kept, sort_keys=True, default=str).encode()).hexdigest()
 
 
-def _clear(folder: Path) -> None:
-    for name in (ABOUT, *FILES):
-        (folder / name).unlink(missing_ok=True)
+def _clear(config: Config) -> None:
+    """Take out of the way what a run before left: also of a second coach, which begins later, or which this has not."""
+    for folder in (Path(config.work_dir) / name for name in COACH_FOLDERS):
+        for name in (ABOUT, *FILES):
+            (folder / name).unlink(missing_ok=True)
+        if folder.is_dir():
+            clear_leftovers(folder, keep_checkpoints=False)
 
 
 def _state(side: nn.Module | None) -> dict[str, torch.Tensor]:
@@ -393,4 +436,4 @@ def _about(path: Path) -> dict[str, Any]:
     return about
 
 
-__all__ = ["Coach", "coach_lines", "coached", "first_stage", "has_begun", "load_coach", "read_coach"]
+__all__ = ["Coach", "coach_lines", "coach_name", "coached", "first_stage", "has_begun", "load_coach", "read_coach"]

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 RUN_FILE = "run.json"
 COACH_FOLDER = "coach"  # in a work directory: what the first stage of its run keeps
+COACH_FOLDERS = (COACH_FOLDER, "coach_2")  # of each coach, where several teach together
 COMPARED = ("versions", "revisions", "machine", "config", "seeds", "data", "weights")
 PLACES = ("config.work_dir", "config.export_dir")  # where a run lies does not change what it finds
 SHOWN = 80  # characters of a value in a message
@@ -223,7 +224,7 @@ def run_name(work_dir: Path) -> str | None:
         ConfigError: its run.json is damaged.
     """
     path = work_dir / RUN_FILE
-    if work_dir.name == COACH_FOLDER and not path.exists():
+    if work_dir.name in COACH_FOLDERS and not path.exists():
         path = work_dir.parent / RUN_FILE
     return (read_run(path)["run"] or None) if path.exists() else None
 
@@ -299,6 +300,7 @@ def _short(value: Any) -> str:
 
 __all__ = [
     "COACH_FOLDER",
+    "COACH_FOLDERS",
     "RUN_FILE",
     "begin_record",
     "came_out",

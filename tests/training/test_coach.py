@@ -9,6 +9,7 @@ import pytest
 import torch
 from kinds_of_labels import several, stsb
 from running import forget, main, run, same, start, trained, weights, write_config
+from safetensors.torch import load_file
 
 from mdpd_plugins.cli.main import main as mdpd
 from mdpd_plugins.exports import load_export
@@ -18,6 +19,7 @@ from mdpd_plugins.registry.errors import CheckpointError, ConfigError, MDPDError
 from mdpd_plugins.reporting.costs import planned_costs
 from mdpd_plugins.reporting.history import read_record
 from mdpd_plugins.training import build_experiment, export_work_dir, load_config
+from mdpd_plugins.training.network import export_network
 
 COACH = {
     "data": {
@@ -140,6 +142,62 @@ def test_a_run_resumed_in_either_stage_ends_as_one_that_nobody_touched(coached, 
         assert same(weights(whole, 8), weights(work_dir, 8)), stage
         found = json.loads((whole / "summary.json").read_text())
         assert found["metrics"] == summary["metrics"] and found["coach"] == summary["coach"]
+
+
+WRITTEN_LAST = ("coach.json", "outputs.safetensors")
+TOGETHER = {"coach": {"max_epochs": 2}}
+
+
+def said_by(work_dir):
+    return load_file(work_dir / "coach" / "outputs.safetensors")["outputs"]
+
+
+def test_two_coaches_learn_as_each_would_alone_and_teach_their_mean(tmp_path):
+    config = write_config(tmp_path, **{**COACH, **TOGETHER})
+    runs = {
+        coach: trained(config, tmp_path / coach, **{"distill.coach": coach})
+        for coach in ("reader", "backbone", "reader+backbone")
+    }
+    both = runs["reader+backbone"]["coach"]
+    assert torch.equal(
+        said_by(tmp_path / "reader+backbone"), (said_by(tmp_path / "reader") + said_by(tmp_path / "backbone")) / 2
+    )
+    alone = {kind: runs[kind]["coach"]["scores"][kind] for kind in ("reader", "backbone")}
+    assert {kind: both["scores"][kind] for kind in alone} == alone and set(both["scores"]) == set(runs)
+    assert both["kept"] == runs["reader"]["coach"]["kept"] and both["together"]["kind"] == "backbone"
+    assert (
+        f"Coach: reader+backbone (accuracy {both['scores']['reader+backbone']:.4f}"
+        in (tmp_path / "reader+backbone" / "export" / "README.md").read_text()
+    )
+    assert export_network(tmp_path / "reader+backbone", tmp_path / "kept", kind="torch", keep_side=True)  # the reader
+
+
+def test_a_run_ended_while_either_of_two_coaches_learns_ends_as_one_that_nobody_touched(tmp_path):
+    distill = {**COACH["distill"], "coach": "ladder+backbone"}
+    config = write_config(tmp_path, **{**COACH, **TOGETHER, "distill": distill})
+    summary = trained(config, tmp_path / "run")
+    for stage in ("coach", "coach_2"):
+        again = tmp_path / stage
+        shutil.copytree(tmp_path / "run", again)
+        for path in [again / "summary.json", again / "evaluations.json", *(again / "coach" / n for n in WRITTEN_LAST)]:
+            path.unlink()
+        forget_all(again)
+        forget(again / stage, max(int(p.stem[5:]) for p in (again / stage).glob("iter_*.pth")))
+        shutil.rmtree(again / "export")
+        if stage == "coach":
+            shutil.rmtree(again / "coach_2")
+        assert main([config, "--work-dir", again, "--resume"]) == 0
+        assert same(weights(again, 8), weights(tmp_path / "run", 8)), stage
+        found = json.loads((again / "summary.json").read_text())
+        assert found["metrics"] == summary["metrics"] and found["coach"] == summary["coach"]
+
+
+def test_two_backbones_have_seeds_of_their_own(tmp_path):
+    config = write_config(tmp_path, **{**COACH, **TOGETHER})
+    one, two = ("backbone", "backbone+backbone")
+    for coach in (one, two):
+        trained(config, tmp_path / coach, **{"distill.coach": coach})
+    assert not torch.equal(said_by(tmp_path / one), said_by(tmp_path / two))
 
 
 def forget_all(work_dir):
