@@ -21,13 +21,17 @@ sweep() {
     taught="data.unlabelled.type=rest,data.unlabelled.size=$size,train.max_epochs=2,train.val_every=50"
     coach="method=mdpd_coach_low_rank,$taught"
     if [ -n "$AUGMENT" ]; then
-        options="$options data.augment=$AUGMENT"
-        views="distill.coach=reader,distill.cache_views=10"
-        set -- "norm_alone_aug:method=norm,optim.scale=3,$alone" "lora_alone_aug:method=lora,$alone" \
-            "low_rank_alone_aug:method=norm,$low,$alone" \
-            "mdpd_alone_aug:method=mdpd,distill.backbone_every=1,optim.scale=3,$alone" \
-            "coach_norm_aug:method=mdpd_coach,optim.scale=3,$views,$taught" "coach_reader_aug:$coach,$views" \
-            "self_training_aug:$coach,distill.coach=backbone$first,coach.max_epochs=$epochs"
+        # Each picture is another one in every epoch: what learns from them, also from a coach, goes on for longer.
+        options="$options data.augment=$AUGMENT train.max_steps=800 train.patience=5 train.val_every=50"
+        taught="data.unlabelled.type=rest,data.unlabelled.size=$size"
+        coach="method=mdpd_coach_low_rank,$taught" views="distill.cache_views=10"
+        longer="coach.max_epochs=$((11500 / labels)),coach.patience=$((3600 / labels))"
+        set -- "low_rank_alone_aug:method=norm,$low" "coach_reader_aug:$coach,distill.coach=reader,$views" \
+            "self_training_aug:$coach,distill.coach=backbone,$longer" "lora_alone_aug:method=lora" \
+            "coach_norm_aug:method=mdpd_coach,optim.scale=3,distill.coach=reader,$views,$taught" \
+            "norm_alone_aug:method=norm,optim.scale=3" \
+            "mdpd_alone_aug:method=mdpd,distill.backbone_every=1,optim.scale=3" \
+            "coach_both_aug:$coach,distill.coach=reader+backbone,$views,$longer"
     else
         set -- "linear_alone:method=linear,optim.scale=3,$alone" "norm_alone:method=norm,optim.scale=3,$alone" \
             "lora_alone:method=lora,$alone" "low_rank_alone:method=norm,$low,$alone" \
@@ -35,7 +39,9 @@ sweep() {
             "mdpd_low_rank_alone:method=mdpd_low_rank,$alone" \
             "coach_norm:method=mdpd_coach,optim.scale=3,$taught$first" "coach_ladder:$coach,distill.coach=ladder$first" \
             "coach_reader:$coach,distill.coach=reader" \
-            "self_training:$coach,distill.coach=backbone$first,coach.max_epochs=$epochs"
+            "self_training:$coach,distill.coach=backbone$first,coach.max_epochs=$epochs" \
+            "coach_both:$coach,distill.coach=reader+backbone$first,coach.max_epochs=$epochs" \
+            "two_backbones:$coach,distill.coach=backbone+backbone$first,coach.max_epochs=$epochs"
     fi
     for row in "$@"; do  # those that were asked for
         shift
