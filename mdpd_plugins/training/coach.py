@@ -187,8 +187,7 @@ def _mean(experiment: Experiment, first: _Learned, second: _Learned) -> _Learned
 
 def has_begun(work_dir: Path) -> bool:
     """Whether a first stage left something to go on from in a work directory."""
-    folder = work_dir / COACH_FOLDER
-    return (folder / ABOUT).is_file() or bool(checkpoints(folder))
+    return (work_dir / COACH_FOLDER / ABOUT).is_file() or any(checkpoints(work_dir / name) for name in COACH_FOLDERS)
 
 
 def read_coach(work_dir: Path) -> dict[str, Any]:

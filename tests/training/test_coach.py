@@ -172,24 +172,22 @@ def test_two_coaches_learn_as_each_would_alone_and_teach_their_mean(tmp_path):
     assert export_network(tmp_path / "reader+backbone", tmp_path / "kept", kind="torch", keep_side=True)  # the reader
 
 
-def test_a_run_ended_while_either_of_two_coaches_learns_ends_as_one_that_nobody_touched(tmp_path):
-    distill = {**COACH["distill"], "coach": "ladder+backbone"}
-    config = write_config(tmp_path, **{**COACH, **TOGETHER, "distill": distill})
-    summary = trained(config, tmp_path / "run")
-    for stage in ("coach", "coach_2"):
-        again = tmp_path / stage
-        shutil.copytree(tmp_path / "run", again)
-        for path in [again / "summary.json", again / "evaluations.json", *(again / "coach" / n for n in WRITTEN_LAST)]:
-            path.unlink()
-        forget_all(again)
-        forget(again / stage, max(int(p.stem[5:]) for p in (again / stage).glob("iter_*.pth")))
-        shutil.rmtree(again / "export")
-        if stage == "coach":
-            shutil.rmtree(again / "coach_2")
-        assert main([config, "--work-dir", again, "--resume"]) == 0
-        assert same(weights(again, 8), weights(tmp_path / "run", 8)), stage
-        found = json.loads((again / "summary.json").read_text())
-        assert found["metrics"] == summary["metrics"] and found["coach"] == summary["coach"]
+@pytest.mark.parametrize(("coach", "stage"), [("ladder+backbone", "coach"), ("reader+backbone", "coach_2")])
+def test_a_run_ended_while_either_of_two_coaches_learns_ends_as_one_that_nobody_touched(tmp_path, coach, stage):
+    config = write_config(tmp_path, **{**COACH, **TOGETHER, "distill": {**COACH["distill"], "coach": coach}})
+    summary, again = trained(config, tmp_path / "run"), tmp_path / "again"
+    shutil.copytree(tmp_path / "run", again)
+    for path in [again / "summary.json", again / "evaluations.json", *(again / "coach" / n for n in WRITTEN_LAST)]:
+        path.unlink()
+    forget_all(again)
+    forget(again / stage, max(int(p.stem[5:]) for p in (again / stage).glob("iter_*.pth")))
+    shutil.rmtree(again / "export")
+    if stage == "coach":
+        shutil.rmtree(again / "coach_2")
+    assert main([config, "--work-dir", again, "--resume"]) == 0
+    assert same(weights(again, 8), weights(tmp_path / "run", 8))
+    found = json.loads((again / "summary.json").read_text())
+    assert found["metrics"] == summary["metrics"] and found["coach"] == summary["coach"]
 
 
 def test_two_backbones_have_seeds_of_their_own(tmp_path):
