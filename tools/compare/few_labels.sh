@@ -31,6 +31,7 @@ sweep() {
             "coach_norm_aug:method=mdpd_coach,optim.scale=3,distill.coach=reader,$views,$taught" \
             "norm_alone_aug:method=norm,optim.scale=3" \
             "mdpd_alone_aug:method=mdpd,distill.backbone_every=1,optim.scale=3" \
+            "mdpd_low_rank_alone_aug:method=mdpd_low_rank" \
             "coach_both_aug:$coach,distill.coach=reader+backbone,$views,$longer"
     else
         set -- "linear_alone:method=linear,optim.scale=3,$alone" "norm_alone:method=norm,optim.scale=3,$alone" \
