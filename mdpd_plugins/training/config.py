@@ -74,13 +74,26 @@ def settings_of(config: Config) -> Settings:
     return Settings.from_dict(config.distill.to_dict())
 
 
+def without_feature_file(config: Config) -> Config:
+    """A copy that keeps no features in a file, for whoever wants to know what a step holds and leaves nothing behind.
+
+    A step is the same: what lies in a file is not in memory. Where features are kept, a MiB of memory is for them.
+    """
+    changed = copy.deepcopy(config)
+    if changed.distill.pop("cache_folder", None) is not None:
+        changed.coach.memory = 1
+        if settings_of(changed).frozen_blocks:
+            changed.distill.cache_features = 1
+    return changed
+
+
 def any_method(config: Config) -> Config:
-    """A copy that any method can be put into: without the inputs that only a coach teaches on, and without views that
-    only kept features have.
+    """A copy that any method can be put into: without the inputs that only a coach teaches on, and without views and a
+    file that only kept features have.
 
     A step of a method is the same with them, and other methods refuse them.
     """
-    changed = copy.deepcopy(config)
+    changed = without_feature_file(config)
     changed.data.unlabelled = {}
     if not settings_of(changed).takes_views:
         changed.distill.pop("cache_views", None)
@@ -136,4 +149,5 @@ __all__ = [
     "load_config",
     "read_overrides",
     "settings_of",
+    "without_feature_file",
 ]

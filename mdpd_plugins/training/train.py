@@ -31,7 +31,7 @@ from mdpd_plugins.training.checkpoints import (
 )
 from mdpd_plugins.training.coach import coach_lines, coached, first_stage, has_begun
 from mdpd_plugins.training.compiling import check_backend, compiled
-from mdpd_plugins.training.config import settings_of
+from mdpd_plugins.training.config import settings_of, without_feature_file
 from mdpd_plugins.training.experiment import Experiment, build_experiment, first_batch, open_parts, watches
 from mdpd_plugins.training.finishing import evaluate, finish, parameters_of
 from mdpd_plugins.training.lock import locked
@@ -69,7 +69,7 @@ def dry_run(config: Config, *, repeats: Mapping[str, Any] | None = None) -> dict
     announce(parts, data)
     if repeats is not None:
         say(repetition(repeats, record_now(config, parts)))
-    experiment = build_experiment(config, parts=parts)
+    experiment = build_experiment(without_feature_file(config), parts=parts)
     try:
         experiment.distiller.to(get_device())
         memory = measure_step(experiment, first_batch(experiment.train_loader))

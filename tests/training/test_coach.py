@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
@@ -20,6 +21,7 @@ from mdpd_plugins.reporting.costs import planned_costs
 from mdpd_plugins.reporting.history import read_record
 from mdpd_plugins.training import build_experiment, export_work_dir, load_config
 from mdpd_plugins.training.network import export_network
+from mdpd_plugins.training.train import dry_run
 
 COACH = {
     "data": {
@@ -350,6 +352,20 @@ def test_a_configuration_with_kept_views_is_planned_with_any_method(tmp_path):
     loaded.data.unlabelled = {}
     with pytest.raises(ConfigError, match="cache_views=2 is of hidden states that are kept, and none are"):
         build_experiment(loaded)
+
+
+@pytest.mark.parametrize("method", ["mdpd_coach", "ladder"])
+def test_what_a_plan_and_a_dry_run_say_leaves_nothing_in_a_folder_of_features(tmp_path, method):
+    folder = tmp_path / "features"
+    distill = {**COACH["distill"], "method": method, "cache_folder": str(folder), "cache_dtype": "bfloat16"}
+    sections = {**COACH, "distill": distill}
+    if method == "ladder":
+        sections["data"] = {**COACH["data"], "unlabelled": {}}
+    config = write_config(tmp_path, **sections)
+    found, ran = plan(load_config(config)), dry_run(load_config(config))
+    assert ran["run"] == replace(found, first=None).run and not folder.exists()
+    stage = found.first or found
+    assert stage.features < 2**20 and stage.step.total > 0
 
 
 def test_the_best_evaluation_is_chosen_on_val_and_reported_on_test(coached):
