@@ -1,7 +1,7 @@
 # Few labels: 100 handwritten digits with a label and 1,500 without, on the ViT-S/14 of dinov2_s.py (convert its weights
 # once, as said there). A coach learns first from the 100, on the frozen backbone; then it teaches the backbone on all
 # 1,600. Which coach, and which evaluation, is decided on 200 digits of val. Both see augmented digits, the coach ten
-# kept views of each. So augmented, the labels alone were better still on digits (docs/results.md).
+# kept views of each. So augmented, and trained for longer, the labels alone were better still (docs/results.md).
 _base_ = ["dinov2_s_mnist.py"]
 data = dict(
     source=dict(train_size=100, val_size=200, test_size=1000),
