@@ -8,6 +8,7 @@ import inspect
 import re
 import sys
 from collections.abc import Callable, Iterable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -100,12 +101,24 @@ def _own_doc(thing: Any) -> str:
 
 
 def _members(thing: type) -> Iterable[tuple[str, Any]]:
-    """Public methods and properties that the class itself defines, in its order."""
-    for name, value in vars(thing).items():
-        written = value.__func__ if isinstance(value, (classmethod, staticmethod)) else value
-        described = isinstance(written, property) or hasattr(written, "func") or inspect.isfunction(written)
-        if described and not name.startswith("_") and inspect.getdoc(written):
-            yield name, written
+    """Public methods and properties, in their order: of the class, then of bases that have no entry of their own."""
+    met = set()
+    for owner in thing.__mro__:
+        if owner is not thing and (not owner.__module__.startswith("mdpd_plugins.") or owner in _public()):
+            continue
+        for name, value in vars(owner).items():
+            written = value.__func__ if isinstance(value, (classmethod, staticmethod)) else value
+            described = isinstance(written, property) or hasattr(written, "func") or inspect.isfunction(written)
+            if described and not name.startswith("_") and name not in met and inspect.getdoc(written):
+                met.add(name)
+                yield name, written
+
+
+@cache
+def _public() -> frozenset[Any]:
+    """All classes that the page has an entry for."""
+    found = (getattr(module, name) for module in map(importlib.import_module, MODULES) for name in module.__all__)
+    return frozenset(thing for thing in found if inspect.isclass(thing))
 
 
 def _signature(name: str, thing: Any) -> str:

@@ -11,8 +11,10 @@ from mdpd_plugins.registry.errors import ConfigError, closest
 NORM_GRADIENTS = ("exact", "last_k", "local", "head")
 TEACHERS = ("side", "mean", "backbone")
 UPDATES = ("norm", "head", "all", "none", "lora", "norm+low_rank")
-COACHES = ("auto", "ladder", "reader", "auto+backbone", "ladder+backbone", "reader+backbone")
-CONTROLS = ("backbone", "backbone+backbone")  # coaches without a side network
+COACHES = (
+    *("auto", "ladder", "reader", "auto+backbone", "ladder+backbone", "reader+backbone"),
+    *("backbone", "backbone+backbone"),  # controls, without a side network
+)
 
 # Baselines and ablations are the same engine with switches turned: no second path to compare against.
 METHODS: dict[str, dict[str, Any]] = {
@@ -95,7 +97,7 @@ class Settings:
         "afterwards: ladder, the side network; reader, a logistic regression on the pooled states of all layers; auto, "
         "the better of both on validation. With +backbone: the mean of it and of the backbone, which learns from "
         "labels as well and is put back. backbone and backbone+backbone are controls: self-training, no side network",
-        choices=COACHES + CONTROLS,
+        choices=COACHES,
     )
     labels_weight: float = setting(4.0, "where a coach teaches: weight of the labels' own loss", at_least=0)
     confidence: float = setting(
@@ -199,7 +201,8 @@ class Settings:
         alone = replace(self, coach=None)
         if coach == "backbone":
             return replace(alone, cache_views=1)  # nothing of it is kept
-        # What the ladder reads is kept, so nothing of it has to be saved by working it out twice.
+        # Also a reader's: it needs the features that the ladder reads. They are kept, so nothing has to be saved by
+        # working it out twice.
         return replace(alone, side=True, backbone_update="none", logits_distillation=False, recompute=False)
 
     @property
@@ -215,7 +218,7 @@ class Settings:
     @property
     def takes_views(self) -> bool:
         """Whether something is kept that there may be several views of: features, of this stage or of a coach's."""
-        return self.keeps_features or self.coach in COACHES
+        return self.keeps_features or any(coach != "backbone" for coach in self.coaches)
 
     @property
     def automatic(self) -> bool:

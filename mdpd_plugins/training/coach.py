@@ -26,7 +26,6 @@ from torch.utils.data import DataLoader
 
 from mdpd_plugins.console import console
 from mdpd_plugins.data import Collate, LabelledDataset, NumberedDataset
-from mdpd_plugins.engine import Settings
 from mdpd_plugins.engine.reader import STRENGTHS, PooledReader, fitted, pooled_states
 from mdpd_plugins.files import fresh_file, read_signed, sha256, write_signed
 from mdpd_plugins.registry.errors import CheckpointError, ConfigError
@@ -87,11 +86,7 @@ def first_stage(config: Config, parts: Parts, number: int = 0) -> Experiment:
     Raises:
         MDPDError: as `build_experiment`.
     """
-    settings = settings_of(config)
-    coach = settings.coaches[number]
-    # A reader needs the features that the ladder reads.
-    learns = settings.first_stage("backbone" if coach == "backbone" else "ladder")
-    stage = _stage(config, learns, number, pair=len(parts.adapter.towers) > 1)
+    stage = _stage(config, number, pair=len(parts.adapter.towers) > 1)
     # A stage of its own, whatever happened before it in this process.
     set_random_seed(stage.train.seed)
     return build_experiment(stage, parts=parts, restorable=True)
@@ -236,14 +231,15 @@ def coach_lines(about: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _stage(config: Config, settings: Settings, number: int, *, pair: bool) -> Config:
-    """The configuration of a coach's own training, with these settings.
+def _stage(config: Config, number: int, *, pair: bool) -> Config:
+    """The configuration of a coach's own training.
 
     Args:
         number: which of several it is.
         pair: whether the backbone is a pair of towers, whose features are not kept.
     """
-    first, given = copy.deepcopy(config), config.coach
+    first, given, whole = copy.deepcopy(config), config.coach, settings_of(config)
+    settings = whole.first_stage(whole.coaches[number])
     first.train.max_epochs, first.train.max_steps = given.max_epochs, None
     first.train.patience, first.train.keep = given.patience, "best"
     if settings.side:
@@ -261,9 +257,8 @@ def _stage(config: Config, settings: Settings, number: int, *, pair: bool) -> Co
         settings = replace(settings, cache_features=given.memory if in_memory else 0)
     first.distill = asdict(settings)
     first.data.unlabelled = {}  # it learns from labels; what it says of the others comes afterwards
-    coaches = settings_of(config).coaches
     # Two of a kind differ by their seed; others learn as each would alone.
-    first.train.seed = config.train.seed + coaches[:number].count(coaches[number])
+    first.train.seed = config.train.seed + whole.coaches[:number].count(whole.coaches[number])
     first.work_dir, first.export_dir = str(Path(config.work_dir) / COACH_FOLDERS[number]), None
     return first
 

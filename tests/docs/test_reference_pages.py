@@ -36,6 +36,13 @@ def test_every_public_name_is_in_the_reference_with_words_about_it():
             assert len(said.replace(code, "").split()) >= 2, f"{module}.{name} has no docstring"
 
 
+def test_what_a_class_has_from_bases_without_an_entry_is_its_own():
+    """Users call them on an adapter, wherever they are written."""
+    adapter = PAGES["api.md"]().partition("\n### Adapter\n")[2].partition("\n### ")[0]
+    for call in ("transform", "prepare", "as_inputs", "example_inputs", "forward", "export"):
+        assert adapter.count(f"\n#### `{call}(") == 1, call
+
+
 def test_every_key_of_a_configuration_is_explained():
     known = {**{name: None for name in DEFAULTS}, **{f.name: None for f in dataclasses.fields(RunSections)}}
     expected = {f"distill.{f.name}" for f in dataclasses.fields(Settings)}

@@ -126,4 +126,4 @@ def _reached(line: Line, lora: Line | None) -> Reached:
     return Reached(line["metrics"][main_metric(line)], line["cpu_seconds"] + coach, memory, to_lora)
 
 
-__all__ = ["AUGMENTED", "BASE", "RAW", "ROWS", "Line", "Reached", "Row", "base_of", "labels_of", "rows_of", "title"]
+__all__ = ["AUGMENTED", "RAW", "ROWS", "Line", "Reached", "Row", "base_of", "labels_of", "rows_of", "title"]
