@@ -16,6 +16,13 @@ first=""
 alone="train.max_epochs=$epochs,train.patience=5,train.val_every=28"
 size="${UNLABELLED:-1500}"
 tasks="${TASKS:-digits fashion solar snippets topics tweets}"
+stop() {
+    echo "error: $1" >&2
+    exit 2
+}
+for task in $tasks; do
+    case $task in digits | fashion | solar | snippets | topics | tweets) ;; *) stop "task $task is not known" ;; esac
+done
 sweep() {
     config=$1 seed=$2 options=$3
     taught="data.unlabelled.type=rest,data.unlabelled.size=$size,train.max_epochs=2,train.val_every=50"
@@ -44,11 +51,15 @@ sweep() {
             "coach_both:$coach,distill.coach=reader+backbone$first,coach.max_epochs=$epochs" \
             "two_backbones:$coach,distill.coach=backbone+backbone$first,coach.max_epochs=$epochs"
     fi
+    known="" wanted=" ${ROWS:-all} "
     for row in "$@"; do  # those that were asked for
         shift
-        case " ${ROWS:-${row%%:*}} " in *" ${row%%:*} "*) set -- "$@" "$row" ;; esac
+        known="$known ${row%%:*}"
+        case $wanted in " all " | *" ${row%%:*} "*) set -- "$@" "$row" ;; esac
     done
-    [ $# -gt 0 ] || return 0
+    for row in ${ROWS:-}; do
+        case "$known " in *" $row "*) ;; *) stop "row $row is not known; there are:$known" ;; esac
+    done
     # shellcheck disable=SC2086  # options are words
     python -m tools.compare sweep "zoo_configs/huggingface/$config.py" --seeds "$seed" --jobs "$jobs" --out "$out" \
         --methods "$@" \
