@@ -39,7 +39,7 @@ sweep() {
             "norm_alone_aug:method=norm,optim.scale=3" \
             "mdpd_alone_aug:method=mdpd,distill.backbone_every=1,optim.scale=3" \
             "mdpd_low_rank_alone_aug:method=mdpd_low_rank" \
-            "coach_both_aug:$coach,distill.coach=reader+backbone,$views,$longer"
+            "coach_both_aug:$coach,distill.coach=reader+backbone,$views,$longer" "fixmatch_aug:method=fixmatch,$taught"
     else
         set -- "linear_alone:method=linear,optim.scale=3,$alone" "norm_alone:method=norm,optim.scale=3,$alone" \
             "lora_alone:method=lora,$alone" "low_rank_alone:method=norm,$low,$alone" \

@@ -1,4 +1,4 @@
-"""Names of what a sweep compares: rows of the engine's METHODS, and recipes under a label."""
+"""Names of what a sweep compares: rows of the engine's METHODS, FixMatch, and recipes under a label."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from mdpd_plugins.engine import METHODS
 from mdpd_plugins.registry.errors import ConfigError, closest
+from tools.compare.fixmatch import NAME
 
 # A comma that another key follows; those inside a value, such as distill.shallow=[0,1], are the value's.
 BETWEEN = re.compile(r",(?=[A-Za-z_][\w.]*=)")
@@ -71,8 +72,9 @@ def read_methods(texts: Sequence[str]) -> list[Method]:
 
 
 def _named(name: str) -> tuple[str, ...]:
-    if name not in METHODS:
-        raise ConfigError(f"method {name!r} is not known: {closest(name, METHODS)}")
+    known = [*METHODS, NAME]
+    if name not in known:
+        raise ConfigError(f"method {name!r} is not known: {closest(name, known)}")
     return (f"distill.method={name}",)
 
 

@@ -33,6 +33,7 @@ ROWS = {
     "coach_reader": "control: taught by the reader",
     "coach_both": "taught by the reader and the backbone from labels alone, their mean",
     "self_training": "control: taught by the backbone from labels alone",
+    "fixmatch": "control: FixMatch, pseudo-labels of the backbone made anew in each step",
     "two_backbones": "control: taught by two backbones from labels alone, their mean",
 }
 

@@ -24,6 +24,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from mdpd_plugins.registry.errors import ConfigError
+from tools.compare.fixmatch import METHOD
 from tools.compare.methods import Method
 from tools.compare.result_lines import TUNING_SEED, append_run, main_metric, read_runs, score
 from tools.compare.worker import RESULT, work
@@ -71,6 +72,15 @@ class Run:
             "seed": self.seed,
             "split": self.split,
         }
+
+    @property
+    def command(self) -> str:
+        """What runs it alone."""
+        if METHOD not in self.method.overrides:
+            return f"python tools/train.py {self.config} --cfg-options {shlex.join(self.overrides)}"
+        given = [self.config, "--methods", self.method.text, "--seeds", str(self.seed), "--split", self.split]
+        more = ["--out", "alone.jsonl", "--cfg-options", *self.options, *self.tuned]
+        return f"python -m tools.compare sweep {shlex.join([*given, *more])}"
 
     @property
     def name(self) -> str:
@@ -190,8 +200,7 @@ class Sweep:
             said = log.read_text(errors="replace").strip() if log.is_file() else ""
         killed = [f"killed by signal {-process.exitcode}"] if process.exitcode < 0 else []
         lines = [*said.splitlines()[-SHOWN:], *killed]
-        command = f"python tools/train.py {run.config} --cfg-options {shlex.join(run.overrides)}"
-        return {"error": "\n".join(lines) or f"exit status {process.exitcode}", "command": command}
+        return {"error": "\n".join(lines) or f"exit status {process.exitcode}", "command": run.command}
 
     def _tell(self, run: Run, line: dict[str, Any], count: str) -> None:
         if "error" in line:

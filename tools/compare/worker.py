@@ -31,6 +31,7 @@ from mdpd_plugins.training.finishing import evaluate, parameters_of
 from mdpd_plugins.training.running import build_runner, run_to_the_end
 from mdpd_plugins.training.step_memory import step_bytes
 from mdpd_plugins.training.two_opinions import paths_of
+from tools.compare.fixmatch import METHOD, load_fixmatch
 
 RESULT = "result.json"
 
@@ -52,7 +53,10 @@ def work(config: str, overrides: Sequence[str], measure: bool, folder: str, log:
     torch.set_num_threads(1)
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     try:
-        loaded = load_config(config, read_overrides(overrides))
+        if METHOD in overrides:
+            loaded = load_fixmatch(config, overrides)
+        else:
+            loaded = load_config(config, read_overrides(overrides))
         loaded.work_dir = folder
         write_json(Path(folder) / RESULT, run_once(loaded, measure=measure))
     except MDPDError as error:
