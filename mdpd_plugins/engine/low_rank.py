@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from functools import cache
 from typing import Any
 
@@ -253,10 +254,10 @@ def _plain(key: str, layers: list[str]) -> str:
 
 def _layers(model: nn.Module) -> list[str]:
     """Names of the layers that have an update, an inner one before the one that it lies in."""
-    try:
-        from peft.tuners.tuners_utils import BaseTunerLayer
-    except ImportError:  # then nothing was put in
+    if "peft" not in sys.modules:  # then nothing was put in, and importing it would take seconds
         return []
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
     found = (n for n, m in model.named_modules() if isinstance(m, BaseTunerLayer))
     return sorted(found, key=len, reverse=True)
 

@@ -35,14 +35,9 @@ def main(arguments: Sequence[object]) -> int:
 # A server that has imported once what a run imports; each process is forked off it and has a state of its own.
 _FORKS = multiprocessing.get_context("forkserver")
 _PRELOADED = ["mdpd_plugins.training", "transformers.models.vit.modeling_vit", "matplotlib.pyplot"]
-_PRELOADED += ["mpl_toolkits.mplot3d", "setuptools", "mdpd_plugins.zoos.huggingface.encoder"]
-_PRELOADED += ["mdpd_plugins.data.sources.image_folder", "PIL.PngImagePlugin"]
+_PRELOADED += ["mpl_toolkits.mplot3d", "setuptools", "sklearn.metrics", "mdpd_plugins.zoos.huggingface.encoder"]
+_PRELOADED += ["mdpd_plugins.data.sources.image_folder", "PIL.PngImagePlugin", "mmpretrain.models", "open_clip"]
 _FORKS.set_forkserver_preload(_PRELOADED)
-
-
-def preload(*modules: str) -> None:
-    """Let the server import these, too. Before the first process."""
-    _FORKS.set_forkserver_preload([*_PRELOADED, *modules])
 
 
 def write_config(folder: Path, small_backbone: str = "hf-vit", /, **sections: Any) -> Path:
