@@ -10,7 +10,7 @@ from mdpd_plugins.adapters.built import RANDOM
 from mdpd_plugins.adapters.quantized import NONE
 from mdpd_plugins.console import console
 from mdpd_plugins.files import without_home
-from mdpd_plugins.training.coach import coach_name
+from mdpd_plugins.training.coach_files import coach_name
 
 TITLE = ", fine-tuned with Masked Dual Path Distillation"
 

@@ -1,17 +1,15 @@
 """The first stage of methods with a coach: it learns alone, and what it says of every training example is kept.
 
 It lies in WORK_DIR/coach: the ladder's checkpoints and evaluations, as of any run; then, once it has learned, its
-outputs and what is known of it. Where two teach together, the second one's checkpoints lie in WORK_DIR/coach_2. A run
-that is resumed later begins with the second stage.
+outputs and what is known of it (`coach_files`). Where two teach together, the second one's checkpoints lie in
+WORK_DIR/coach_2. A run that is resumed later begins with the second stage.
 """
 
 from __future__ import annotations
 
 import copy
-import json
 import math
 from dataclasses import asdict, dataclass, replace
-from hashlib import sha256 as digest
 from pathlib import Path
 from typing import Any
 
@@ -20,39 +18,29 @@ import torch.nn.functional as F
 from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.runner import set_random_seed
-from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.utils.data import DataLoader
 
 from mdpd_plugins.console import console
 from mdpd_plugins.data import Collate, LabelledDataset, NumberedDataset
 from mdpd_plugins.engine.reader import STRENGTHS, PooledReader, fitted, pooled_states
-from mdpd_plugins.files import fresh_file, read_signed, sha256, write_signed
-from mdpd_plugins.registry.errors import CheckpointError, ConfigError
+from mdpd_plugins.registry.errors import ConfigError
 from mdpd_plugins.tasks.scores import signed
 from mdpd_plugins.training.best import load_best, read_history
 from mdpd_plugins.training.checkpoints import checkpoints, clear_leftovers, latest_checkpoint, load_run
+from mdpd_plugins.training.coach_files import (
+    Coach,
+    clear_coach,
+    coach_lines,
+    identity_of,
+    read_network,
+    resumed_coach,
+    write_coach,
+)
 from mdpd_plugins.training.config import settings_of
 from mdpd_plugins.training.experiment import Experiment, Parts, build_experiment, evaluation_loader
-from mdpd_plugins.training.run_record import COACH_FOLDER, COACH_FOLDERS, check_run, run_name
+from mdpd_plugins.training.run_record import COACH_FOLDER, COACH_FOLDERS
 from mdpd_plugins.training.running import build_runner, run_to_the_end
-
-ABOUT = "coach.json"
-OUTPUTS = "outputs.safetensors"
-NETWORK = "network.safetensors"
-FILES = (OUTPUTS, NETWORK)
-
-
-@dataclass(frozen=True)
-class Coach:
-    """A coach that has learned.
-
-    Attributes:
-        outputs: (N, C) float32, of all training examples, labelled ones first. about: plain values, see `coached`.
-    """
-
-    outputs: torch.Tensor
-    about: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -112,13 +100,13 @@ def coached(config: Config, experiment: Experiment, *, resume: bool) -> Coach:
         CheckpointError: what is there is damaged.
         MDPDError: as a training.
     """
-    folder, identity = Path(config.work_dir) / COACH_FOLDER, _identity(config)
+    folder, identity = Path(config.work_dir) / COACH_FOLDER, identity_of(config)
     parts, (first, *others) = experiment.parts, settings_of(config).coaches
     try:
-        if resume and (folder / ABOUT).is_file():
-            return _read(folder, identity)
+        if resume and (left := resumed_coach(folder, identity)) is not None:
+            return left
         if not resume:
-            _clear(config)
+            clear_coach(config)
         found = _learned(experiment, first, folder, resume=resume)
     finally:
         experiment.distiller.close()
@@ -131,7 +119,7 @@ def coached(config: Config, experiment: Experiment, *, resume: bool) -> Coach:
     examples = {"labelled": len(parts.train), "unlabelled": 0 if parts.unlabelled is None else len(parts.unlabelled)}
     about = {**found.about, **examples, **_said(found.outputs[len(parts.train) :], parts)}
     coach = Coach(found.outputs, about)
-    _write(folder, coach, found.network, identity)
+    write_coach(folder, coach, found.network, identity)
     for line in coach_lines(coach.about):
         console(stderr=True).print(line, markup=False, highlight=False)
     return coach
@@ -180,21 +168,6 @@ def _mean(experiment: Experiment, first: _Learned, second: _Learned) -> _Learned
     return _Learned((first.outputs + second.outputs) / 2, on_val, first.labels, first.network, about)
 
 
-def has_begun(work_dir: Path) -> bool:
-    """Whether a first stage left something to go on from in a work directory."""
-    return (work_dir / COACH_FOLDER / ABOUT).is_file() or any(checkpoints(work_dir / name) for name in COACH_FOLDERS)
-
-
-def read_coach(work_dir: Path) -> dict[str, Any]:
-    """What is known of the coach of a finished run.
-
-    Raises:
-        CheckpointError: it is damaged.
-    """
-    about = _about(work_dir / COACH_FOLDER / ABOUT)
-    return {key: value for key, value in about.items() if key not in ("identity", "sums")}
-
-
 def load_coach(experiment: Experiment, work_dir: Path) -> None:
     """Put the network of a finished run's coach beside the backbone of its first stage's experiment.
 
@@ -202,33 +175,15 @@ def load_coach(experiment: Experiment, work_dir: Path) -> None:
         ConfigError: the coach is the control, which has no network of its own.
         CheckpointError: it is damaged.
     """
-    folder = work_dir / COACH_FOLDER
-    about = _about(folder / ABOUT)
+    about, state = read_network(work_dir)
     if about["kind"] == "backbone":
-        raise ConfigError(f"the coach in {str(folder)!r} is the backbone itself, so there is no side network to keep")
-    _check_sums(folder, about["sums"])
-    state = load_file(folder / NETWORK)
+        folder = str(work_dir / COACH_FOLDER)
+        raise ConfigError(f"the coach in {folder!r} is the backbone itself, so there is no side network to keep")
     if about["kind"] == "reader":
         outputs, features = state["linear.weight"].shape
         experiment.distiller.side = PooledReader(features, outputs)
     assert experiment.distiller.side is not None
     experiment.distiller.side.load_state_dict(state)
-
-
-def coach_name(about: dict[str, Any]) -> str:
-    """Who taught, such as "ladder" or "reader+backbone"; a key of "scores"."""
-    return about["kind"] + (f"+{about['together']['kind']}" if "together" in about else "")
-
-
-def coach_lines(about: dict[str, Any]) -> list[str]:
-    """What is known of a coach, in short lines."""
-    scores = ", ".join(f"{kind} {score:.4f}" for kind, score in about["scores"].items())
-    lines = [f"coach: {coach_name(about)} ({about['metric']} on val: {scores})"]
-    if about["unlabelled"]:
-        answers = ", ".join(f"{name} {count:,}" for name, count in about.get("answers", {}).items())
-        said = f": {answers}; {about['certainty']:.2f} sure on average" if answers else ""
-        lines.append(f"it teaches {about['unlabelled']:,} examples without a label{said}"[:120])
-    return lines
 
 
 def _stage(config: Config, number: int, *, pair: bool) -> Config:
@@ -365,69 +320,8 @@ def _said(outputs: torch.Tensor, parts: Parts) -> dict[str, Any]:
     return {"answers": dict(zip(parts.task.classes, counts, strict=True)), "certainty": sure}
 
 
-def _identity(config: Config) -> str:
-    """A digest of everything that the first stage depends on."""
-    kept = {
-        key: value
-        for key, value in config.to_dict().items()
-        if key in ("backbone", "text_backbone", "task", "data", "distill", "optim", "coach")
-    }
-    kept["seed"], kept["amp"] = config.train.seed, config.train.amp
-    return digest(json.dumps(kept, sort_keys=True, default=str).encode()).hexdigest()
-
-
-def _clear(config: Config) -> None:
-    """Take out of the way what a run before left: also of a second coach, which begins later, or which this has not."""
-    for folder in (Path(config.work_dir) / name for name in COACH_FOLDERS):
-        for name in (ABOUT, *FILES):
-            (folder / name).unlink(missing_ok=True)
-        if folder.is_dir():
-            clear_leftovers(folder, keep_checkpoints=False)
-
-
 def _state(side: nn.Module | None) -> dict[str, torch.Tensor]:
     return {} if side is None else {k: v.detach().cpu().contiguous() for k, v in side.state_dict().items()}
 
 
-def _write(folder: Path, coach: Coach, network: dict[str, torch.Tensor], identity: str) -> None:
-    for name, tensors in zip(FILES, ({"outputs": coach.outputs.contiguous()}, network), strict=True):
-        with fresh_file(folder / name) as temporary:
-            save_file(tensors, temporary)
-    sums = {name: sha256(folder / name) for name in FILES}
-    write_signed(folder / ABOUT, {**coach.about, "identity": identity, "sums": sums, "run": run_name(folder)})
-
-
-def _read(folder: Path, identity: str) -> Coach:
-    about = _about(folder / ABOUT)
-    known = about.pop("identity")
-    if known != identity:
-        raise ConfigError(
-            f"the coach in {str(folder)!r} learned with other settings than this run's: resume with those of "
-            f"{str(folder.parent / 'config.py')!r}, or train without --resume"
-        )
-    _check_sums(folder, about.pop("sums"))
-    return Coach(load_file(folder / OUTPUTS)["outputs"], about)
-
-
-def _check_sums(folder: Path, sums: dict[str, str]) -> None:
-    for name in FILES:
-        path = folder / name
-        if not path.is_file() or sha256(path) != sums.get(name):
-            raise CheckpointError(
-                f"{str(path)!r} is missing, damaged, or of another run: put it back, or train without --resume"
-            )
-
-
-def _about(path: Path) -> dict[str, Any]:
-    try:
-        about = read_signed(path)
-        if not {"identity", "sums", "kind", "scores"} <= set(about):
-            raise ValueError("it does not say what a coach's does")
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{str(path)!r} is missing or damaged ({error}): train without --resume") from error
-    if "run" in about:  # those from before say nothing
-        check_run(path.parent, path, about.pop("run"))
-    return about
-
-
-__all__ = ["Coach", "coach_lines", "coach_name", "coached", "first_stage", "has_begun", "load_coach", "read_coach"]
+__all__ = ["coached", "first_stage", "load_coach"]

@@ -19,7 +19,7 @@ from mdpd_plugins.training.announcing import described
 from mdpd_plugins.training.best import exported_state
 from mdpd_plugins.training.card import print_summary, write_card
 from mdpd_plugins.training.checkpoints import read_summary
-from mdpd_plugins.training.coach import read_coach
+from mdpd_plugins.training.coach_files import read_coach
 from mdpd_plugins.training.experiment import Experiment, build_experiment, first_batch
 from mdpd_plugins.training.run_record import config_of_work_dir
 from mdpd_plugins.training.two_opinions import paths_of

@@ -29,7 +29,8 @@ from mdpd_plugins.training.checkpoints import (
     load_run,
     write_summary,
 )
-from mdpd_plugins.training.coach import coach_lines, coached, first_stage, has_begun
+from mdpd_plugins.training.coach import coached, first_stage
+from mdpd_plugins.training.coach_files import coach_lines, has_begun
 from mdpd_plugins.training.compiling import check_backend, compiled
 from mdpd_plugins.training.config import settings_of, without_feature_file
 from mdpd_plugins.training.experiment import Experiment, build_experiment, first_batch, open_parts, watches
