@@ -17,30 +17,42 @@ TaughtSample = tuple[tuple[Any, torch.Tensor], torch.Tensor, bool]
 class TaughtDataset(Dataset[TaughtSample]):
     """`dataset[v]` is (what a `LabelledDataset` gives, the coach's outputs (C,), whether the label means anything).
 
-    Examples of `labelled` come first, then those of `unlabelled`, with a label of zeros. Indices are virtual, as those
-    of `LabelledDataset` are.
+    Examples of `labelled` come first, `repeats` times, each time another view where they are augmented; then those of
+    `unlabelled`, with a label of zeros. Indices are virtual, as those of `LabelledDataset` are.
 
     Args:
-        outputs: (N, C) float, of all examples in that order.
+        outputs: (N, C) float, of all examples in that order, each once.
     """
 
-    def __init__(self, labelled: LabelledDataset, unlabelled: LabelledDataset | None, outputs: torch.Tensor):
-        self.labelled, self.unlabelled, self.outputs = labelled, unlabelled, outputs
+    def __init__(
+        self,
+        labelled: LabelledDataset,
+        unlabelled: LabelledDataset | None,
+        outputs: torch.Tensor,
+        repeats: int = 1,
+    ):
+        self.labelled, self.unlabelled, self.outputs, self.repeats = labelled, unlabelled, outputs, repeats
         self.metainfo = labelled.metainfo
         self.epoch_stride = len(self)
-        assert len(outputs) == len(self)
+        assert len(outputs) == len(labelled) + self._unknown
+
+    @property
+    def _unknown(self) -> int:
+        return 0 if self.unlabelled is None else len(self.unlabelled)
 
     def __len__(self) -> int:
-        return len(self.labelled) + (0 if self.unlabelled is None else len(self.unlabelled))
+        return self.repeats * len(self.labelled) + self._unknown
 
     def __getitem__(self, index: int) -> TaughtSample:
-        epoch, example = divmod(int(index), len(self))
+        epoch, number = divmod(int(index), len(self))
         known = len(self.labelled)
-        if example < known:
-            return self.labelled[epoch * known + example], self.outputs[example], True
+        if number < self.repeats * known:
+            # Its epochs follow one another faster: each has another view.
+            return self.labelled[epoch * self.repeats * known + number], self.outputs[number % known], True
         assert self.unlabelled is not None
-        item, _ = self.unlabelled[epoch * len(self.unlabelled) + example - known]
-        return (item, self.labelled.blank()), self.outputs[example], False
+        example = number - self.repeats * known
+        item, _ = self.unlabelled[epoch * self._unknown + example]
+        return (item, self.labelled.blank()), self.outputs[known + example], False
 
 
 class TaughtCollate:

@@ -100,6 +100,12 @@ class Settings:
         choices=COACHES,
     )
     labels_weight: float = setting(4.0, "where a coach teaches: weight of the labels' own loss", at_least=0)
+    labelled_repeats: int = setting(
+        1,
+        "where a coach teaches: how often an epoch goes through the labelled examples while it goes through those "
+        "without a label once; another view each time where they are augmented",
+        at_least=1,
+    )
     confidence: float = setting(
         0.0,
         "where a coach teaches: how sure it must be of an example without a label, as the probability of its answer "

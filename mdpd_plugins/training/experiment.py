@@ -316,7 +316,9 @@ def _loaders(
             more = LabelledDataset(parts.unlabelled, transform, seed=seed + 1, train=True)
         count = len(dataset) + (0 if more is None else len(more))
         blank = torch.zeros(count, parts.task.num_outputs)
-        dataset, collate = TaughtDataset(dataset, more, blank if taught is None else taught), TaughtCollate(collate)
+        outputs = blank if taught is None else taught
+        dataset = TaughtDataset(dataset, more, outputs, settings.labelled_repeats)
+        collate = TaughtCollate(collate)
     final = evaluated, evaluation_collate
     if settings.cache_views > 1 and not settings.takes_views:
         raise ConfigError(

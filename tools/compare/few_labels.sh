@@ -32,6 +32,7 @@ sweep() {
         options="$options data.augment=$AUGMENT train.max_steps=800 train.patience=5 train.val_every=50"
         taught="data.unlabelled.type=rest,data.unlabelled.size=$size"
         coach="method=mdpd_coach_low_rank,$taught" views="distill.cache_views=10"
+        often="distill.labelled_repeats=8"
         longer="coach.max_epochs=$((11500 / labels)),coach.patience=$((3600 / labels))"
         set -- "low_rank_alone_aug:method=norm,$low" "coach_reader_aug:$coach,distill.coach=reader,$views" \
             "self_training_aug:$coach,distill.coach=backbone,$longer" "lora_alone_aug:method=lora" \
@@ -39,7 +40,9 @@ sweep() {
             "norm_alone_aug:method=norm,optim.scale=3" \
             "mdpd_alone_aug:method=mdpd,distill.backbone_every=1,optim.scale=3" \
             "mdpd_low_rank_alone_aug:method=mdpd_low_rank" \
-            "coach_both_aug:$coach,distill.coach=reader+backbone,$views,$longer" "fixmatch_aug:method=fixmatch,$taught"
+            "coach_both_aug:$coach,distill.coach=reader+backbone,$views,$longer" "fixmatch_aug:method=fixmatch,$taught" \
+            "coach_reader_often_aug:$coach,distill.coach=reader,$views,$often" \
+            "self_training_often_aug:$coach,distill.coach=backbone,$longer,$often"
     else
         set -- "linear_alone:method=linear,optim.scale=3,$alone" "norm_alone:method=norm,optim.scale=3,$alone" \
             "lora_alone:method=lora,$alone" "low_rank_alone:method=norm,$low,$alone" \
