@@ -70,13 +70,16 @@ def measure_step(experiment: Experiment, data: dict[str, Any]) -> StepMemory:
     # The first steps create the optimisers' state, of which accumulation takes several: one sample does for that.
     # The last is measured.
     one = {"inputs": {k: v[:1] for k, v in data["inputs"].items()}, **{k: data[k][:1] for k in data if k != "inputs"}}
-    for batch in [one] * experiment.config.optim.accumulate + [data]:
-        distiller.step.fill_(distiller.phases.measured_step(experiment.max_steps))
-        state = [t for w in experiment.optim.values() for s in w.optimizer.state.values() for t in s.values()]
-        # Each tensor once: bitsandbytes' optimiser has one table of 8-bit numbers for all of its states.
-        before = list({id(t): t for t in state if isinstance(t, torch.Tensor)}.values())
-        with TensorMeter([*distiller.parameters(), *distiller.buffers(), *before]) as meter:
-            distiller.train_step(batch, experiment.optim)
+    number = distiller.phases.measured_step(experiment.max_steps)
+    for _ in range(experiment.config.optim.accumulate):
+        distiller.step.fill_(number)
+        distiller.train_step(one, experiment.optim)
+    state = [t for w in experiment.optim.values() for s in w.optimizer.state.values() for t in s.values()]
+    # Each tensor once: bitsandbytes' optimiser has one table of 8-bit numbers for all of its states.
+    before = list({id(t): t for t in state if isinstance(t, torch.Tensor)}.values())
+    distiller.step.fill_(number)
+    with TensorMeter([*distiller.parameters(), *distiller.buffers(), *before]) as meter:
+        distiller.train_step(data, experiment.optim)
     return StepMemory(
         side_parameters=sum(p.nbytes for p in distiller.side_parameters()),
         optimiser=sum(t.nbytes for t in before),

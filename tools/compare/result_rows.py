@@ -31,10 +31,10 @@ ROWS = {
     "coach_low_rank": "`mdpd_coach_low_rank`: taught by the better coach",
     "coach_ladder": "control: taught by the ladder",
     "coach_reader": "control: taught by the reader",
-    "coach_reader_often": "the same, labelled examples eight times an epoch",
+    "coach_reader_often": "control: taught by the reader, labelled examples eight times an epoch",
     "coach_both": "taught by the reader and the backbone from labels alone, their mean",
     "self_training": "control: taught by the backbone from labels alone",
-    "self_training_often": "the same, labelled examples eight times an epoch",
+    "self_training_often": "control: taught by the backbone, labelled examples eight times an epoch",
     "fixmatch": "control: FixMatch, pseudo-labels of the backbone made anew in each step",
     "two_backbones": "control: taught by two backbones from labels alone, their mean",
 }
