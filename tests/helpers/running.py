@@ -40,6 +40,11 @@ _PRELOADED += ["mdpd_plugins.data.sources.image_folder", "PIL.PngImagePlugin", "
 _FORKS.set_forkserver_preload(_PRELOADED)
 
 
+def preload(*modules: str) -> None:
+    """Let the server import these, too. Before the first process."""
+    _FORKS.set_forkserver_preload([*_PRELOADED, *modules])
+
+
 def write_config(folder: Path, small_backbone: str = "hf-vit", /, **sections: Any) -> Path:
     """A config file on a small backbone of `small_zoo`, with ten steps on packaged digits unless said otherwise."""
     name, options = BACKBONES[small_backbone]

@@ -30,8 +30,8 @@ FORMS = ("run", "coach", "run", "coach", "run", "coach", "run", "coach", "sweep"
 STEPS = 6
 IN_A_ROW = 5  # kills of one run
 BUILDING = 0.1  # of the kills come while a run is built, the others after that
-# What runs of all zoos import, and their ends.
-PRELOADED = ("mmpretrain.models", "open_clip", "mdpd_plugins.zoos.mmpretrain.build", "sklearn.datasets")
+# What runs of all zoos import, and their ends, besides what tests' runs do.
+PRELOADED = ("mdpd_plugins.zoos.mmpretrain.build", "sklearn.datasets")
 PRELOADED += ("mdpd_plugins.zoos.open_clip.build", "mdpd_plugins.exports.load", "mdpd_plugins.training.coach")
 COACH = {
     "data": {
