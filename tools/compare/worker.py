@@ -54,7 +54,8 @@ def work(config: str, overrides: Sequence[str], measure: bool, folder: str, log:
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     try:
         if METHOD in overrides:
-            loaded = load_fixmatch(config, overrides)
+            # What a step holds is planned from the batch as it is before the hook adds to it.
+            loaded, measure = load_fixmatch(config, overrides), False
         else:
             loaded = load_config(config, read_overrides(overrides))
         loaded.work_dir = folder

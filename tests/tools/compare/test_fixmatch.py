@@ -68,7 +68,7 @@ def test_a_sweep_runs_it_and_says_what_it_needs(tmp_path, capsys):
     assert sweep(config, method, tmp_path / "runs.jsonl") == 0
     (line,) = [json.loads(text) for text in (tmp_path / "runs.jsonl").read_text().splitlines()]
     assert line["method"] == "fixmatch" and line["steps"] == 2 and line["deploys"] == "backbone"
-    assert not line["coach"] and line["overrides"][0] == METHOD
+    assert not line["coach"] and not line["memory"] and line["overrides"][0] == METHOD
     for name, data in {
         "still": {"augment": "none"},
         "texts": {
