@@ -37,9 +37,14 @@ def load_fixmatch(config: str, overrides: Sequence[str]) -> Config:
 
     Args:
         overrides: `--cfg-options`, one of which says distill.method=fixmatch.
+
+    Raises:
+        ConfigError: as `load_config`; or there are no inputs without labels.
     """
     given = [own for pair in overrides for own in (OVERRIDES if pair == METHOD else (pair,))]
     loaded = load_config(config, read_overrides(given))
+    if not loaded.data.unlabelled:
+        raise ConfigError(f"{NAME} learns from pictures without labels, too: set data.unlabelled.type=rest, or another")
     loaded.custom_hooks = [{"type": FixMatchHook.__name__, "unlabelled": loaded.data.unlabelled.to_dict()}]
     loaded.data.unlabelled = {}
     return loaded

@@ -14,6 +14,7 @@ from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from running import text_table, write_config
 
+from mdpd_plugins.registry import ConfigError
 from mdpd_plugins.training.experiment import build_experiment
 from mdpd_plugins.training.running import build_runner
 from tools.compare import sweep_command
@@ -42,6 +43,11 @@ class FirstStep(Hook):
 
 
 HOOKS.register_module(module=FirstStep)
+
+
+def test_without_inputs_without_labels_it_says_what_to_set(tmp_path):
+    with pytest.raises(ConfigError, match="fixmatch learns from pictures without labels, too: set data.unlabelled"):
+        load_fixmatch(str(write_config(tmp_path, data=DATA)), [METHOD])
 
 
 @pytest.mark.parametrize("confidence", [0.0, 1.0])
